@@ -1,0 +1,158 @@
+"""Options that several commands share, and how they become settings."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import click
+
+from rsd_local.config import (
+    CacheType,
+    FlashAttention,
+    Limits,
+    RewardKind,
+    RoleConfig,
+    RSDParams,
+    Sampling,
+    TagLayout,
+    Trio,
+    Weighting,
+    WeightingKind,
+)
+from rsd_local.errors import ConfigError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class StrictCommand(click.Command):
+    """A mistyped flag is an error here: click alone would read ``-mx`` as ``-m x``.
+
+    What begins with a minus and a digit or a parenthesis is no flag but an expression.
+    """
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        settings.setdefault("context_settings", {})["ignore_unknown_options"] = True
+        super().__init__(*arguments, **settings)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Refuses unknown flags before click looks at them."""
+        known = [name for parameter in self.get_params(ctx) for name in (*parameter.opts, *parameter.secondary_opts)]
+        for argument in args:
+            if argument == "--":
+                break
+            name = argument.split("=")[0]
+            if argument.startswith("-") and argument.strip("-")[:1].isalpha() and name not in known:
+                near = difflib.get_close_matches(name, known, 1)
+                raise click.UsageError(f"no such option: {name}" + (f", did you mean {near[0]}?" if near else ""), ctx)
+        return super().parse_args(ctx, args)
+
+
+def _per_role(*names: str, metavar: str, help: str) -> Callable[[F], F]:
+    return click.option(*names, multiple=True, metavar=f"[ROLE=]{metavar}", help=help)
+
+
+_TRIO = [
+    click.option("--trio", metavar="NAME|FILE", help="A trio by name, or a TOML file. Default: abacus, built in."),
+    click.option("-md", "--draft", type=Path, metavar="FILE", help="GGUF file of the draft model."),
+    click.option("-m", "--target", type=Path, metavar="FILE", help="GGUF file of the target model."),
+    click.option("-mr", "--reward", type=Path, metavar="FILE", help="GGUF file of the reward model."),
+    click.option("--reward-kind", type=click.Choice(get_args(RewardKind)), help="How the reward is read."),
+    click.option("--layout", type=click.Choice(get_args(TagLayout)), help="The text a tag-logits model was trained on."),
+    click.option("--system", metavar="TEXT", help="System prompt of draft and target; '' for none."),
+    _per_role("-c", "--ctx-size", metavar="N", help="Tokens per question. ROLE is draft, target or reward; without it, all."),
+    _per_role("-ngl", "--n-gpu-layers", metavar="N|all", help="Layers on the GPU."),
+    _per_role("-mg", "--main-gpu", metavar="N", help="The device that holds what is not split."),
+    _per_role("-ts", "--tensor-split", metavar="A,B,…", help="Shares of the model by device."),
+    _per_role("-fa", "--flash-attn", metavar="|".join(get_args(FlashAttention)), help="Fused attention."),
+    _per_role("-ctk", "--cache-type", metavar="|".join(get_args(CacheType)), help="Type of keys and values."),
+    _per_role("-t", "--threads", metavar="N", help="CPU threads. Default: the physical cores."),
+]
+
+_PARAMS = [
+    click.option("--threshold", type=float, metavar="δ", help="Reward from which a draft step stands, 0 to 1."),
+    click.option("--weighting", type=click.Choice(get_args(WeightingKind)), default="step", show_default=True, help="ω(r)."),
+    click.option("--probability", type=float, default=0.5, show_default=True, help="p of constant weighting."),
+    click.option("--steepness", type=float, default=10.0, show_default=True, help="α of logistic weighting."),
+    click.option("-n", "--max-tokens", type=int, default=2048, show_default=True, help="Tokens of the solution."),
+    click.option("--max-steps", type=int, default=100, show_default=True, help="Steps of the solution."),
+    click.option("--temp", type=float, default=0.0, show_default=True, help="Temperature; 0 is greedy."),
+    click.option("--top-k", type=int, default=0, show_default=True, help="Most likely tokens kept; 0 for all."),
+    click.option("--top-p", type=float, default=1.0, show_default=True, help="Probability mass kept."),
+    click.option("--min-p", type=float, default=0.0, show_default=True, help="Share of the best token's probability to stay."),
+    click.option("-s", "--seed", type=int, default=0, show_default=True, help="Seed of the question."),
+]
+
+
+def trio_options(command: F) -> F:
+    """Adds the options that choose and place the models."""
+    return _stack(command, _TRIO)
+
+
+def run_options(command: F) -> F:
+    """Adds the options of sampling, weighting and limits."""
+    return _stack(command, _PARAMS)
+
+
+def _stack(command: F, options: list[Callable[[F], F]]) -> F:
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def make_trio(flags: dict[str, Any], parallel: int = 1) -> Trio:
+    """The trio that the flags name, with what they change.
+
+    Raises:
+        ConfigError: a flag's value cannot be used, or some but not all of the models are named.
+    """
+    from rsd_local.catalogue import find_trio
+
+    paths = {role: flags[role] for role in ("draft", "target", "reward")}
+    if flags["trio"] is None and any(paths.values()):
+        missing = [role for role, path in paths.items() if path is None]
+        if missing:
+            raise ConfigError(f"no {' and no '.join(missing)} model is named", hint="give --draft, --target and --reward, or --trio")
+        trio = Trio(**{role: RoleConfig(path) for role, path in paths.items()})
+    else:
+        trio = find_trio(flags["trio"] or "abacus")
+        changed = {role: dataclasses.replace(getattr(trio, role), path=path) for role, path in paths.items() if path}
+        trio = dataclasses.replace(trio, **changed)
+    for flag, field, read in (
+        ("ctx_size", "ctx_size", int),
+        ("n_gpu_layers", "gpu_layers", lambda text: -1 if text == "all" else int(text)),
+        ("main_gpu", "main_gpu", int),
+        ("tensor_split", "tensor_split", lambda text: tuple(float(share) for share in text.split(","))),
+        ("flash_attn", "flash_attention", str),
+        ("cache_type", "cache_type", str),
+        ("threads", "threads", int),
+    ):
+        for given in flags[flag]:
+            trio = _place(trio, flag, field, read, given)
+    plain = {name: flags[name] for name in ("reward_kind", "layout", "system") if flags[name] is not None}
+    return dataclasses.replace(trio, parallel=parallel, **plain)
+
+
+def _place(trio: Trio, flag: str, field: str, read: Callable[[str], Any], given: str) -> Trio:
+    role, _, text = given.rpartition("=")
+    if role not in ("", "draft", "target", "reward"):
+        raise ConfigError(f"--{flag.replace('_', '-')} {given}: {role!r} is no role", hint="draft, target or reward")
+    try:
+        value = read(text)
+    except ValueError:
+        raise ConfigError(f"--{flag.replace('_', '-')} {given}: {text!r} is no number") from None
+    roles = (role,) if role else ("draft", "target", "reward")
+    return dataclasses.replace(trio, **{name: dataclasses.replace(getattr(trio, name), **{field: value}) for name in roles})
+
+
+def make_params(flags: dict[str, Any], trio: Trio) -> RSDParams:
+    """Sampling, weighting and limits as the flags have them; the trio's own threshold where none is given."""
+    threshold = trio.threshold if flags["threshold"] is None else flags["threshold"]
+    return RSDParams(
+        Sampling(flags["temp"], flags["top_k"], flags["top_p"], flags["min_p"], flags["seed"]),
+        Weighting(flags["weighting"], threshold, flags["probability"], flags["steepness"]),
+        Limits(tokens=flags["max_tokens"], steps=flags["max_steps"]),
+    )

@@ -1,0 +1,106 @@
+"""How a run looks: steps on standard error while it goes, objects for programs."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from typing import Any
+
+import click
+
+from rsd_local.cli.text import printable
+from rsd_local.events import Event, Finished, Result, Role, StepDone
+from rsd_local.reasoner import LoadProgress, Reasoner
+
+_ENDINGS = {
+    "length": "stopped at --max-tokens; the solution may be cut",
+    "steps": "stopped at --max-steps; the solution may be cut",
+    "repetition": "stopped: the same step came again and again",
+    "context": "stopped: the context is full; a larger --ctx-size gives more room",
+    "cancelled": "stopped",
+}
+
+
+def loading() -> LoadProgress | None:
+    """Shows what is being loaded on one line, where standard error is a terminal."""
+    if not sys.stderr.isatty():
+        return None
+
+    def show(role: Role, share: float) -> None:
+        line = "" if role == "reward" and share >= 1.0 else f"loading the {role} model {share:4.0%}"
+        click.echo(f"\r\x1b[K{line}", err=True, nl=False)
+
+    return show
+
+
+def step(event: StepDone) -> None:
+    """Prints a step with its author and reward."""
+    reward = "" if event.reward is None else f" {event.reward:.2f}"
+    mark = f"target   (draft{reward})" if event.author == "target" else f"draft{reward}"
+    color = "yellow" if event.author == "target" else "green"
+    click.echo(click.style(f"[{event.index + 1}] {mark}", fg=color) + f"  {event.seconds:.1f} s", err=True)
+    click.echo(printable(event.text.strip("\n")) + "\n", err=True)
+
+
+def ending(result: Result) -> None:
+    """Says why a run ended where that was not its own end, and where there is no boxed answer."""
+    if result.finish_reason in _ENDINGS:
+        click.secho(_ENDINGS[result.finish_reason], fg="yellow", err=True)
+    if result.answer is None:
+        click.secho("no \\boxed answer: here is the whole text", fg="yellow", err=True)
+    if result.non_finite_rewards:
+        click.secho(f"{result.non_finite_rewards} rewards were no finite numbers; none was accepted", fg="yellow", err=True)
+
+
+def stats(result: Result, reasoner: Reasoner) -> None:
+    """Prints the counters by role, the two FLOP counts, and how the models run."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(stderr=True, highlight=False)
+    table = Table("role", *_COLUMNS.values())
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for role, counters in result.counters.items():
+        values = [getattr(counters, name) for name in _COLUMNS]
+        table.add_row(role, *(f"{value:.2f}" if isinstance(value, float) else f"{value:,}" for value in values))
+    console.print(table)
+    share = f", target share {result.target_share:.0%}" if result.steps else ""
+    console.print(f"{len(result.steps)} steps{share}, finished: {result.finish_reason}")
+    console.print(f"FLOPs, paper convention {result.paper_flops:.3g}, full count {result.full_flops:.3g}")
+    engines = reasoner.engines()
+    for role, engine in engines.items():
+        click.echo(f"{role:<7} {printable(engine.about())}", err=True)
+    click.echo(f"GPU offload in this build of llama.cpp: {'yes' if engines['draft'].gpu_build else 'no'}", err=True)
+
+
+_COLUMNS = {
+    "prompt_tokens": "prompt",
+    "generated_tokens": "generated",
+    "discarded_tokens": "discarded",
+    "evaluated_tokens": "evaluated",
+    "decode_calls": "decodes",
+    "seconds": "seconds",
+}
+
+
+def event_object(event: Event) -> dict[str, Any]:
+    """An event as an object for JSON, its kind under ``event``."""
+    kind = "step" if isinstance(event, StepDone) else "finished"
+    made = {"event": kind} | dataclasses.asdict(event)
+    if isinstance(event, Finished):
+        made |= {"finish_reason": made.pop("reason")}
+    return made
+
+
+def result_object(result: Result) -> dict[str, Any]:
+    """A result as an object for JSON."""
+    return {
+        "answer": result.answer,
+        "text": result.text,
+        "finish_reason": result.finish_reason,
+        "steps": [dataclasses.asdict(step) for step in result.steps],
+        "counters": {role: dataclasses.asdict(counters) for role, counters in result.counters.items()},
+        "flops": {"paper": result.paper_flops, "full": result.full_flops},
+        "non_finite_rewards": result.non_finite_rewards,
+    }

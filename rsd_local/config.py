@@ -1,0 +1,230 @@
+"""Settings: frozen dataclasses that validate themselves, and the reader of a trio's TOML file."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args
+
+from rsd_local.errors import ConfigError
+
+SYSTEM_PROMPT = "Please reason step by step, and put your final answer within \\boxed{}."
+
+FlashAttention = Literal["auto", "on", "off"]
+CacheType = Literal["f32", "f16", "bf16", "q8_0", "q4_0"]
+RewardKind = Literal["tag-logits", "judge"]
+TagLayout = Literal["math-shepherd", "rlhflow"]
+WeightingKind = Literal["step", "constant", "clip", "ratio", "logistic"]
+T = TypeVar("T")
+
+
+def require(fine: bool, message: str, hint: str = "") -> None:
+    """Raises ConfigError with the message where ``fine`` is false."""
+    if not fine:
+        raise ConfigError(message, hint=hint)
+
+
+def require_choice(value: str, choices: Any, name: str) -> None:
+    """Raises ConfigError where ``value`` is none of a Literal's ``choices``."""
+    known = get_args(choices)
+    require(value in known, f"{name} {value!r} is unknown", hint=f"one of: {', '.join(known)}")
+
+
+@dataclass(frozen=True, slots=True)
+class RoleConfig:
+    """One role's model file and where it runs.
+
+    Attributes:
+        path: the GGUF file.
+        ctx_size: tokens that one question may take in this model; 0 is the model's own limit, at most 4,096.
+        gpu_layers: layers on the GPU; −1 is all; without effect where llama.cpp was built without a GPU.
+        main_gpu: the device that holds what is not split.
+        tensor_split: shares of the model by device, empty to leave it to llama.cpp.
+        flash_attention: whether attention is fused.
+        cache_type: the type of keys and values; a quantized one needs flash attention.
+        threads: CPU threads; 0 is the number of physical cores.
+    """
+
+    path: Path
+    ctx_size: int = 0
+    gpu_layers: int = -1
+    main_gpu: int = 0
+    tensor_split: tuple[float, ...] = ()
+    flash_attention: FlashAttention = "auto"
+    cache_type: CacheType = "f16"
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", Path(self.path).expanduser())
+        object.__setattr__(self, "tensor_split", tuple(float(share) for share in self.tensor_split))
+        require(self.ctx_size >= 0, f"ctx_size {self.ctx_size} is negative")
+        require(self.gpu_layers >= -1, f"gpu_layers {self.gpu_layers} is below -1 (all)")
+        require(self.main_gpu >= 0, f"main_gpu {self.main_gpu} is negative")
+        require(0 <= self.threads <= 512, f"threads {self.threads} is outside 0 to 512")
+        shares = self.tensor_split
+        require(all(0 <= share < math.inf for share in shares), f"tensor_split {shares} has a negative share")
+        require_choice(self.flash_attention, FlashAttention, "flash_attention")
+        require_choice(self.cache_type, CacheType, "cache_type")
+
+
+@dataclass(frozen=True, slots=True)
+class Trio:
+    """The three models, how the reward is read, and how the models are asked.
+
+    Attributes:
+        reward_kind: ``tag-logits`` for a process reward model, ``judge`` for any instruct model.
+        layout: the text that a tag-logits model was trained on.
+        threshold: the trio's own δ, used where the caller names none.
+        system: the system prompt of draft and target, empty for none.
+        task: ``arithmetic`` sends questions through abacus' reader, which refuses everything else.
+        parallel: questions answered at once; each takes its own share of every context.
+    """
+
+    draft: RoleConfig
+    target: RoleConfig
+    reward: RoleConfig
+    reward_kind: RewardKind = "tag-logits"
+    layout: TagLayout = "math-shepherd"
+    threshold: float = 0.7
+    system: str = SYSTEM_PROMPT
+    task: Literal["any", "arithmetic"] = "any"
+    parallel: int = 1
+
+    def __post_init__(self) -> None:
+        require_choice(self.reward_kind, RewardKind, "reward_kind")
+        require_choice(self.layout, TagLayout, "layout")
+        require_choice(self.task, Literal["any", "arithmetic"], "task")
+        require(0.0 <= self.threshold <= 1.0, f"threshold {self.threshold} is outside 0 to 1")
+        require(1 <= self.parallel <= 64, f"parallel {self.parallel} is outside 1 to 64")
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are drawn.
+
+    Attributes:
+        temperature: 0 is greedy, and then nothing else matters.
+        top_k: the most likely tokens that are kept, 0 for all.
+        top_p: the smallest set of likely tokens whose probability reaches this is kept.
+        min_p: tokens below this share of the most likely one's probability are dropped.
+        seed: of one question; its stream never depends on what else is in a batch.
+    """
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require(0.0 <= self.temperature <= 5.0, f"temperature {self.temperature} is outside 0 to 5")
+        require(self.top_k >= 0, f"top_k {self.top_k} is negative")
+        require(0.0 < self.top_p <= 1.0, f"top_p {self.top_p} is outside 0 to 1, 0 left out")
+        require(0.0 <= self.min_p <= 1.0, f"min_p {self.min_p} is outside 0 to 1")
+        require(0 <= self.seed < 2**64, f"seed {self.seed} is outside 0 to 2^64")
+
+
+@dataclass(frozen=True, slots=True)
+class Weighting:
+    """The weighting function ω of a reward (paper, section 3 and table 1).
+
+    Attributes:
+        kind: ``step`` 1(r ≥ δ), ``constant`` p, ``clip`` min(1, max(0, r)), ``ratio`` max(0, r/(1+r)),
+            ``logistic`` 1/(1+e^(−α(r−δ))).
+        threshold: δ of ``step`` and ``logistic``.
+        probability: p of ``constant``.
+        steepness: α of ``logistic``.
+    """
+
+    kind: WeightingKind = "step"
+    threshold: float = 0.7
+    probability: float = 0.5
+    steepness: float = 10.0
+
+    def __post_init__(self) -> None:
+        require_choice(self.kind, WeightingKind, "weighting")
+        require(0.0 <= self.threshold <= 1.0, f"threshold {self.threshold} is outside 0 to 1")
+        require(0.0 <= self.probability <= 1.0, f"probability {self.probability} is outside 0 to 1")
+        require(0.0 < self.steepness < math.inf, f"steepness {self.steepness} is not above 0")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Where one question ends at the latest; no two questions share a limit.
+
+    Attributes:
+        tokens: of the solution, in the vocabulary of whoever wrote each step.
+        steps: of the solution.
+        step_tokens: of one step; a longer one is cut there and judged as it is.
+        repeats: how often one and the same step may stand in a solution.
+    """
+
+    tokens: int = 2048
+    steps: int = 100
+    step_tokens: int = 512
+    repeats: int = 3
+
+    def __post_init__(self) -> None:
+        for limit in dataclasses.fields(self):
+            require(getattr(self, limit.name) >= 1, f"limit {limit.name} {getattr(self, limit.name)} is below 1")
+
+
+@dataclass(frozen=True, slots=True)
+class RSDParams:
+    """Everything that one question's run depends on besides the trio."""
+
+    sampling: Sampling = field(default_factory=Sampling)
+    weighting: Weighting = field(default_factory=Weighting)
+    limits: Limits = field(default_factory=Limits)
+
+
+def read_trio(file: Path) -> Trio:
+    """Reads a trio from a TOML file; relative model paths start at the file's folder.
+
+    Raises:
+        ConfigError: no such file, no TOML, an unknown key (the nearest known one is named) or a bad value.
+    """
+    try:
+        table = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror or error}", hint="give a trio's TOML file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} is no TOML: {error}", hint="mend the line it names") from None
+    for role in ("draft", "target", "reward"):
+        section = table.get(role)
+        if isinstance(section, dict):
+            made = _build(RoleConfig, section, f"{file}: [{role}]")
+            table[role] = dataclasses.replace(made, path=file.parent / made.path)
+    return _build(Trio, table, str(file))
+
+
+def _build(kind: type[T], table: dict[str, Any], where: str) -> T:
+    fields = {entry.name: entry for entry in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    for key in table:
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, 1)
+            raise ConfigError(f"{where}: unknown key {key!r}", hint=f"did you mean {near[0]!r}?" if near else f"known: {', '.join(fields)}")
+    for name, entry in fields.items():
+        needed = entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
+        if needed and name not in table:
+            raise ConfigError(f"{where}: {name!r} is missing")
+        value, annotated = table.get(name), str(entry.type)
+        wrong = (
+            (annotated == "int" and (not isinstance(value, int) or isinstance(value, bool)))
+            or (annotated == "float" and (not isinstance(value, int | float) or isinstance(value, bool)))
+            or (annotated in ("str", "Path") and not isinstance(value, str))
+            or (annotated == "RoleConfig" and not isinstance(value, RoleConfig))
+            or (annotated.startswith("tuple") and not isinstance(value, list))
+        )
+        if name in table and wrong:
+            raise ConfigError(f"{where}: {name} = {value!r} is not of the right kind ({annotated})")
+    try:
+        return kind(**table)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}", hint=error.hint) from None
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{where}: {error}") from None

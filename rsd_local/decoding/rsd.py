@@ -1,0 +1,63 @@
+"""Reward-guided speculative decoding (arXiv 2501.19324)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+
+from rsd_local.config import RSDParams
+from rsd_local.decoding.steps import Solution
+from rsd_local.decoding.trio import OpenTrio
+from rsd_local.decoding.weighting import Acceptance
+from rsd_local.errors import Cancelled, ContextFull
+from rsd_local.events import Author, CancelToken, Event, FinishReason, Finished, Rejected, StepDone
+
+
+def rsd(question: str, trio: OpenTrio, params: RSDParams, cancel: CancelToken | None = None) -> Iterator[Event]:
+    """Answers one question (algorithm 1 of the paper).
+
+    Yields one ``StepDone`` per step that stands and a final ``Finished``. A step that has nothing to judge (the draft
+    ended the text) stands. Leaving early gives every cache back.
+
+    Raises:
+        ContextFull: the question does not fit one of the contexts. A solution that outgrows one just ends.
+    """
+    with ExitStack() as opened:
+        writer = opened.enter_context(closing(trio.writer("draft", question, params.sampling)))
+        judge = opened.enter_context(closing(trio.judge(question)))
+        expert = opened.enter_context(closing(trio.writer("target", question, params.sampling)))
+        accept = Acceptance(params.weighting, params.sampling.seed)
+        solution = Solution(params.limits)
+        reason: FinishReason | None = None
+        while reason is None:
+            try:
+                author: Author = "draft"
+                step, reward, rejected = writer.write_step(solution.room, cancel), None, None
+                if not step.blank:
+                    reward = judge.score(step.text, cancel)
+                    if not accept(reward):
+                        rejected = Rejected(step.text, finite(reward), len(step.tokens))
+                        writer.forget()
+                        judge.forget()
+                        author, step = "target", expert.write_step(solution.room, cancel)
+                reason = solution.add(step)
+                yield StepDone(solution.steps - 1, author, step.text, finite(reward), len(step.tokens), 0.0, rejected)
+                if reason is None and author == "draft":
+                    expert.read(step)
+                elif reason is None:
+                    writer.read(step)
+                    judge.read(step.text)
+            except ContextFull:
+                if solution.steps == 0:
+                    raise
+                reason = "context"
+            except Cancelled:
+                reason = "cancelled"
+        counters = {"draft": writer.counters(), "target": expert.counters(), "reward": judge.counters()}
+        yield Finished(reason, solution.text, solution.answer, counters, accept.non_finite)
+
+
+def finite(reward: float | None) -> float | None:
+    """The reward, or None where there is none or it is no finite number."""
+    return reward if reward is not None and math.isfinite(reward) else None

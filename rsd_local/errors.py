@@ -1,0 +1,120 @@
+"""Errors of rsd_local: one tree, each with a stable code, an exit code and, where there is one, a mend.
+
+RSDError
+├── ConfigError            a setting, a flag or a key of a TOML file
+├── QuestionRefused        a question that the chosen trio cannot take
+├── ModelError             a model file or its content
+│   ├── ModelNotFound      no such file
+│   ├── NotAModel          no GGUF file, a damaged one, or one that llama.cpp cannot load
+│   ├── NoChatTemplate     a draft or target that cannot be asked
+│   └── MissingTokens      a reward model without the tokens that its layout reads
+├── EngineError            an engine that could not do what it was asked
+│   ├── ContextFull        the tokens do not fit the context
+│   ├── DecodeFailed       llama.cpp refused or failed a batch
+│   ├── SequenceBusy       a second request to a sequence before the first is done
+│   ├── NoSlot             more sequences than the engine was opened for
+│   └── Closed             a call to something that was closed
+└── Cancelled              the caller's own wish
+"""
+
+from __future__ import annotations
+
+
+class RSDError(Exception):
+    """The root of the tree.
+
+    Args:
+        message: what is wrong, in one line.
+        hint: what to do about it, in one line.
+    """
+
+    code = "error"
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class ConfigError(RSDError):
+    """A setting, a flag or a key of a TOML file that cannot be used."""
+
+    code, exit_code = "config", 2
+
+
+class QuestionRefused(RSDError):
+    """A question that the chosen trio cannot take."""
+
+    code, exit_code = "question-refused", 2
+
+
+class ModelError(RSDError):
+    """A model file or its content."""
+
+    code = "model"
+
+
+class ModelNotFound(ModelError):
+    """There is no such file."""
+
+    code = "model-not-found"
+
+
+class NotAModel(ModelError):
+    """No GGUF file, a damaged one, or one that llama.cpp cannot load."""
+
+    code = "not-a-model"
+
+
+class NoChatTemplate(ModelError):
+    """A draft or target that has no chat template, or one that cannot be rendered."""
+
+    code = "no-chat-template"
+
+
+class MissingTokens(ModelError):
+    """A reward model without the tokens that its layout reads."""
+
+    code = "missing-tokens"
+
+
+class EngineError(RSDError):
+    """An engine that could not do what it was asked."""
+
+    code = "engine"
+
+
+class ContextFull(EngineError):
+    """The tokens do not fit the context."""
+
+    code = "context-full"
+
+
+class DecodeFailed(EngineError):
+    """llama.cpp refused or failed a batch, or gave logits that are no numbers."""
+
+    code = "decode-failed"
+
+
+class SequenceBusy(EngineError):
+    """A second request to a sequence before the first is done."""
+
+    code = "sequence-busy"
+
+
+class NoSlot(EngineError):
+    """More sequences than the engine was opened for."""
+
+    code = "no-slot"
+
+
+class Closed(EngineError):
+    """A call to a model, engine or sequence that was closed."""
+
+    code = "closed"
+
+
+class Cancelled(RSDError):
+    """The caller cancelled; what was in flight left no trace."""
+
+    code, exit_code = "cancelled", 130

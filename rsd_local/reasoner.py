@@ -1,0 +1,141 @@
+"""The embedding API: open a trio, ask it questions from any number of threads, close it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from types import TracebackType
+
+from rsd_local.config import RoleConfig, RSDParams, Trio, Weighting
+from rsd_local.decoding.rsd import rsd
+from rsd_local.decoding.trio import OpenTrio
+from rsd_local.errors import Closed
+from rsd_local.events import CancelToken, Event, Finished, Result, Role, StepDone
+from rsd_local.rewards.base import check_reward
+from rsd_local.runtime import Engine, Model, chat_tokens
+
+LoadProgress = Callable[[Role, float], None]
+ROLES: tuple[Role, ...] = ("draft", "target", "reward")
+
+
+class Reasoner:
+    """An open trio.
+
+    Example:
+        with Reasoner.open(trio) as reasoner:
+            for event in reasoner.stream("What is 2 + 3?"):
+                ...
+
+    Calls may come from many threads: up to ``trio.parallel`` questions run at once, the others wait for their turn.
+    """
+
+    def __init__(self, config: Trio, trio: OpenTrio, opened: ExitStack) -> None:
+        self.config, self.trio = config, trio
+        self._opened = opened
+        self._turn = threading.BoundedSemaphore(config.parallel)
+        self._closed = False
+
+    @classmethod
+    def open(cls, config: Trio, progress: LoadProgress | None = None) -> Reasoner:
+        """Loads the three models; roles on one file with one placement share its weights.
+
+        Args:
+            config: the trio.
+            progress: called with a role and its loaded share, 0 to 1.
+
+        Raises:
+            ModelError: a file is missing, damaged, or not fit for its role.
+            EngineError: a context cannot be made.
+        """
+        with ExitStack() as opening:
+            models: dict[tuple[object, ...], Model] = {}
+            engines: dict[Role, Engine] = {}
+            for role in ROLES:
+                settings: RoleConfig = getattr(config, role)
+                placed = (settings.path.resolve(), settings.gpu_layers, settings.main_gpu, settings.tensor_split)
+                if placed not in models:
+                    report = None if progress is None else _bind(progress, role)
+                    models[placed] = Model(settings, report)
+                    opening.callback(models[placed].close)
+                engines[role] = Engine(models[placed], settings, config.parallel, role)
+                opening.callback(engines[role].close)
+            for role in ("draft", "target"):
+                chat_tokens(engines[role].model, [{"role": "user", "content": "1+1"}])
+            check_reward(config, engines["reward"])
+            same = engines["draft"].model.fingerprint == engines["target"].model.fingerprint
+            trio = OpenTrio(config, engines["draft"], engines["target"], engines["reward"], same)
+            return cls(config, trio, opening.pop_all())
+
+    def stream(self, question: str, params: RSDParams | None = None, *, cancel: CancelToken | None = None) -> Iterator[Event]:
+        """Answers a question, and yields each step as it comes to stand, and ``Finished`` at the end.
+
+        Leaving the iterator early ends the run and gives its caches back.
+
+        Args:
+            question: the text, without instructions: the trio's system prompt has them.
+            params: sampling, weighting and limits; the trio's own threshold where left out.
+            cancel: ends the run from any thread, within one batch.
+
+        Raises:
+            QuestionRefused: the trio cannot take such a question.
+            ContextFull: the question does not fit.
+            Closed: the reasoner was closed.
+        """
+        if self._closed:
+            raise Closed("the reasoner was closed")
+        chosen = params or RSDParams(weighting=Weighting(threshold=self.config.threshold))
+        return self._timed(self._read(question), chosen, cancel)
+
+    def solve(self, question: str, params: RSDParams | None = None, *, cancel: CancelToken | None = None) -> Result:
+        """Answers a question; arguments and errors as ``stream``."""
+        return collect(self.stream(question, params, cancel=cancel))
+
+    def engines(self) -> dict[Role, Engine]:
+        """The engines by role."""
+        return {role: getattr(self.trio, role) for role in ROLES}
+
+    def close(self) -> None:
+        """Frees the models; runs in flight end with Closed. A second call does nothing."""
+        self._closed = True
+        self._opened.close()
+
+    def __enter__(self) -> Reasoner:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _read(self, question: str) -> str:
+        if self.config.task == "arithmetic":
+            from rsd_local.abacus import canonical
+
+            return canonical(question)
+        return question
+
+    def _timed(self, question: str, params: RSDParams, cancel: CancelToken | None) -> Iterator[Event]:
+        """The algorithm's events with the seconds that each step took."""
+        with self._turn:
+            last = time.perf_counter()
+            for event in rsd(question, self.trio, params, cancel):
+                if isinstance(event, StepDone):
+                    now = time.perf_counter()
+                    event, last = replace(event, seconds=now - last), now
+                yield event
+
+
+def collect(events: Iterator[Event]) -> Result:
+    """The result of a stream that runs to its end."""
+    steps = []
+    for event in events:
+        if isinstance(event, StepDone):
+            steps.append(event)
+        elif isinstance(event, Finished):
+            end = event
+    return Result(end.answer, end.text, end.reason, tuple(steps), end.counters, end.non_finite_rewards)
+
+
+def _bind(progress: LoadProgress, role: Role) -> Callable[[float], None]:
+    return lambda share: progress(role, share)

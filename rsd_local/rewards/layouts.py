@@ -1,0 +1,96 @@
+"""The texts that process reward models of the tag kind were trained on.
+
+A layout turns a question and its steps into tokens such that, after each step, the logits of the last token say
+whether the step is good: the reward is the softmax over the logits of ``good`` and ``bad``.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from rsd_local.config import TagLayout
+from rsd_local.errors import MissingTokens
+from rsd_local.runtime import Model, render_chat, tokenize_chat, with_bos
+
+
+class Layout(Protocol):
+    """One question's text as a reward model reads it."""
+
+    good: int
+    bad: int
+
+    def opening(self) -> list[int]:
+        """The tokens before the first step."""
+
+    def step(self, index: int, text: str) -> list[int]:
+        """The tokens of step ``index`` (from 0), the last of them the one to read at."""
+
+
+def make_layout(kind: TagLayout, model: Model, question: str) -> Layout:
+    """The layout by its name.
+
+    Raises:
+        MissingTokens: the model's vocabulary lacks what the layout reads.
+        NoChatTemplate: the layout needs a chat template that the file does not have.
+    """
+    return MathShepherd(model, question) if kind == "math-shepherd" else RLHFlow(model, question)
+
+
+class MathShepherd:
+    """``question step ки⏎step ки``: plain text, read at the tag ``ки`` (Math-Shepherd, arXiv 2312.08935)."""
+
+    def __init__(self, model: Model, question: str) -> None:
+        self._model, self._question = model, question
+        self.good, self.bad = single_token(model, "+"), single_token(model, "-")
+        self._tag = single_token(model, " ки")
+
+    def opening(self) -> list[int]:
+        """The question and the space behind it."""
+        start = [self._model.bos] if self._model.adds_bos else []
+        return start + self._model.tokenize(self._question + " ")
+
+    def step(self, index: int, text: str) -> list[int]:
+        """The step, on a line of its own, and its tag."""
+        return [*self._model.tokenize(("\n" if index else "") + text, continues=True), self._tag]
+
+
+class RLHFlow:
+    """A chat whose user brings the steps, one a turn, and whose assistant answers ``+`` to each (RLHFlow PRMs).
+
+    Read where the assistant's answer is predicted; earlier answers are always ``+``, as in training.
+    """
+
+    def __init__(self, model: Model, question: str) -> None:
+        self._model, self._question = model, question
+        self.good, self.bad = single_token(model, "+"), single_token(model, "-")
+        whole = render_chat(model, [{"role": "user", "content": f"{question} \0"}])
+        self._head, _, self._tail = whole.partition(" \0")
+        two = [{"role": "user", "content": "\0"}, {"role": "assistant", "content": "+"}, {"role": "user", "content": "\1"}]
+        between = render_chat(model, two).partition("\0")[2].partition("\1")[0]
+        if not between.startswith(self._tail):
+            raise MissingTokens(f"{model.path}: its chat template does not fit the layout rlhflow", hint="choose another --layout")
+        self._between = between.removeprefix(self._tail)
+
+    def opening(self) -> list[int]:
+        """The chat up to the end of the question."""
+        return with_bos(self._model, tokenize_chat(self._model, self._head, [self._question]))
+
+    def step(self, index: int, text: str) -> list[int]:
+        """The step as the user's turn, and the head of the assistant's answer."""
+        before = self._between if index else " "
+        return tokenize_chat(self._model, before + text + self._tail, [text], continues=True)
+
+
+def single_token(model: Model, text: str) -> int:
+    """The token that stands for a text: the last one of its encoding, which must spell all of it but a space.
+
+    Raises:
+        MissingTokens: the vocabulary has no such token.
+    """
+    tokens = model.tokenize(text)
+    if not tokens or model.piece(tokens[-1]).strip() != text.strip().encode():
+        raise MissingTokens(
+            f"{model.path} has no token for {text!r}, so it is no reward model of this layout",
+            hint="choose another --layout, or --reward-kind judge for an instruct model",
+        )
+    return tokens[-1]

@@ -1,0 +1,25 @@
+"""The runtime: models, engines and sequences over llama.cpp. Nothing else of the package imports ``llama_cpp``."""
+
+from rsd_local.runtime.chat import chat_tokens, render_chat, tokenize_chat, with_bos
+from rsd_local.runtime.engine import Engine
+from rsd_local.runtime.llama import physical_cores, supports_gpu
+from rsd_local.runtime.model import Model, Progress
+from rsd_local.runtime.sampler import Sampler, distribution, greedy
+from rsd_local.runtime.sequence import Generated, Sequence
+
+__all__ = [
+    "Engine",
+    "Generated",
+    "Model",
+    "Progress",
+    "Sampler",
+    "Sequence",
+    "chat_tokens",
+    "distribution",
+    "greedy",
+    "physical_cores",
+    "render_chat",
+    "supports_gpu",
+    "tokenize_chat",
+    "with_bos",
+]

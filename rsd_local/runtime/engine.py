@@ -1,0 +1,364 @@
+"""An engine: one llama.cpp context, its slots, and the one thread that works it."""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Future
+
+import numpy as np
+
+from rsd_local.config import RoleConfig
+from rsd_local.errors import Cancelled, Closed, ContextFull, DecodeFailed, EngineError, NoSlot, RSDError
+from rsd_local.runtime import llama
+from rsd_local.runtime.batch import Batch
+from rsd_local.runtime.llama import C
+from rsd_local.runtime.model import Model
+from rsd_local.runtime.rollback import probe
+from rsd_local.runtime.sequence import Floats, Generated, Generation, Reading, Request, Sequence
+
+_CACHE_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 8, "bf16": 30}  # ggml_type
+_FLASH = {"auto": -1, "off": 0, "on": 1}
+_DEFAULT_CONTEXT = 4096
+_CPU_CHUNK, _GPU_CHUNK = 128, 512  # tokens of one prefill batch: a cancel waits for one batch at most
+
+_open_engines: weakref.WeakSet[Engine]
+
+
+class Engine:
+    """Decodes what its sequences ask for, all of them together in one batch after another (continuous batching).
+
+    Args:
+        model: the weights; shared with other engines where roles share a file.
+        config: context size per sequence, threads, cache type, flash attention.
+        slots: how many sequences can be open at once.
+        name: the role, for messages.
+
+    Raises:
+        EngineError: llama.cpp cannot make such a context.
+    """
+
+    def __init__(self, model: Model, config: RoleConfig, slots: int = 1, name: str = "engine") -> None:
+        self.model, self.name, self.slots, self.config = model, name, slots, config
+        self.context = config.ctx_size or min(model.trained_context, _DEFAULT_CONTEXT)
+        self.threads = config.threads or llama.physical_cores()
+        self.gpu_build = llama.supports_gpu()
+        on_gpu = self.gpu_build and config.gpu_layers != 0
+        self.chunk = _GPU_CHUNK if on_gpu else _CPU_CHUNK
+        rows = self.chunk + slots
+        params = C.llama_context_default_params()
+        params.n_ctx, params.n_seq_max, params.kv_unified = self.context * slots, slots, True
+        params.n_batch = params.n_ubatch = rows
+        params.n_outputs_max = slots
+        params.n_threads = params.n_threads_batch = self.threads
+        params.flash_attn_type = _FLASH[config.flash_attention]
+        params.type_k = params.type_v = _CACHE_TYPES[config.cache_type]
+        params.pooling_type, params.swa_full, params.no_perf = 0, True, True
+        llama.clear_errors()
+        self._context = C.llama_init_from_model(model.handle, params)
+        if not self._context:
+            raise EngineError(
+                f"{name}: llama.cpp cannot make a context of {self.context} tokens for {slots} sequences: "
+                f"{llama.last_errors() or 'no reason given'}",
+                hint="a smaller --ctx-size or another cache type",
+            )
+        self._memory = C.llama_get_memory(self._context)
+        self._rollback = probe(self._context)
+        self._batch = Batch(rows)
+        self._free = list(range(slots))
+        self._active: list[Request] = []
+        self._orders: list[Callable[[], None]] = []
+        self._wake = threading.Condition()
+        self._closing = False
+        model.adopt(self)
+        _open_engines.add(self)
+        self._worker = threading.Thread(target=self._run, name=f"rsd-{name}", daemon=True)
+        self._worker.start()
+
+    # What callers do, from any thread.
+
+    def sequence(self, parent: Sequence | None = None) -> Sequence:
+        """An empty sequence, or one that starts with what ``parent`` holds.
+
+        Raises:
+            NoSlot: all slots are taken.
+        """
+        with self._wake:
+            self._check_open()
+            if not self._free:
+                raise NoSlot(f"{self.name}: all {self.slots} sequences are in use")
+            made = Sequence(self, self._free.pop(0))
+            if parent is not None:
+                self._order(lambda: self._copy(parent, made))
+            return made
+
+    def submit(self, request: Request) -> None:
+        """Takes a request of one of its sequences."""
+        with self._wake:
+            self._check_open()
+            request.sequence.request = request
+            self._order(lambda: self._active.append(request))
+
+    def release(self, sequence: Sequence) -> None:
+        """Gives a sequence's slot back."""
+        with self._wake:
+            if sequence.closed:
+                return
+            sequence.closed = True
+            if not self._closing:
+                self._order(lambda: self._clear(sequence))
+                self._free.append(sequence.slot)
+
+    def positions(self, sequence: Sequence) -> tuple[int, int]:
+        """The first and last position that llama.cpp's cache holds for a sequence, −1 where it is empty."""
+        found: Future[tuple[int, int]] = Future()
+
+        def look() -> None:
+            first = C.llama_memory_seq_pos_min(self._memory, sequence.slot)
+            found.set_result((first, C.llama_memory_seq_pos_max(self._memory, sequence.slot)))
+
+        with self._wake:
+            self._check_open()
+            self._order(look)
+        return found.result()
+
+    def settle(self, sequence: Sequence) -> None:
+        """Carries out a truncation now instead of with the next call, to measure it or to look at the cache."""
+        done: Future[None] = Future()
+        with self._wake:
+            self._check_open()
+            self._order(lambda: done.set_result(self._settle(sequence)))
+        done.result()
+
+    def about(self) -> str:
+        """How the engine runs, in one line for people: model, context, threads, device and what was asked for."""
+        config, layers = self.config, self.config.gpu_layers if self.gpu_build else 0
+        split = f" split {config.tensor_split}" if config.tensor_split else ""
+        device = f"{'all' if layers < 0 else layers} layers on gpu {config.main_gpu}{split}" if layers else "cpu"
+        return (
+            f"{self.model.path.name} ({self.model.description}), context {self.context} × {self.slots}, "
+            f"{self.threads} threads, {device}, cache {config.cache_type}, flash attention {config.flash_attention}, "
+            f"rollback by {type(self._rollback).__name__.lower()}"
+        )
+
+    def close(self) -> None:
+        """Ends the worker and frees the context; what is in flight fails with Closed. A second call does nothing."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        if threading.current_thread() is not self._worker:
+            self._worker.join()
+
+    def _check_open(self) -> None:
+        if self._closing:
+            raise Closed(f"{self.name}: the engine was closed")
+
+    def _order(self, order: Callable[[], None]) -> None:
+        self._orders.append(order)
+        self._wake.notify()
+
+    # What the worker does, alone.
+
+    def _run(self) -> None:
+        try:
+            while self._take_orders():
+                self._step()
+        finally:
+            with self._wake:
+                self._closing = True
+                orders, self._orders = self._orders, []
+            for order in orders:
+                order()
+            for request in list(self._active):
+                self._fail(request, Closed(f"{self.name}: the engine was closed"))
+            C.llama_free(self._context)
+            self._context = None
+
+    def _take_orders(self) -> bool:
+        with self._wake:
+            while not (self._orders or self._active or self._closing):
+                self._wake.wait()
+            if self._closing:
+                return False
+            orders, self._orders = self._orders, []
+        for order in orders:
+            order()
+        return True
+
+    def _step(self) -> None:
+        """One pass over the weights: collect rows, decode them, hand the outcome out."""
+        for request in [r for r in self._active if r.cancel is not None and r.cancel.cancelled]:
+            self._fail(request, Cancelled("cancelled"))
+        taken = self._collect()
+        if not taken:
+            return
+        with self.model.lane:
+            began = time.perf_counter()
+            status = self._decode(taken)
+            elapsed = time.perf_counter() - began
+        if status != 0:
+            self._recover(taken, status)
+            return
+        self._count(taken, elapsed)
+        for request, rows, row in taken:
+            if row >= 0:
+                self._hand_out(request, row)
+
+    def _collect(self) -> list[tuple[Request, int, int]]:
+        """Fills the batch; returns each request with its number of rows and its output row, −1 where it has none.
+
+        Requests that write one token go first, so that another one's long prompt never holds them up by more than one
+        chunk. A hidden state goes alone: with embeddings on, llama.cpp projects every row on the vocabulary.
+        """
+        self._batch.clear()
+        for request in self._active:
+            self._settle(request.sequence)
+        waiting = sorted(self._active, key=lambda request: len(request.sequence) - request.sequence.cached)
+        taken: list[tuple[Request, int, int]] = []
+        for request in waiting:
+            sequence = request.sequence
+            left = len(sequence.tokens) - sequence.cached
+            rows = min(left, self._batch.room)
+            if self._rollback.needs_marks:
+                rows = min([rows, *(mark - sequence.cached for mark in sequence.marks if mark > sequence.cached)])
+            last = rows == left
+            if isinstance(request, Reading) and request.hidden and rows > 0 and last:
+                if taken:
+                    continue
+                if rows > 1:
+                    rows, last = rows - 1, False
+            if rows <= 0:
+                continue
+            end = self._batch.add(sequence.slot, sequence.cached, sequence.tokens[sequence.cached : sequence.cached + rows], last)
+            taken.append((request, rows, end if last else -1))
+            if isinstance(request, Reading) and request.hidden and last:
+                break
+        return taken
+
+    def _decode(self, taken: list[tuple[Request, int, int]]) -> int:
+        request, _, row = taken[0]
+        hidden = isinstance(request, Reading) and request.hidden and row >= 0
+        if hidden:
+            C.llama_set_embeddings(self._context, True)
+        status: int = C.llama_decode(self._context, self._batch.struct)
+        if status == 0:
+            C.llama_synchronize(self._context)
+        if hidden:
+            C.llama_set_embeddings(self._context, False)
+        return status
+
+    def _count(self, taken: list[tuple[Request, int, int]], elapsed: float) -> None:
+        total = self._batch.rows
+        for request, rows, _ in taken:
+            sequence, counters = request.sequence, request.sequence.counters
+            counters.prompt_tokens += sequence.written.count(0, sequence.cached, sequence.cached + rows)
+            counters.evaluated_tokens += rows
+            counters.decode_calls += 1
+            counters.seconds += elapsed * rows / total
+            sequence.cached += rows
+
+    def _hand_out(self, request: Request, row: int) -> None:
+        try:
+            if isinstance(request, Reading):
+                values = self._row(row, hidden=request.hidden).copy()
+                self._done(request)
+                request.future.set_result(values)
+            elif isinstance(request, Generation):
+                self._advance(request, row)
+        except RSDError as error:
+            self._fail(request, error)
+
+    def _advance(self, request: Generation, row: int) -> None:
+        """Draws one token of a generation, and ends it where it ends."""
+        sequence, model = request.sequence, self.model
+        token = request.sampler.draw(self._row(row, hidden=False))
+        sequence.tokens.append(token)
+        sequence.written.append(1)
+        sequence.counters.generated_tokens += 1
+        if model.is_end(token):
+            self._finish(request, "end")
+            return
+        piece, text, until = model.piece(token), request.text, request.until
+        text += piece
+        if until and text.find(until, max(0, len(text) - len(piece) - len(until) + 1)) > 0 and _stands_before(text, until):
+            self._finish(request, "delimiter")
+        elif len(sequence.tokens) - request.start >= request.limit:
+            self._finish(request, "length")
+        elif len(sequence.tokens) >= self.context:
+            self._finish(request, "context")
+
+    def _finish(self, request: Generation, ended: str) -> None:
+        tokens = request.sequence.tokens[request.start :]
+        self._done(request)
+        request.future.set_result(Generated(tokens, bytes(request.text), ended))  # type: ignore[arg-type]
+
+    def _row(self, row: int, *, hidden: bool) -> Floats:
+        """A view of an output row; it holds until the next decode."""
+        read, width = (C.llama_get_embeddings_ith, self.model.n_embd) if hidden else (C.llama_get_logits_ith, self.model.n_vocab)
+        address = ctypes.cast(read(self._context, row), ctypes.c_void_p).value
+        if address is None:
+            raise DecodeFailed(f"{self.name}: llama.cpp gave no output for a row")
+        return np.frombuffer((ctypes.c_float * width).from_address(address), np.float32)
+
+    def _settle(self, sequence: Sequence) -> None:
+        """Brings the cache in line with the tokens: forgets what was cut, takes a snapshot where one was asked for."""
+        if sequence.keep < sequence.cached:
+            sequence.cached = self._rollback.back(sequence.slot, sequence.keep)
+        if sequence.request is not None and sequence.cached == len(sequence.tokens) == sequence.request.start:
+            # The last token's output is gone, so it is evaluated again: nothing else gives its logits.
+            sequence.cached = self._rollback.back(sequence.slot, len(sequence.tokens) - 1)
+        sequence.keep = 1 << 62
+        if self._rollback.needs_marks and sequence.cached in sequence.marks:
+            self._rollback.mark(sequence.slot, sequence.cached)
+
+    def _recover(self, taken: list[tuple[Request, int, int]], status: int) -> None:
+        """After a failed decode: puts every cache back; a batch of several is tried again one request at a time."""
+        for request, _, _ in taken:
+            request.sequence.cached = self._rollback.back(request.sequence.slot, request.sequence.cached)
+        if len(taken) > 1:
+            for request, _, _ in taken:
+                others, self._active = self._active, [request]
+                self._step()
+                self._active = others if request in self._active else [other for other in others if other is not request]
+            return
+        reason = "no free cells in its cache" if status == 1 else f"llama.cpp's status is {status}"
+        kind = ContextFull if status == 1 else DecodeFailed
+        self._fail(taken[0][0], kind(f"{self.name}: a batch could not be decoded, {reason}"))
+
+    def _fail(self, request: Request, error: BaseException) -> None:
+        """Ends a request with an error; its sequence is as before the call."""
+        request.sequence.cut(request.start)
+        self._done(request)
+        request.fail(error)
+
+    def _done(self, request: Request) -> None:
+        self._active.remove(request)
+        request.sequence.request = None
+
+    def _copy(self, parent: Sequence, child: Sequence) -> None:
+        self._rollback.copy(parent.slot, child.slot)
+        child.cached = parent.cached
+
+    def _clear(self, sequence: Sequence) -> None:
+        if sequence.request in self._active:
+            self._fail(sequence.request, Closed(f"{self.name}: the sequence was closed"))
+        self._rollback.clear(sequence.slot)
+
+
+def _stands_before(text: bytearray, until: bytes) -> bool:
+    """Whether something other than white space stands before the last delimiter."""
+    return bool(text[: text.rfind(until)].strip())
+
+
+_open_engines = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """A worker must not decode while the process takes its libraries down."""
+    for engine in list(_open_engines):
+        engine.close()

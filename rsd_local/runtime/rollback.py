@@ -1,0 +1,121 @@
+"""How a sequence forgets a rejected step: by cutting its cache, or by going back to a snapshot.
+
+Which one is right is found by a probe when an engine opens, never by a list of names: llama.cpp refuses to cut the
+memory of recurrent and hybrid models. Sliding-window models are cut too, since engines keep the full window
+(``swa_full``); with a smaller one llama.cpp would cut without complaint and then compute wrong logits.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections import defaultdict
+from typing import Any, Protocol
+
+from rsd_local.runtime.llama import C
+
+_PARTIAL_ONLY = 1  # LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY: the recurrent state, without the keys and values
+
+
+class Rollback(Protocol):
+    """What an engine asks of a way back. Called from the engine's worker thread only."""
+
+    needs_marks: bool
+    """Whether it can go back only to places that were marked, and evaluates again from the nearest one before."""
+
+    def mark(self, slot: int, position: int) -> None:
+        """Remembers the state of a slot that holds ``position`` tokens."""
+
+    def back(self, slot: int, position: int) -> int:
+        """Makes the slot hold at most its first ``position`` tokens; returns how many it holds."""
+
+    def copy(self, source: int, slot: int) -> None:
+        """Lets an empty slot hold what another one holds."""
+
+    def clear(self, slot: int) -> None:
+        """Empties the slot."""
+
+
+class Truncation:
+    """Cuts the cache: exact, and a matter of microseconds."""
+
+    needs_marks = False
+
+    def __init__(self, memory: Any) -> None:
+        self._memory = memory
+
+    def mark(self, slot: int, position: int) -> None:
+        """Nothing to remember: every place can be gone back to."""
+
+    def back(self, slot: int, position: int) -> int:
+        """Cuts the slot after ``position`` tokens."""
+        C.llama_memory_seq_rm(self._memory, slot, position, -1)
+        return position
+
+    def copy(self, source: int, slot: int) -> None:
+        """Shares the source's cells with the slot; no number is copied."""
+        C.llama_memory_seq_cp(self._memory, source, slot, -1, -1)
+
+    def clear(self, slot: int) -> None:
+        """Empties the slot."""
+        C.llama_memory_seq_rm(self._memory, slot, -1, -1)
+
+
+class Snapshots:
+    """Keeps the recurrent state at marked places, restores the last one before the wish, and cuts the rest."""
+
+    needs_marks = True
+
+    def __init__(self, context: Any, memory: Any, kept: int = 4) -> None:
+        self._context, self._memory, self._kept = context, memory, kept
+        self._states: defaultdict[int, dict[int, bytes]] = defaultdict(dict)
+
+    def mark(self, slot: int, position: int) -> None:
+        """Takes a snapshot of the slot's state, unless there is one of this place."""
+        states = self._states[slot]
+        if position in states or position == 0:
+            return
+        size = C.llama_state_seq_get_size_ext(self._context, slot, _PARTIAL_ONLY)
+        room = (ctypes.c_uint8 * size)()
+        C.llama_state_seq_get_data_ext(self._context, room, size, slot, _PARTIAL_ONLY)
+        states[position] = bytes(room)
+        while len(states) > self._kept:
+            del states[min(states)]
+
+    def back(self, slot: int, position: int) -> int:
+        """Restores the last snapshot at or before ``position``; without one the slot starts from nothing."""
+        states = self._states[slot]
+        for later in [place for place in states if place > position]:
+            del states[later]
+        if not states:
+            self.clear(slot)
+            return 0
+        place = max(states)
+        state = (ctypes.c_uint8 * len(states[place])).from_buffer_copy(states[place])
+        if C.llama_state_seq_set_data_ext(self._context, state, len(state), slot, _PARTIAL_ONLY) == 0:
+            self.clear(slot)
+            return 0
+        C.llama_memory_seq_rm(self._memory, slot, place, -1)
+        return place
+
+    def copy(self, source: int, slot: int) -> None:
+        """Lets the slot go on from the source's state, snapshots included."""
+        C.llama_memory_seq_cp(self._memory, source, slot, -1, -1)
+        self._states[slot] = dict(self._states[source])
+
+    def clear(self, slot: int) -> None:
+        """Empties the slot and forgets its snapshots."""
+        C.llama_memory_seq_rm(self._memory, slot, -1, -1)
+        self._states[slot].clear()
+
+
+def probe(context: Any) -> Rollback:
+    """Finds the way back that a context's memory allows, by cutting one of two tokens.
+
+    The context must be empty and is empty again afterwards.
+    """
+    memory = C.llama_get_memory(context)
+    tokens = (C.llama_token * 2)(0, 0)  # the batch points to it
+    C.llama_decode(context, C.llama_batch_get_one(tokens, 2))
+    can_cut = bool(C.llama_memory_seq_rm(memory, 0, 1, -1))
+    C.llama_memory_clear(memory, True)
+    return Truncation(memory) if can_cut else Snapshots(context, memory)

@@ -1,0 +1,207 @@
+"""One text in an engine: its tokens, and what of them the cache holds."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence as Tokens
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from rsd_local.errors import Closed, ContextFull, EngineError, SequenceBusy
+from rsd_local.events import CancelToken, Counters
+from rsd_local.runtime.sampler import Sampler
+
+if TYPE_CHECKING:
+    from rsd_local.runtime.engine import Engine
+
+Floats = npt.NDArray[np.float32]
+EndOfStep = Literal["delimiter", "end", "length", "context"]
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """What one call of ``generate`` wrote.
+
+    Attributes:
+        tokens: all of them, an end-of-text token included.
+        text: their bytes; a character may be cut at either end.
+        ended: by the delimiter, by an end-of-text token, by the length asked for, or by the context's end.
+    """
+
+    tokens: list[int]
+    text: bytes
+    ended: EndOfStep
+
+
+class Request:
+    """Work that a sequence waits for. Made by ``Sequence``, done by the engine's worker."""
+
+    def __init__(self, sequence: Sequence, cancel: CancelToken | None) -> None:
+        self.sequence, self.cancel = sequence, cancel
+        self.start = len(sequence.tokens)
+
+    def fail(self, error: BaseException) -> None:
+        """Ends the request with an error."""
+        raise NotImplementedError
+
+
+class Generation(Request):
+    """Tokens to write, one at each pass."""
+
+    def __init__(self, sequence: Sequence, sampler: Sampler, limit: int, until: bytes, cancel: CancelToken | None) -> None:
+        super().__init__(sequence, cancel)
+        self.sampler, self.limit, self.until = sampler, limit, until
+        self.text = bytearray()
+        self.future: Future[Generated] = Future()
+
+    def fail(self, error: BaseException) -> None:
+        """Ends the request with an error."""
+        self.future.set_exception(error)
+
+
+class Reading(Request):
+    """Logits or a hidden state to read at the sequence's last token."""
+
+    def __init__(self, sequence: Sequence, hidden: bool, cancel: CancelToken | None) -> None:
+        super().__init__(sequence, cancel)
+        self.hidden = hidden
+        self.future: Future[Floats] = Future()
+
+    def fail(self, error: BaseException) -> None:
+        """Ends the request with an error."""
+        self.future.set_exception(error)
+
+
+class Sequence:
+    """One slot of an engine's cache and the tokens that it stands for. ``Engine.sequence`` makes it.
+
+    One thread at a time may use a sequence; any number of sequences may be used at once. ``append`` and ``truncate``
+    only take note: tokens are evaluated, and cells given up, with the next ``generate`` or read.
+    """
+
+    def __init__(self, engine: Engine, slot: int) -> None:
+        self.tokens: list[int] = []
+        self.counters = Counters(parameters=engine.model.n_params)
+        self.slot = slot
+        self.written = bytearray()  # for each token, 1 where this model wrote it
+        self.marks: list[int] = []
+        self.cached = 0  # tokens that the cache holds; the worker's own
+        self.keep = sys.maxsize  # of those, how many are still true
+        self.request: Request | None = None
+        self.closed = False
+        self._engine = engine
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def append(self, tokens: Tokens[int]) -> None:
+        """Notes tokens to be evaluated with the next call that needs them.
+
+        Raises:
+            ContextFull: they do not fit the context; nothing was noted.
+        """
+        self._check_idle()
+        engine = self._engine
+        if len(self.tokens) + len(tokens) > engine.context:
+            raise ContextFull(
+                f"{engine.name}: {len(self.tokens) + len(tokens)} tokens do not fit the context of {engine.context}",
+                hint="shorten the question, or give a larger --ctx-size",
+            )
+        for token in tokens:
+            if not 0 <= token < engine.model.n_vocab:
+                raise EngineError(f"{engine.name}: token {token} is outside the vocabulary of {engine.model.n_vocab}")
+        self.tokens.extend(tokens)
+        self.written.extend(bytes(len(tokens)))
+
+    def generate(self, sampler: Sampler, limit: int, *, until: bytes = b"", cancel: CancelToken | None = None) -> Future[Generated]:
+        """Writes tokens until the delimiter, an end-of-text token or a limit; they are then part of the sequence.
+
+        Args:
+            sampler: draws each token.
+            limit: most tokens to write, at least 1.
+            until: ends with the token in which these bytes complete, once something other than white space stands
+                before them; empty for no delimiter.
+            cancel: leaves the sequence as it was before the call.
+
+        Returns:
+            A future; it fails with Cancelled, DecodeFailed or Closed.
+        """
+        self._check_readable()
+        request = Generation(self, sampler, max(limit, 1), until, cancel)
+        request.future.set_running_or_notify_cancel()
+        self._engine.submit(request)
+        return request.future
+
+    def read_logits(self, cancel: CancelToken | None = None) -> Future[Floats]:
+        """The logits (n_vocab,) after the last token, as a copy."""
+        return self._read(hidden=False, cancel=cancel)
+
+    def read_hidden(self, cancel: CancelToken | None = None) -> Future[Floats]:
+        """The hidden state (n_embd,) of the last token after the final norm, as a copy."""
+        return self._read(hidden=True, cancel=cancel)
+
+    def mark(self) -> None:
+        """Says that a later ``truncate`` may come back to this length.
+
+        Without a mark it may all the same; a recurrent model then evaluates again from the last mark before.
+        """
+        self._check_idle()
+        if self.marks[-1:] != [len(self.tokens)]:
+            self.marks = [*self.marks[-3:], len(self.tokens)]
+
+    def truncate(self, length: int) -> None:
+        """Forgets all tokens after the first ``length``."""
+        self._check_idle()
+        if not 0 <= length <= len(self.tokens):
+            raise EngineError(f"{self._engine.name}: cannot cut {len(self.tokens)} tokens to {length}")
+        self.counters.discarded_tokens += self.written.count(1, length)
+        self.cut(length)
+
+    def cut(self, length: int) -> None:
+        """``truncate`` without its checks and its count, also for the worker."""
+        del self.tokens[length:]
+        del self.written[length:]
+        self.marks = [mark for mark in self.marks if mark <= length]
+        self.keep = min(self.keep, length)
+
+    def fork(self) -> Sequence:
+        """Another sequence with the same tokens, which shares the cells of the cache. Its counters start at zero.
+
+        Raises:
+            NoSlot: the engine was opened for fewer sequences.
+        """
+        self._check_idle()
+        child = self._engine.sequence(self)
+        child.tokens, child.written = list(self.tokens), bytearray(len(self.tokens))
+        child.marks, child.keep = list(self.marks), min(self.keep, len(self.tokens))
+        return child
+
+    def take_counters(self) -> Counters:
+        """A copy of the counters so far."""
+        return replace(self.counters)
+
+    def close(self) -> None:
+        """Gives the slot back; a request in flight fails with Closed. A second call does nothing."""
+        self._engine.release(self)
+
+    def _read(self, hidden: bool, cancel: CancelToken | None) -> Future[Floats]:
+        self._check_readable()
+        request = Reading(self, hidden, cancel)
+        request.future.set_running_or_notify_cancel()
+        self._engine.submit(request)
+        return request.future
+
+    def _check_idle(self) -> None:
+        if self.closed:
+            raise Closed(f"{self._engine.name}: the sequence was closed")
+        if self.request is not None:
+            raise SequenceBusy(f"{self._engine.name}: the sequence still works at an earlier call")
+
+    def _check_readable(self) -> None:
+        self._check_idle()
+        if not self.tokens:
+            raise EngineError(f"{self._engine.name}: a sequence without tokens has nothing to go on from")

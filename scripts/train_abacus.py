@@ -1,0 +1,221 @@
+"""Trains the abacus trio from nothing: target and draft, their rollouts, the reward model; then exports all three.
+
+    python scripts/train_abacus.py --work DIR [--quick]
+
+Reproducible from --seed up to floating point. Every stage writes a checkpoint each minute and goes on from it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from abacus_net import BOS, EOS, ID, STEP_END, TAG, Llama, Shape, decode, encode, export, sample
+from torch import Tensor
+
+from rsd_local.abacus.expression import MAX_LITERAL, Expression, parse, render
+from rsd_local.abacus.task import LEVELS, check, draw, solution
+
+Batch = tuple[Tensor, Tensor]  # token ids and labels, both (rows, length); label -100 is not learnt
+Rollout = tuple[str, list[str]]  # question and steps
+IGNORE = -100
+GOOD, BAD = ID["+"], ID["-"]
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """How one model is trained."""
+
+    shape: Shape
+    steps: int
+    rows: int
+    rate: float
+
+
+STAGES = {
+    "target": Stage(Shape(384, 5, 12, 4, 1024), 4_800, 64, 2e-3),
+    "draft": Stage(Shape(64, 2, 4, 2, 160), 12_000, 128, 4e-3),
+    "reward": Stage(Shape(128, 3, 4, 2, 320), 16_000, 128, 2e-3),
+}
+ROLLOUTS = {"draft": 160_000, "target": 30_000}
+TEMPERATURES = (0.0, 0.7, 1.0, 1.3)
+
+
+def training_question(rng: random.Random) -> Expression:
+    """A question of a level, the higher ones more often, or in one of three cases any that lies in the range."""
+    if rng.random() < 1 / 3:
+        return draw(rng, rng.randint(1, len(LEVELS)), MAX_LITERAL)
+    level = rng.choices(list(LEVELS), weights=(1, 2, 3, 4, 5))[0]
+    return draw(rng, level, LEVELS[level])
+
+
+def solutions(seed: int, first: int, rows: int) -> Iterator[Batch]:
+    """Endless batches of questions with reference solutions, from batch number ``first`` on."""
+
+    def make(rng: random.Random) -> tuple[list[int], list[int]]:
+        expression = training_question(rng)
+        prompt = [BOS, *encode(render(expression) + STEP_END)]
+        answer = [*encode(STEP_END.join(solution(expression))), EOS]
+        return prompt + answer, shifted(prompt + answer, [False] * len(prompt) + [True] * len(answer))
+
+    return batches(seed, first, rows, make)
+
+
+def verdicts(seed: int, first: int, rows: int, rollouts: list[Rollout]) -> Iterator[Batch]:
+    """Batches of sampled solutions with a verdict at each tag; right steps are also learnt as language."""
+
+    def make(rng: random.Random) -> tuple[list[int], list[int]]:
+        question, steps = rollouts[rng.randrange(len(rollouts))]
+        right = check(question, steps)
+        tokens = [BOS, *encode(question + " ")]
+        learnt = [False] * len(tokens)
+        tags = []
+        for index, step in enumerate(steps):
+            written = encode(("\n" if index else "") + step)
+            tags.append(len(tokens) + len(written))
+            tokens += [*written, ID[TAG]]
+            learnt += [right[index] and (token != ID["<0x0A>"]) for token in written] + [False]
+        labels = shifted(tokens, learnt)
+        for tag, verdict in zip(tags, right, strict=True):
+            labels[tag] = GOOD if verdict else BAD
+        return tokens, labels
+
+    return batches(seed, first, rows, make)
+
+
+def shifted(tokens: list[int], learnt: list[bool]) -> list[int]:
+    """What each position is to predict: the next token where that one is learnt."""
+    return [token if learn else IGNORE for token, learn in zip(tokens[1:], learnt[1:], strict=True)] + [IGNORE]
+
+
+def batches(seed: int, first: int, rows: int, make: Callable[[random.Random], tuple[list[int], list[int]]]) -> Iterator[Batch]:
+    """Batches of rows alike in length: eight are drawn together, sorted and cut; batch n depends on seed and n only."""
+    block = first // 8
+    while True:
+        rng = random.Random(f"{seed} {block}")
+        made = sorted((make(rng) for _ in range(8 * rows)), key=lambda row: len(row[0]))
+        cuts = [made[start : start + rows] for start in range(0, 8 * rows, rows)]
+        rng.shuffle(cuts)
+        for cut in cuts[first - block * 8 :]:
+            longest = len(cut[-1][0])
+            tokens = torch.tensor([row + [0] * (longest - len(row)) for row, _ in cut])
+            yield tokens, torch.tensor([labels + [IGNORE] * (longest - len(labels)) for _, labels in cut])
+        block += 1
+        first = block * 8
+
+
+def train(name: str, stage: Stage, make: Callable[[int], Iterator[Batch]], folder: Path, seed: int) -> Llama:
+    """Trains one model, or goes on where a checkpoint in ``folder`` left off."""
+    torch.manual_seed(seed)
+    model = Llama(stage.shape)
+    inner = [weight for key, weight in model.named_parameters() if weight.ndim == 2 and "embed" not in key]
+    outer = [weight for key, weight in model.named_parameters() if weight.ndim != 2 or "embed" in key]
+    optimizers = [
+        torch.optim.Muon(inner, lr=stage.rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(outer, lr=stage.rate, weight_decay=0.0, betas=(0.9, 0.98)),
+    ]
+    saved, start = folder / f"{name}.pt", 0
+    if saved.exists():
+        state = torch.load(saved, weights_only=True)
+        model.load_state_dict(state["model"])
+        for optimizer, kept in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(kept)
+        start = state["step"]
+    began = reported = kept_at = time.monotonic()
+    tokens_seen, losses = 0, []
+    for step, (tokens, labels) in zip(range(start, stage.steps), make(start), strict=False):
+        rate = stage.rate * min((step + 1) / 100, (stage.steps - step) / (0.8 * stage.steps), 1.0)
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = model(tokens)
+        learnt = labels != IGNORE
+        loss = F.cross_entropy(logits[learnt].float(), labels[learnt])
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        tokens_seen += tokens.numel()
+        losses.append(loss.item())
+        now = time.monotonic()
+        last = step + 1 == stage.steps
+        if now - reported > 15 or last:
+            print(f"{name} {step + 1}/{stage.steps} loss {sum(losses) / len(losses):.4f} {tokens_seen / (now - began):.0f} tok/s", flush=True)
+            reported, losses = now, []
+        if now - kept_at > 60 or last:
+            state = {"model": model.state_dict(), "optimizers": [o.state_dict() for o in optimizers], "step": step + 1}
+            torch.save(state, saved.with_suffix(".tmp"))
+            saved.with_suffix(".tmp").replace(saved)
+            kept_at = now
+    return model.eval()
+
+
+def roll_out(name: str, model: Llama, count: int, seed: int) -> Iterator[Rollout]:
+    """Sampled solutions of ``count`` questions, the temperatures in turn."""
+    rng = random.Random(f"{seed} {name} rollouts")
+    asked: dict[int, list[str]] = {}
+    for turn in range(count):
+        text = render(training_question(rng))
+        same = asked.setdefault(len(text), [])
+        same.append(text)
+        if len(same) == 256 or turn == count - 1:
+            prompts = [[BOS, *encode(question + STEP_END)] for question in same]
+            for question, ids in zip(same, sample(model, prompts, TEMPERATURES[turn % 4], turn), strict=True):
+                yield question, [step for step in decode(ids).split(STEP_END) if step and TAG not in step]
+            asked[len(text)] = []
+
+
+def rollouts(models: dict[str, Llama], counts: dict[str, int], folder: Path, seed: int) -> list[Rollout]:
+    """All rollouts that the reward model learns from, made once and kept in ``folder``."""
+    kept = folder / "rollouts.json"
+    if not kept.exists():
+        made = [row for name, count in counts.items() for row in roll_out(name, models[name], count, seed)]
+        kept.with_suffix(".tmp").write_text(json.dumps(made))
+        kept.with_suffix(".tmp").replace(kept)
+    return [(question, steps) for question, steps in json.loads(kept.read_text())]
+
+
+def main() -> None:
+    """Runs the stages in order and writes the three GGUF files."""
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--work", type=Path, required=True, help="checkpoints and rollouts; a second run goes on from them")
+    arguments.add_argument("--out", type=Path, help="where the GGUF files go; default: the folder --work")
+    arguments.add_argument("--seed", type=int, default=1)
+    arguments.add_argument("--only", choices=list(STAGES), help="train this model alone, and export nothing")
+    arguments.add_argument("--quick", action="store_true", help="a few steps of everything, to try the recipe")
+    chosen = arguments.parse_args()
+    chosen.work.mkdir(parents=True, exist_ok=True)
+    stages, counts = STAGES, ROLLOUTS
+    if chosen.quick:
+        stages = {name: replace(stage, steps=4, rows=8) for name, stage in STAGES.items()}
+        counts = dict.fromkeys(ROLLOUTS, 16)
+    models = {}
+    for name in [chosen.only] if chosen.only else ["target", "draft"]:
+        stage = stages[name]
+        models[name] = train(name, stage, lambda first, rows=stage.rows: solutions(chosen.seed, first, rows), chosen.work, chosen.seed)
+    if chosen.only:
+        return
+    judged, stage = rollouts(models, counts, chosen.work, chosen.seed), stages["reward"]
+    models["reward"] = train("reward", stage, lambda first: verdicts(chosen.seed, first, stage.rows, judged), chosen.work, chosen.seed)
+    for name, model in models.items():
+        recipe = json.dumps(asdict(stages[name]) | {"seed": chosen.seed})
+        about = {
+            "name": f"abacus {name}",
+            "author": "rsd_local",
+            "license": "apache-2.0",
+            "description": f"multi-step integer arithmetic, made by scripts/train_abacus.py with {recipe}",
+        }
+        export(model, (chosen.out or chosen.work) / f"abacus-{name}.gguf", about)
+
+
+if __name__ == "__main__":
+    main()

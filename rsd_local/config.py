@@ -19,6 +19,8 @@ CacheType = Literal["f32", "f16", "bf16", "q8_0", "q4_0"]
 RewardKind = Literal["tag-logits", "judge"]
 TagLayout = Literal["math-shepherd", "rlhflow"]
 WeightingKind = Literal["step", "constant", "clip", "ratio", "logistic"]
+Aggregate = Literal["last", "min", "product"]
+Strategy = Literal["rsd", "target", "draft", "speculative", "majority", "best-of-n", "step-best-of-n", "beam"]
 T = TypeVar("T")
 
 
@@ -174,12 +176,39 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class RSDParams:
-    """Everything that one question's run depends on besides the trio."""
+class Search:
+    """The sizes of strategies that try more than one thing.
+
+    Attributes:
+        candidates: draft steps sampled at each place, the best one is judged or kept (``rsd``, ``step-best-of-n``).
+        samples: whole solutions sampled (``majority``, ``best-of-n``).
+        beams: solutions that stay at each step (``beam``).
+        branches: steps tried after each of them (``beam``).
+        aggregate: how the rewards of a solution's steps become one (``best-of-n``).
+        speculate: draft tokens verified in one batch of the target (``speculative``).
+    """
+
+    candidates: int = 1
+    samples: int = 8
+    beams: int = 2
+    branches: int = 4
+    aggregate: Aggregate = "last"
+    speculate: int = 4
+
+    def __post_init__(self) -> None:
+        for name in ("candidates", "samples", "beams", "branches", "speculate"):
+            require(1 <= getattr(self, name) <= 64, f"{name} {getattr(self, name)} is outside 1 to 64")
+        require_choice(self.aggregate, Aggregate, "aggregate")
+
+
+@dataclass(frozen=True, slots=True)
+class Params:
+    """Everything that one question's run depends on besides the trio and the strategy."""
 
     sampling: Sampling = field(default_factory=Sampling)
     weighting: Weighting = field(default_factory=Weighting)
     limits: Limits = field(default_factory=Limits)
+    search: Search = field(default_factory=Search)
 
 
 def read_trio(file: Path) -> Trio:

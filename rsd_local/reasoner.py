@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from types import TracebackType
 
-from rsd_local.config import RoleConfig, RSDParams, Trio, Weighting
+from rsd_local.config import Params, RoleConfig, Strategy, Trio, Weighting, require_choice
 from rsd_local.decoding.rsd import rsd
 from rsd_local.decoding.trio import OpenTrio
 from rsd_local.errors import Closed
@@ -69,7 +69,7 @@ class Reasoner:
             trio = OpenTrio(config, engines["draft"], engines["target"], engines["reward"], same)
             return cls(config, trio, opening.pop_all())
 
-    def stream(self, question: str, params: RSDParams | None = None, *, cancel: CancelToken | None = None) -> Iterator[Event]:
+    def stream(self, question: str, params: Params | None = None, *, strategy: Strategy = "rsd", cancel: CancelToken | None = None) -> Iterator[Event]:
         """Answers a question, and yields each step as it comes to stand, and ``Finished`` at the end.
 
         Leaving the iterator early ends the run and gives its caches back.
@@ -77,6 +77,7 @@ class Reasoner:
         Args:
             question: the text, without instructions: the trio's system prompt has them.
             params: sampling, weighting and limits; the trio's own threshold where left out.
+            strategy: the algorithm.
             cancel: ends the run from any thread, within one batch.
 
         Raises:
@@ -84,14 +85,15 @@ class Reasoner:
             ContextFull: the question does not fit.
             Closed: the reasoner was closed.
         """
+        require_choice(strategy, Strategy, "strategy")
         if self._closed:
             raise Closed("the reasoner was closed")
-        chosen = params or RSDParams(weighting=Weighting(threshold=self.config.threshold))
+        chosen = params or Params(weighting=Weighting(threshold=self.config.threshold))
         return self._timed(self._read(question), chosen, cancel)
 
-    def solve(self, question: str, params: RSDParams | None = None, *, cancel: CancelToken | None = None) -> Result:
+    def solve(self, question: str, params: Params | None = None, *, strategy: Strategy = "rsd", cancel: CancelToken | None = None) -> Result:
         """Answers a question; arguments and errors as ``stream``."""
-        return collect(self.stream(question, params, cancel=cancel))
+        return collect(self.stream(question, params, strategy=strategy, cancel=cancel))
 
     def engines(self) -> dict[Role, Engine]:
         """The engines by role."""
@@ -115,7 +117,7 @@ class Reasoner:
             return canonical(question)
         return question
 
-    def _timed(self, question: str, params: RSDParams, cancel: CancelToken | None) -> Iterator[Event]:
+    def _timed(self, question: str, params: Params, cancel: CancelToken | None) -> Iterator[Event]:
         """The algorithm's events with the seconds that each step took."""
         with self._turn:
             last = time.perf_counter()

@@ -16,7 +16,7 @@ from rsd_local.config import (
     Limits,
     RewardKind,
     RoleConfig,
-    RSDParams,
+    Params,
     Sampling,
     TagLayout,
     Trio,
@@ -148,10 +148,10 @@ def _place(trio: Trio, flag: str, field: str, read: Callable[[str], Any], given:
     return dataclasses.replace(trio, **{name: dataclasses.replace(getattr(trio, name), **{field: value}) for name in roles})
 
 
-def make_params(flags: dict[str, Any], trio: Trio) -> RSDParams:
+def make_params(flags: dict[str, Any], trio: Trio) -> Params:
     """Sampling, weighting and limits as the flags have them; the trio's own threshold where none is given."""
     threshold = trio.threshold if flags["threshold"] is None else flags["threshold"]
-    return RSDParams(
+    return Params(
         Sampling(flags["temp"], flags["top_k"], flags["top_p"], flags["min_p"], flags["seed"]),
         Weighting(flags["weighting"], threshold, flags["probability"], flags["steepness"]),
         Limits(tokens=flags["max_tokens"], steps=flags["max_steps"]),

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 
-from rsd_local.config import RSDParams
+from rsd_local.config import Params
 from rsd_local.decoding.steps import Solution
 from rsd_local.decoding.trio import OpenTrio
 from rsd_local.decoding.weighting import Acceptance
@@ -14,7 +14,7 @@ from rsd_local.errors import Cancelled, ContextFull
 from rsd_local.events import Author, CancelToken, Event, FinishReason, Finished, Rejected, StepDone
 
 
-def rsd(question: str, trio: OpenTrio, params: RSDParams, cancel: CancelToken | None = None) -> Iterator[Event]:
+def rsd(question: str, trio: OpenTrio, params: Params, cancel: CancelToken | None = None) -> Iterator[Event]:
     """Answers one question (algorithm 1 of the paper).
 
     Yields one ``StepDone`` per step that stands and a final ``Finished``. A step that has nothing to judge (the draft

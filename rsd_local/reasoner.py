@@ -69,7 +69,9 @@ class Reasoner:
             trio = OpenTrio(config, engines["draft"], engines["target"], engines["reward"], same)
             return cls(config, trio, opening.pop_all())
 
-    def stream(self, question: str, params: Params | None = None, *, strategy: Strategy = "rsd", cancel: CancelToken | None = None) -> Iterator[Event]:
+    def stream(
+        self, question: str, params: Params | None = None, *, strategy: Strategy = "rsd", cancel: CancelToken | None = None
+    ) -> Iterator[Event]:
         """Answers a question, and yields each step as it comes to stand, and ``Finished`` at the end.
 
         Leaving the iterator early ends the run and gives its caches back.
@@ -91,7 +93,9 @@ class Reasoner:
         chosen = params or Params(weighting=Weighting(threshold=self.config.threshold))
         return self._timed(self._read(question), chosen, cancel)
 
-    def solve(self, question: str, params: Params | None = None, *, strategy: Strategy = "rsd", cancel: CancelToken | None = None) -> Result:
+    def solve(
+        self, question: str, params: Params | None = None, *, strategy: Strategy = "rsd", cancel: CancelToken | None = None
+    ) -> Result:
         """Answers a question; arguments and errors as ``stream``."""
         return collect(self.stream(question, params, strategy=strategy, cancel=cancel))
 

@@ -118,7 +118,7 @@ def sample(model: Llama, prompts: list[list[int]], temperature: float, seed: int
     caches: list[list[Tensor]] = [[] for _ in model.layers]
     tokens, start = torch.tensor(prompts), 0
     done = torch.zeros(len(prompts), dtype=torch.bool)
-    written = []
+    written: list[Tensor] = []
     while not done.all() and len(written) < limit:
         with torch.autocast("cpu", torch.bfloat16):
             logits = model(tokens, caches, start)[:, -1].float()

@@ -13,6 +13,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,7 +21,7 @@ import torch.nn.functional as F
 from abacus_net import BOS, EOS, ID, STEP_END, TAG, Llama, Shape, decode, encode, export, sample
 from torch import Tensor
 
-from rsd_local.abacus.expression import MAX_LITERAL, Expression, parse, render
+from rsd_local.abacus.expression import MAX_LITERAL, Expression, render
 from rsd_local.abacus.task import LEVELS, check, draw, solution
 
 Batch = tuple[Tensor, Tensor]  # token ids and labels, both (rows, length); label -100 is not learnt
@@ -149,14 +150,17 @@ def train(name: str, stage: Stage, make: Callable[[int], Iterator[Batch]], folde
         now = time.monotonic()
         last = step + 1 == stage.steps
         if now - reported > 15 or last:
-            print(f"{name} {step + 1}/{stage.steps} loss {sum(losses) / len(losses):.4f} {tokens_seen / (now - began):.0f} tok/s", flush=True)
+            print(
+                f"{name} {step + 1}/{stage.steps} loss {sum(losses) / len(losses):.4f} {tokens_seen / (now - began):.0f} tok/s", flush=True
+            )
             reported, losses = now, []
         if now - kept_at > 60 or last:
             state = {"model": model.state_dict(), "optimizers": [o.state_dict() for o in optimizers], "step": step + 1}
             torch.save(state, saved.with_suffix(".tmp"))
             saved.with_suffix(".tmp").replace(saved)
             kept_at = now
-    return model.eval()
+    model.eval()
+    return model
 
 
 def roll_out(name: str, model: Llama, count: int, seed: int) -> Iterator[Rollout]:
@@ -201,11 +205,11 @@ def main() -> None:
     models = {}
     for name in [chosen.only] if chosen.only else ["target", "draft"]:
         stage = stages[name]
-        models[name] = train(name, stage, lambda first, rows=stage.rows: solutions(chosen.seed, first, rows), chosen.work, chosen.seed)
+        models[name] = train(name, stage, partial(solutions, chosen.seed, rows=stage.rows), chosen.work, chosen.seed)
     if chosen.only:
         return
     judged, stage = rollouts(models, counts, chosen.work, chosen.seed), stages["reward"]
-    models["reward"] = train("reward", stage, lambda first: verdicts(chosen.seed, first, stage.rows, judged), chosen.work, chosen.seed)
+    models["reward"] = train("reward", stage, partial(verdicts, chosen.seed, rows=stage.rows, rollouts=judged), chosen.work, chosen.seed)
     for name, model in models.items():
         recipe = json.dumps(asdict(stages[name]) | {"seed": chosen.seed})
         about = {

@@ -62,8 +62,7 @@ def draw(rng: random.Random, count: int, largest: int) -> Expression:
 def solution(expression: Expression) -> list[str]:
     """The reference steps, one operation each, the boxed answer last; without the blank lines between them."""
     steps = [
-        f"{left}{sign}{f'({right})' if right < 0 else right}={apply(sign, left, right)}"
-        for sign, left, right in operations(expression)
+        f"{left}{sign}{f'({right})' if right < 0 else right}={apply(sign, left, right)}" for sign, left, right in operations(expression)
     ]
     return [*steps, f"\\boxed{{{value(expression)}}}"]
 

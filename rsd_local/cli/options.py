@@ -14,9 +14,9 @@ from rsd_local.config import (
     CacheType,
     FlashAttention,
     Limits,
+    Params,
     RewardKind,
     RoleConfig,
-    Params,
     Sampling,
     TagLayout,
     Trio,
@@ -26,6 +26,7 @@ from rsd_local.config import (
 from rsd_local.errors import ConfigError
 
 F = TypeVar("F", bound=Callable[..., Any])
+Option = Callable[[Any], Any]
 
 
 class StrictCommand(click.Command):
@@ -51,11 +52,11 @@ class StrictCommand(click.Command):
         return super().parse_args(ctx, args)
 
 
-def _per_role(*names: str, metavar: str, help: str) -> Callable[[F], F]:
+def _per_role(*names: str, metavar: str, help: str) -> Option:
     return click.option(*names, multiple=True, metavar=f"[ROLE=]{metavar}", help=help)
 
 
-_TRIO = [
+_TRIO: list[Option] = [
     click.option("--trio", metavar="NAME|FILE", help="A trio by name, or a TOML file. Default: abacus, built in."),
     click.option("-md", "--draft", type=Path, metavar="FILE", help="GGUF file of the draft model."),
     click.option("-m", "--target", type=Path, metavar="FILE", help="GGUF file of the target model."),
@@ -72,7 +73,7 @@ _TRIO = [
     _per_role("-t", "--threads", metavar="N", help="CPU threads. Default: the physical cores."),
 ]
 
-_PARAMS = [
+_PARAMS: list[Option] = [
     click.option("--threshold", type=float, metavar="δ", help="Reward from which a draft step stands, 0 to 1."),
     click.option("--weighting", type=click.Choice(get_args(WeightingKind)), default="step", show_default=True, help="ω(r)."),
     click.option("--probability", type=float, default=0.5, show_default=True, help="p of constant weighting."),
@@ -97,7 +98,7 @@ def run_options(command: F) -> F:
     return _stack(command, _PARAMS)
 
 
-def _stack(command: F, options: list[Callable[[F], F]]) -> F:
+def _stack(command: F, options: list[Option]) -> F:
     for option in reversed(options):
         command = option(command)
     return command
@@ -116,7 +117,7 @@ def make_trio(flags: dict[str, Any], parallel: int = 1) -> Trio:
         missing = [role for role, path in paths.items() if path is None]
         if missing:
             raise ConfigError(f"no {' and no '.join(missing)} model is named", hint="give --draft, --target and --reward, or --trio")
-        trio = Trio(**{role: RoleConfig(path) for role, path in paths.items()})
+        trio = Trio(RoleConfig(paths["draft"]), RoleConfig(paths["target"]), RoleConfig(paths["reward"]))
     else:
         trio = find_trio(flags["trio"] or "abacus")
         changed = {role: dataclasses.replace(getattr(trio, role), path=path) for role, path in paths.items() if path}

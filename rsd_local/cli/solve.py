@@ -34,7 +34,7 @@ def solve(question: str, stats: bool, as_json: bool, as_jsonl: bool, quiet: bool
     trio = make_trio(flags)
     params = make_params(flags, trio)
     if question == "-":
-        question = click.get_text_stream("stdin").read().strip()
+        question = sys.stdin.read().strip()
     if not question.strip():
         raise click.UsageError("the question is empty")
     logging.basicConfig(stream=sys.stderr, level=logging.DEBUG if verbose else logging.WARNING, format="%(name)s: %(message)s")

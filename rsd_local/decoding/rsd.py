@@ -11,7 +11,7 @@ from rsd_local.decoding.steps import Solution
 from rsd_local.decoding.trio import OpenTrio
 from rsd_local.decoding.weighting import Acceptance
 from rsd_local.errors import Cancelled, ContextFull
-from rsd_local.events import Author, CancelToken, Event, FinishReason, Finished, Rejected, StepDone
+from rsd_local.events import Author, CancelToken, Counters, Event, Finished, FinishReason, Rejected, Role, StepDone
 
 
 def rsd(question: str, trio: OpenTrio, params: Params, cancel: CancelToken | None = None) -> Iterator[Event]:
@@ -54,7 +54,7 @@ def rsd(question: str, trio: OpenTrio, params: Params, cancel: CancelToken | Non
                 reason = "context"
             except Cancelled:
                 reason = "cancelled"
-        counters = {"draft": writer.counters(), "target": expert.counters(), "reward": judge.counters()}
+        counters: dict[Role, Counters] = {"draft": writer.counters(), "target": expert.counters(), "reward": judge.counters()}
         yield Finished(reason, solution.text, solution.answer, counters, accept.non_finite)
 
 

@@ -7,10 +7,7 @@ from rsd_local.events import CancelToken, Counters
 from rsd_local.rewards.base import share
 from rsd_local.runtime import Engine, render_chat, tokenize_chat, with_bos
 
-_ASK = (
-    "A student solves a problem step by step. Check the student's last step.\n\n"
-    "Problem: {question}\n\nThe student's steps so far:\n\n\0"
-)
+_ASK = "A student solves a problem step by step. Check the student's last step.\n\nProblem: {question}\n\nThe student's steps so far:\n\n\0"
 _QUERY = "Is the last step above correct, in its reasoning and in its arithmetic? Answer with Yes or No only."
 
 

@@ -6,8 +6,7 @@ import ctypes
 from typing import Any
 
 import numpy as np
-
-from rsd_local.runtime.llama import C
+from llama_cpp import llama_cpp as C
 
 
 class Batch:

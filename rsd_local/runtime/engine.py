@@ -9,14 +9,15 @@ import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
+from typing import TypeVar
 
 import numpy as np
+from llama_cpp import llama_cpp as C
 
 from rsd_local.config import RoleConfig
 from rsd_local.errors import Cancelled, Closed, ContextFull, DecodeFailed, EngineError, NoSlot, RSDError
 from rsd_local.runtime import llama
 from rsd_local.runtime.batch import Batch
-from rsd_local.runtime.llama import C
 from rsd_local.runtime.model import Model
 from rsd_local.runtime.rollback import probe
 from rsd_local.runtime.sequence import Floats, Generated, Generation, Reading, Request, Sequence
@@ -26,6 +27,7 @@ _FLASH = {"auto": -1, "off": 0, "on": 1}
 _DEFAULT_CONTEXT = 4096
 _CPU_CHUNK, _GPU_CHUNK = 128, 512  # tokens of one prefill batch: a cancel waits for one batch at most
 
+T = TypeVar("T")
 _open_engines: weakref.WeakSet[Engine]
 
 
@@ -115,24 +117,12 @@ class Engine:
 
     def positions(self, sequence: Sequence) -> tuple[int, int]:
         """The first and last position that llama.cpp's cache holds for a sequence, −1 where it is empty."""
-        found: Future[tuple[int, int]] = Future()
-
-        def look() -> None:
-            first = C.llama_memory_seq_pos_min(self._memory, sequence.slot)
-            found.set_result((first, C.llama_memory_seq_pos_max(self._memory, sequence.slot)))
-
-        with self._wake:
-            self._check_open()
-            self._order(look)
-        return found.result()
+        first, last = C.llama_memory_seq_pos_min, C.llama_memory_seq_pos_max
+        return self._ask(lambda: (first(self._memory, sequence.slot), last(self._memory, sequence.slot)))
 
     def settle(self, sequence: Sequence) -> None:
         """Carries out a truncation now instead of with the next call, to measure it or to look at the cache."""
-        done: Future[None] = Future()
-        with self._wake:
-            self._check_open()
-            self._order(lambda: done.set_result(self._settle(sequence)))
-        done.result()
+        self._ask(lambda: self._settle(sequence))
 
     def about(self) -> str:
         """How the engine runs, in one line for people: model, context, threads, device and what was asked for."""
@@ -156,6 +146,14 @@ class Engine:
     def _check_open(self) -> None:
         if self._closing:
             raise Closed(f"{self.name}: the engine was closed")
+
+    def _ask(self, work: Callable[[], T]) -> T:
+        """Lets the worker do something between two batches, and waits for it."""
+        answer: Future[T] = Future()
+        with self._wake:
+            self._check_open()
+            self._order(lambda: answer.set_result(work()))
+        return answer.result()
 
     def _order(self, order: Callable[[], None]) -> None:
         self._orders.append(order)
@@ -204,7 +202,7 @@ class Engine:
             self._recover(taken, status)
             return
         self._count(taken, elapsed)
-        for request, rows, row in taken:
+        for request, _, row in taken:
             if row >= 0:
                 self._hand_out(request, row)
 
@@ -302,7 +300,8 @@ class Engine:
         address = ctypes.cast(read(self._context, row), ctypes.c_void_p).value
         if address is None:
             raise DecodeFailed(f"{self.name}: llama.cpp gave no output for a row")
-        return np.frombuffer((ctypes.c_float * width).from_address(address), np.float32)
+        view: Floats = np.frombuffer(memoryview((ctypes.c_float * width).from_address(address)), np.float32)
+        return view
 
     def _settle(self, sequence: Sequence) -> None:
         """Brings the cache in line with the tokens: forgets what was cut, takes a snapshot where one was asked for."""

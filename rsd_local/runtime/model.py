@@ -10,10 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llama_cpp import llama_cpp as C
+
 from rsd_local.config import RoleConfig
 from rsd_local.errors import Closed, ModelError, ModelNotFound, NotAModel
 from rsd_local.runtime import llama
-from rsd_local.runtime.llama import C
 
 if TYPE_CHECKING:
     from rsd_local.runtime.engine import Engine

@@ -11,7 +11,7 @@ import ctypes
 from collections import defaultdict
 from typing import Any, Protocol
 
-from rsd_local.runtime.llama import C
+from llama_cpp import llama_cpp as C
 
 _PARTIAL_ONLY = 1  # LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY: the recurrent state, without the keys and values
 

@@ -1,0 +1,153 @@
+"""Tiny GGUF models with random weights, one of each kind of memory that llama.cpp has.
+
+They say nothing sensible, and that is enough for what a cache holds: a slip of one position changes every logit.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+
+WIDTH, LAYERS, HEADS, KV_HEADS, HIDDEN, CONTEXT = 32, 2, 2, 1, 64, 512
+SLIDING_WINDOW = 8
+PIECES = [f"<0x{byte:02X}>" for byte in range(256)]
+VOCABULARY = ["<unk>", "<s>", "</s>", *PIECES, "▁", "ки", "+", "-", "▁the", "ab"]
+TEMPLATE = "{% for m in messages %}<s>{{ m.role }}: {{ m.content }}\n{% endfor %}"
+KINDS = ("dense", "sliding", "recurrent", "hybrid")
+
+
+def write_model(
+    path: Path, kind: str = "dense", seed: int = 0, template: str | None = TEMPLATE, vocabulary: list[str] = VOCABULARY
+) -> Path:
+    """Writes a tiny model of a kind of memory and returns its path."""
+    chance = np.random.default_rng(seed)
+    arch = {"dense": "llama", "sliding": "gemma3", "recurrent": "mamba", "hybrid": "lfm2"}[kind]
+    out = gguf.GGUFWriter(path, arch)
+    out.add_name(f"tiny {kind}")
+    out.add_context_length(CONTEXT)
+    out.add_embedding_length(WIDTH)
+    out.add_block_count(LAYERS)
+    out.add_layer_norm_rms_eps(1e-5)
+    out.add_vocab_size(len(vocabulary))
+    _add_vocabulary(out, vocabulary, template)
+    _weight(out, chance, "token_embd.weight", (len(vocabulary), WIDTH))
+    if kind == "hybrid":
+        _norm(out, "token_embd_norm.weight", WIDTH)
+    else:
+        _norm(out, "output_norm.weight", WIDTH)
+    {"dense": _dense, "sliding": _sliding, "recurrent": _recurrent, "hybrid": _hybrid}[kind](out, chance)
+    out.write_header_to_file()
+    out.write_kv_data_to_file()
+    out.write_tensors_to_file()
+    out.close()
+    return path
+
+
+def _add_vocabulary(out: Any, vocabulary: list[str], template: str | None) -> None:
+    kinds = gguf.TokenType
+    special = {"<unk>": kinds.UNKNOWN, "<s>": kinds.CONTROL, "</s>": kinds.CONTROL}
+    out.add_tokenizer_model("llama")
+    out.add_token_list(vocabulary)
+    out.add_token_scores([float(-index) for index in range(len(vocabulary))])
+    out.add_token_types([special.get(t, kinds.BYTE if t in PIECES else kinds.NORMAL) for t in vocabulary])
+    out.add_bos_token_id(1)
+    out.add_eos_token_id(2)
+    out.add_add_bos_token(True)
+    if template is not None:
+        out.add_chat_template(template)
+
+
+def _weight(out: Any, chance: np.random.Generator, name: str, shape: tuple[int, ...]) -> None:
+    out.add_tensor(name, (chance.standard_normal(shape) / shape[-1] ** 0.5).astype(np.float32))
+
+
+def _norm(out: Any, name: str, width: int) -> None:
+    out.add_tensor(name, np.ones(width, np.float32))
+
+
+def _attention(out: Any, chance: np.random.Generator, layer: int) -> None:
+    head = WIDTH // HEADS
+    for name, rows in (("q", WIDTH), ("k", head * KV_HEADS), ("v", head * KV_HEADS), ("output", WIDTH)):
+        _weight(out, chance, f"blk.{layer}.attn_{name}.weight", (rows, WIDTH))
+
+
+def _feed_forward(out: Any, chance: np.random.Generator, layer: int) -> None:
+    _norm(out, f"blk.{layer}.ffn_norm.weight", WIDTH)
+    _weight(out, chance, f"blk.{layer}.ffn_gate.weight", (HIDDEN, WIDTH))
+    _weight(out, chance, f"blk.{layer}.ffn_up.weight", (HIDDEN, WIDTH))
+    _weight(out, chance, f"blk.{layer}.ffn_down.weight", (WIDTH, HIDDEN))
+
+
+def _dense(out: Any, chance: np.random.Generator) -> None:
+    out.add_feed_forward_length(HIDDEN)
+    out.add_head_count(HEADS)
+    out.add_head_count_kv(KV_HEADS)
+    out.add_rope_dimension_count(WIDTH // HEADS)
+    for layer in range(LAYERS):
+        _norm(out, f"blk.{layer}.attn_norm.weight", WIDTH)
+        _attention(out, chance, layer)
+        _feed_forward(out, chance, layer)
+
+
+def _sliding(out: Any, chance: np.random.Generator) -> None:
+    out.add_feed_forward_length(HIDDEN)
+    out.add_head_count(HEADS)
+    out.add_head_count_kv(KV_HEADS)
+    out.add_key_length(WIDTH // HEADS)
+    out.add_value_length(WIDTH // HEADS)
+    out.add_sliding_window(SLIDING_WINDOW)
+    for layer in range(LAYERS):
+        _norm(out, f"blk.{layer}.attn_norm.weight", WIDTH)
+        _attention(out, chance, layer)
+        for name in ("attn_q_norm", "attn_k_norm"):
+            _norm(out, f"blk.{layer}.{name}.weight", WIDTH // HEADS)
+        for name in ("post_attention_norm", "post_ffw_norm"):
+            _norm(out, f"blk.{layer}.{name}.weight", WIDTH)
+        _feed_forward(out, chance, layer)
+
+
+def _recurrent(out: Any, chance: np.random.Generator) -> None:
+    inner, state, rank, kernel = 2 * WIDTH, 8, 2, 4
+    out.add_feed_forward_length(0)
+    out.add_head_count(0)
+    out.add_ssm_conv_kernel(kernel)
+    out.add_ssm_inner_size(inner)
+    out.add_ssm_state_size(state)
+    out.add_ssm_time_step_rank(rank)
+    for layer in range(LAYERS):
+        _norm(out, f"blk.{layer}.attn_norm.weight", WIDTH)
+        for name, shape in (
+            ("ssm_in.weight", (2 * inner, WIDTH)),
+            ("ssm_conv1d.weight", (inner, kernel)),
+            ("ssm_conv1d.bias", (inner,)),
+            ("ssm_x.weight", (rank + 2 * state, inner)),
+            ("ssm_dt.weight", (inner, rank)),
+            ("ssm_dt.bias", (inner,)),
+            ("ssm_d", (inner,)),
+            ("ssm_out.weight", (WIDTH, inner)),
+        ):
+            _weight(out, chance, f"blk.{layer}.{name}", shape)
+        decay = -np.exp(chance.standard_normal((inner, state)) * 0.3)
+        out.add_tensor(f"blk.{layer}.ssm_a", decay.astype(np.float32))
+
+
+def _hybrid(out: Any, chance: np.random.Generator) -> None:
+    kernel = 3
+    out.add_feed_forward_length(HIDDEN)
+    out.add_head_count(HEADS)
+    out.add_head_count_kv([0, KV_HEADS])
+    out.add_uint32("lfm2.shortconv.l_cache", kernel)
+    for layer in range(LAYERS):
+        _norm(out, f"blk.{layer}.attn_norm.weight", WIDTH)
+        if layer == 0:
+            _weight(out, chance, f"blk.{layer}.shortconv.conv.weight", (WIDTH, kernel))
+            _weight(out, chance, f"blk.{layer}.shortconv.in_proj.weight", (3 * WIDTH, WIDTH))
+            _weight(out, chance, f"blk.{layer}.shortconv.out_proj.weight", (WIDTH, WIDTH))
+        else:
+            _attention(out, chance, layer)
+            for name in ("attn_q_norm", "attn_k_norm"):
+                _norm(out, f"blk.{layer}.{name}.weight", WIDTH // HEADS)
+        _feed_forward(out, chance, layer)

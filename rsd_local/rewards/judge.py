@@ -16,7 +16,10 @@ class Judge:
 
     def __init__(self, engine: Engine, question: str) -> None:
         model = self._model = engine.model
-        self._yes, self._no = (model.tokenize(word)[0] for word in ("Yes", "No"))
+        words = [model.tokenize(word) for word in ("Yes", "No")]
+        if words[0][0] == words[1][0]:  # a vocabulary that knows neither word with a space in front
+            words = [model.tokenize(word, continues=True) for word in ("Yes", "No")]
+        self._yes, self._no = words[0][0], words[1][0]
         if self._yes == self._no:
             raise MissingTokens(f"{model.path} has no tokens for Yes and No", hint="choose an instruct model as the judge")
         text = render_chat(model, [{"role": "user", "content": _ASK.format(question=question)}])

@@ -1,0 +1,1 @@
+"""Evaluation: data sets, grading, the runner, and reports over what it wrote."""

@@ -1,0 +1,136 @@
+"""Questions with answers: the built-in arithmetic, JSONL files, and data sets of the hub by name."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import json
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from rsd_local.config import require
+from rsd_local.errors import ConfigError
+
+Grading = Literal["number", "math", "choice"]
+ARITHMETIC = "arithmetic"
+_ARITHMETIC_QUESTIONS = 100  # where no limit is given: its generator never ends
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One question of a data set.
+
+    Attributes:
+        id: unique in the data set.
+        question: as the models read it, lettered choices included.
+        answer: the right one; the letter where ``grading`` is ``choice``.
+        grading: ``number`` takes plain numbers only, ``math`` any expression, ``choice`` a letter.
+        level: how hard it is, in the data set's own words.
+        subject: what it is about.
+    """
+
+    id: str
+    question: str
+    answer: str
+    grading: Grading = "math"
+    level: str | None = None
+    subject: str | None = None
+
+
+def load_dataset(spec: str, limit: int | None = None, seed: int = 0, level: int | None = None) -> list[Item]:
+    """The questions of a data set, in the data set's order.
+
+    Args:
+        spec: ``arithmetic``, the name of a data set on the hub, or the path of a JSONL file.
+        limit: how many: a seeded choice, of which a smaller limit takes a part; None for all (100 of ``arithmetic``).
+        seed: of that choice, of arithmetic's questions, and of the order of choices.
+        level: 1 to 5 for ``arithmetic``, None for all in turn.
+
+    Raises:
+        ConfigError: there is no such data set, or a line of it cannot be used.
+        RSDError: the hub cannot be reached.
+    """
+    from rsd_local.bench import hub
+
+    require(limit is None or limit >= 1, f"limit {limit} is below 1")
+    if spec == ARITHMETIC:
+        return list(itertools.islice(_arithmetic(seed, level), limit or _ARITHMETIC_QUESTIONS))
+    require(level is None, "level is for arithmetic alone")
+    if spec in hub.SOURCES:
+        items = hub.fetch(spec, seed)
+    elif Path(spec).is_file():
+        items = read_jsonl(Path(spec))
+    else:
+        known = [ARITHMETIC, *hub.SOURCES]
+        near = difflib.get_close_matches(spec, known, 1)
+        raise ConfigError(f"no data set and no file {spec!r}", hint=f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}")
+    return _chosen(items, limit, seed)
+
+
+def read_jsonl(file: Path) -> list[Item]:
+    """The questions of a JSONL file: ``question`` or ``problem``, ``answer``, and if there is one ``id``.
+
+    Raises:
+        ConfigError: a line cannot be used; the message has its number.
+    """
+    items: dict[str, Item] = {}
+    for number, line in jsonl_lines(file):
+        where = f"{file}, line {number}"
+        item = _item(line, f"{file.stem}-{number}", where)
+        require(item.id not in items, f"{where}: the id {item.id!r} stands there a second time")
+        items[item.id] = item
+    require(bool(items), f"{file} has no question")
+    return list(items.values())
+
+
+def jsonl_lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a JSONL file with their line numbers from 1; blank lines are skipped.
+
+    Raises:
+        ConfigError: the file cannot be read, or a line is no JSON object.
+    """
+    try:
+        # Not splitlines(): a separator of Unicode inside a string ends no line of JSON.
+        lines = file.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} cannot be read: {error}") from None
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise ConfigError(f"{file}, line {number} is no JSON: {error}") from None
+        require(isinstance(row, dict), f"{file}, line {number} is no JSON object")
+        yield number, row
+
+
+def _item(row: dict[str, Any], default_id: str, where: str) -> Item:
+    question = row.get("question", row.get("problem"))
+    require(isinstance(question, str) and bool(question.strip()), f"{where} has no 'question' or 'problem' that is a text")
+    answer = row.get("answer")
+    written = isinstance(answer, str | int | float) and not isinstance(answer, bool) and str(answer).strip()
+    require(bool(written), f"{where} has no 'answer' that is a text or a number")
+    name, level, subject = (None if row.get(key) is None else str(row[key]) for key in ("id", "level", "subject"))
+    return Item(name or default_id, str(question), str(answer).strip(), level=level, subject=subject)
+
+
+def _arithmetic(seed: int, level: int | None) -> Iterator[Item]:
+    from rsd_local.abacus.task import LEVELS, questions
+
+    require(level is None or level in LEVELS, f"level {level} is outside 1 to {max(LEVELS)}")
+    for number, made in enumerate(questions(seed, level)):
+        name = f"{ARITHMETIC}-{seed}-{level or 'all'}-{number}"
+        yield Item(name, made.text, made.answer, "number", str(made.level), ARITHMETIC)
+
+
+def _chosen(items: list[Item], limit: int | None, seed: int) -> list[Item]:
+    if limit is None or limit >= len(items):
+        return items
+    # A file may be sorted by subject, so its first lines are no fair part of it.
+    order = list(range(len(items)))
+    random.Random(f"{seed} questions").shuffle(order)
+    return [items[place] for place in sorted(order[:limit])]

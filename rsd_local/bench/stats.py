@@ -1,0 +1,67 @@
+"""The statistics of a comparison: intervals of a share and of a paired difference, and McNemar's test."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+RESAMPLES = 10_000
+_Z = 1.959963984540054  # the normal distribution's 97.5 % point
+
+
+def wilson(right: int, total: int) -> tuple[float, float]:
+    """The 95 % score interval of a share (Wilson 1927); 0 to 1 where nothing was counted."""
+    if total == 0:
+        return 0.0, 1.0
+    share, spread = right / total, _Z * _Z / total
+    middle = (share + spread / 2) / (1 + spread)
+    half = _Z * math.sqrt(share * (1 - share) / total + spread / (4 * total)) / (1 + spread)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def paired_bootstrap(first: Sequence[bool], second: Sequence[bool], seed: int = 0) -> tuple[float, float]:
+    """The 95 % percentile interval of the difference in accuracy, first minus second, over resampled questions.
+
+    Args:
+        first: whether one strategy answered each question right.
+        second: the same of the other, in the same order.
+        seed: of the resamples.
+    """
+    import numpy as np
+
+    total = len(first)
+    if total == 0:
+        return -1.0, 1.0
+    won, lost = discordant(first, second)
+    # Only the difference of a question counts, so a resample of questions is a draw from these three kinds.
+    shares = [won / total, lost / total, (total - won - lost) / total]
+    drawn = np.random.default_rng(seed).multinomial(total, shares, size=RESAMPLES)
+    low, high = np.percentile((drawn[:, 0] - drawn[:, 1]) / total, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def discordant(first: Sequence[bool], second: Sequence[bool]) -> tuple[int, int]:
+    """How many questions only the first, and only the second, answered right."""
+    pairs = list(zip(first, second, strict=True))
+    return pairs.count((True, False)), pairs.count((False, True))
+
+
+def mcnemar(won: int, lost: int) -> float:
+    """The exact two-sided p-value of McNemar's test (McNemar 1947): a fair coin over the discordant questions.
+
+    Args:
+        won: questions that only one strategy answered right.
+        lost: those that only the other did.
+    """
+    total = won + lost
+    tail = sum(math.comb(total, count) for count in range(min(won, lost) + 1))
+    return min(1.0, float(2 * tail / (1 << total)))
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """p-values adjusted for being several (Holm 1979), in the order given."""
+    adjusted, least = [1.0] * len(values), 0.0
+    for rank, place in enumerate(sorted(range(len(values)), key=lambda place: values[place])):
+        least = max(least, min(1.0, (len(values) - rank) * values[place]))
+        adjusted[place] = least
+    return adjusted

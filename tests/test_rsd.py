@@ -1,0 +1,325 @@
+"""The algorithm: what it evaluates, what it keeps, and how it ends."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from test_engine import poisoned
+from tiny import VOCABULARY, write_model
+
+from rsd_local.config import Limits, Params, RoleConfig, Sampling, Trio, Weighting
+from rsd_local.decoding.steps import Solution, Step
+from rsd_local.decoding.weighting import Acceptance, weight
+from rsd_local.errors import Closed, ContextFull, DecodeFailed, MissingTokens, NoChatTemplate
+from rsd_local.events import CancelToken, Finished, Result, StepDone
+from rsd_local.reasoner import Reasoner
+from rsd_local.rewards.base import share
+from rsd_local.rewards.layouts import make_layout
+from rsd_local.runtime import chat_tokens
+
+QUESTION = "What is the number of the day after the last one?"
+HALF = Params(weighting=Weighting("constant", probability=0.5), limits=Limits(tokens=400, step_tokens=7, repeats=99))
+
+
+def role(path: Path, **settings: object) -> RoleConfig:
+    return RoleConfig(path, **{"ctx_size": 2048, "flash_attention": "off"} | settings)  # type: ignore[arg-type]
+
+
+def trio_of(files: dict[str, Path], kind: str = "dense", **settings: object) -> Trio:
+    draft, target, reward = (role(files[name]) for name in (f"{kind}-draft", f"{kind}-target", f"{kind}-reward"))
+    return Trio(draft, target, reward, **settings)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Draft, target and reward of two kinds of memory, each with weights of its own."""
+    folder = tmp_path_factory.mktemp("trio")
+    return {
+        f"{kind}-{name}": write_model(folder / f"{kind}-{name}.gguf", kind, seed)
+        for kind in ("dense", "hybrid")
+        for seed, name in enumerate(("draft", "target", "reward"))
+    }
+
+
+@pytest.fixture(scope="module", params=["dense", "hybrid"])
+def reasoner(request: pytest.FixtureRequest, files: dict[str, Path]) -> Iterator[Reasoner]:
+    with Reasoner.open(trio_of(files, request.param)) as opened:
+        yield opened
+
+
+def steps_and_counters(reasoner: Reasoner, params: Params) -> tuple[Result, list[bool]]:
+    result = reasoner.solve(QUESTION, params)
+    return result, [step.author == "draft" for step in result.steps]
+
+
+@pytest.mark.parametrize("steps", [5, 40])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_no_token_is_evaluated_twice(reasoner: Reasoner, steps: int, seed: int) -> None:
+    """The counters equal the closed form, which is linear in the steps: step 40 costs what step 5 does."""
+    params = replace(HALF, sampling=Sampling(seed=seed), limits=Limits(tokens=10_000, steps=steps, step_tokens=7, repeats=99))
+    result = reasoner.solve(QUESTION, params)
+    assert result.finish_reason in ("steps", "stop") and len(result.steps) >= 0.75 * steps and 0 < result.target_share < 1
+    engines, config = reasoner.engines(), reasoner.config
+    opening = len(
+        chat_tokens(engines["draft"].model, [{"role": r, "content": c} for r, c in (("system", config.system), ("user", QUESTION))])
+    )
+    layout = make_layout("math-shepherd", engines["reward"].model, QUESTION)
+
+    draft_rows = target_rows = 0
+    unread_by_draft = unread_by_target = opening
+    candidates, unread_by_reward, reward_rows = 0, len(layout.opening()), 0
+    for step in result.steps:
+        written = step.rejected or step
+        draft_rows += unread_by_draft + written.tokens - 1
+        candidates += written.tokens
+        reward_rows += unread_by_reward + len(layout.step(step.index, written.text.strip()))
+        unread_by_reward = 0
+        if step.author == "draft":
+            unread_by_draft = 1
+            unread_by_target += step.tokens
+        else:
+            unread_by_draft = step.tokens
+            target_rows += unread_by_target + step.tokens - 1
+            unread_by_target = 1
+            unread_by_reward = len(layout.step(step.index, step.text.strip()))
+
+    draft, target, reward = (result.counters[name] for name in ("draft", "target", "reward"))
+    assert draft.evaluated_tokens == draft_rows
+    assert target.evaluated_tokens == target_rows
+    assert reward.evaluated_tokens == reward.prompt_tokens == reward_rows
+    assert draft.generated_tokens == candidates
+    assert draft.discarded_tokens == sum(step.rejected.tokens for step in result.steps if step.rejected)
+    assert target.generated_tokens == sum(step.tokens for step in result.steps if step.author == "target")
+    assert (draft.opening_tokens, target.opening_tokens, reward.opening_tokens) == (opening, opening, len(layout.opening()))
+
+
+def test_flops_are_what_the_counters_say(reasoner: Reasoner) -> None:
+    result = reasoner.solve(QUESTION, HALF)
+    draft, target, reward = (result.counters[name] for name in ("draft", "target", "reward"))
+    n = draft.parameters
+    assert n == target.parameters == reward.parameters > 10_000
+    assert result.paper_flops == 2 * n * (draft.generated_tokens + target.generated_tokens + reward.prompt_tokens - reward.opening_tokens)
+    assert result.full_flops == 2 * n * (draft.evaluated_tokens + target.evaluated_tokens + reward.evaluated_tokens)
+
+
+def test_every_accepted_step_is_the_drafts_and_every_rejected_one_the_targets(files: dict[str, Path]) -> None:
+    with Reasoner.open(trio_of(files)) as reasoner:
+        texts = {}
+        for probability in (0.0, 1.0):
+            result = reasoner.solve(QUESTION, replace(HALF, weighting=Weighting("constant", probability=probability)))
+            texts[probability] = result.text
+            assert result.target_share == 1.0 - probability
+            assert "".join(step.text for step in result.steps).encode().startswith(result.text.encode()[:20])
+        for name, probability in (("draft", 1.0), ("target", 0.0)):
+            engine = reasoner.engines()[name]  # type: ignore[index]
+            sequence = engine.sequence()
+            messages = [{"role": "system", "content": reasoner.config.system}, {"role": "user", "content": QUESTION}]
+            sequence.append(chat_tokens(engine.model, messages))
+            from rsd_local.runtime import Sampler
+
+            alone = sequence.generate(Sampler(Sampling()), len(result.steps) * 7).result()
+            sequence.close()
+            assert alone.text.decode("utf-8", "replace").startswith(texts[probability][:60]), f"the {name} alone writes the same"
+
+
+@pytest.mark.parametrize("kind", ["dense", "hybrid"])
+def test_eight_questions_at_once_get_what_each_gets_alone(files: dict[str, Path], kind: str) -> None:
+    """Without fused attention, whose rounding depends on a batch's shape, texts are equal to the last byte."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    questions = [f"{QUESTION} And {number} days before?" for number in range(8)]
+    with Reasoner.open(trio_of(files, kind)) as one:
+        alone = [one.solve(question, HALF).text for question in questions]
+    with Reasoner.open(trio_of(files, kind, parallel=8)) as many:
+        with ThreadPoolExecutor(8) as pool:
+            assert list(pool.map(lambda question: many.solve(question, HALF).text, questions)) == alone
+        cancels = [CancelToken() for _ in questions]
+        with ThreadPoolExecutor(8) as pool:
+            runs = [pool.submit(many.solve, question, HALF, cancel=cancel) for question, cancel in zip(questions, cancels, strict=True)]
+            for number in (1, 4, 6):
+                cancels[number].cancel()
+            results = [run.result(timeout=60) for run in runs]
+        for number, result in enumerate(results):
+            if number in (1, 4, 6):
+                assert result.finish_reason in ("cancelled", "length") and alone[number].startswith(result.text)
+            else:
+                assert result.text == alone[number]
+
+
+def test_more_questions_than_parallel_wait_for_their_turn(files: dict[str, Path]) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    with Reasoner.open(trio_of(files, parallel=2)) as reasoner, ThreadPoolExecutor(6) as pool:
+        results = list(pool.map(lambda _: reasoner.solve(QUESTION, HALF), range(6), timeout=60))
+    assert len({result.text for result in results}) == 1
+
+
+def test_leaving_a_stream_early_gives_every_cache_back(files: dict[str, Path]) -> None:
+    with Reasoner.open(trio_of(files)) as reasoner:
+        for _ in range(3):
+            stream = reasoner.stream(QUESTION, HALF)
+            next(stream)
+            stream.close()  # type: ignore[attr-defined]
+        for engine in reasoner.engines().values():
+            sequence = engine.sequence()
+            assert engine.positions(sequence) == (-1, -1)
+            sequence.close()
+        assert reasoner.solve(QUESTION, HALF).steps
+
+
+def test_models_of_three_vocabularies_answer_together(tmp_path: Path) -> None:
+    vocabularies = [VOCABULARY, [*VOCABULARY, "▁day"], [*VOCABULARY, "▁after", "▁last"]]
+    paths = [write_model(tmp_path / f"{n}.gguf", "dense", n, vocabulary=v) for n, v in enumerate(vocabularies)]
+    with Reasoner.open(Trio(*(role(path) for path in paths))) as reasoner:
+        assert not reasoner.trio.same_tokens
+        result = reasoner.solve(QUESTION, HALF)
+        assert 0 < result.target_share < 1
+
+
+def test_a_shared_file_is_loaded_once(files: dict[str, Path]) -> None:
+    judged = Trio(role(files["dense-draft"]), role(files["dense-target"]), role(files["dense-target"]), reward_kind="judge")
+    with Reasoner.open(judged) as reasoner:
+        engines = reasoner.engines()
+        assert engines["reward"].model is engines["target"].model is not engines["draft"].model
+        assert reasoner.solve(QUESTION, HALF).counters["reward"].evaluated_tokens > 0
+
+
+def test_a_reward_that_is_no_number_is_never_accepted(files: dict[str, Path], tmp_path: Path) -> None:
+    trio = trio_of(files)
+    with Reasoner.open(replace(trio, reward=role(poisoned(files["dense-reward"], tmp_path)))) as reasoner:
+        result = reasoner.solve(QUESTION, Params(weighting=Weighting("step", threshold=0.0), limits=Limits(tokens=40, step_tokens=7)))
+    assert result.target_share == 1.0
+    assert result.non_finite_rewards == len(result.steps) > 0
+    assert all(step.reward is None for step in result.steps)
+
+
+def test_a_damaged_draft_ends_in_an_error_that_says_so(files: dict[str, Path], tmp_path: Path) -> None:
+    trio = replace(trio_of(files), draft=role(poisoned(files["dense-draft"], tmp_path)))
+    with Reasoner.open(trio) as reasoner, pytest.raises(DecodeFailed, match="not finite"):
+        reasoner.solve(QUESTION, HALF)
+
+
+def test_a_question_longer_than_a_context_is_refused_and_a_long_solution_just_ends(files: dict[str, Path]) -> None:
+    trio = trio_of(files)
+    with Reasoner.open(replace(trio, target=role(files["dense-target"], ctx_size=200))) as reasoner:
+        with pytest.raises(ContextFull, match="target: .* do not fit the context of 200"):
+            reasoner.solve("x" * 300, HALF)
+        result = reasoner.solve("x", HALF)
+    assert result.finish_reason == "context" and result.steps
+
+
+def test_models_that_do_not_fit_their_role_are_refused_at_once(files: dict[str, Path], tmp_path: Path) -> None:
+    trio = trio_of(files)
+    plain = role(write_model(tmp_path / "plain.gguf", template=None))
+    with pytest.raises(NoChatTemplate, match="has no chat template"):
+        Reasoner.open(replace(trio, draft=plain))
+    tagless = role(write_model(tmp_path / "tagless.gguf", vocabulary=[piece for piece in VOCABULARY if piece != "ки"]))
+    with pytest.raises(MissingTokens, match="no token for ' ки'"):
+        Reasoner.open(replace(trio, reward=tagless))
+
+
+def test_a_closed_reasoner_says_so(files: dict[str, Path]) -> None:
+    reasoner = Reasoner.open(trio_of(files))
+    reasoner.close()
+    reasoner.close()
+    with pytest.raises(Closed):
+        reasoner.solve(QUESTION)
+
+
+@pytest.mark.parametrize(
+    ("weighting", "values"),
+    [
+        (Weighting("constant", probability=0.3), [0.3, 0.3, 0.3]),
+        (Weighting("step", threshold=0.7), [0.0, 1.0, 1.0]),
+        (Weighting("clip"), [0.0, 0.7, 1.0]),
+        (Weighting("ratio"), [0.0, 0.7 / 1.7, 0.5]),
+        (Weighting("logistic", threshold=0.7, steepness=10), [1 / (1 + math.exp(7)), 0.5, 1 / (1 + math.exp(-3))]),
+    ],
+    ids=lambda value: value.kind if isinstance(value, Weighting) else "",
+)
+def test_the_weighting_functions_are_the_papers(weighting: Weighting, values: list[float]) -> None:
+    assert [weight(weighting, reward) for reward in (0.0, 0.7, 1.0)] == pytest.approx(values)
+    for reward in (math.nan, math.inf, -math.inf):
+        assert weight(weighting, reward) == 0.0
+
+
+def test_steps_are_accepted_as_often_as_their_weight_says() -> None:
+    accept = Acceptance(Weighting("ratio"), seed=3)
+    share_kept = sum(accept(0.8) for _ in range(20_000)) / 20_000
+    assert share_kept == pytest.approx(0.8 / 1.8, abs=4 * math.sqrt(0.25 / 20_000))
+    assert not any(accept(math.nan) for _ in range(100)) and accept.non_finite == 100
+
+
+def test_the_softmax_of_two_logits() -> None:
+    assert share(2.0, 2.0) == 0.5
+    assert share(1.0, 0.0) == pytest.approx(math.e / (1 + math.e))
+    assert share(-1e4, 1e4) == pytest.approx(0.0) and share(1e4, -1e4) == 1.0
+    assert math.isnan(share(math.nan, 0.0)) and math.isnan(share(0.0, math.inf))
+
+
+def step(text: str, ended: str = "delimiter", tokens: int = 3) -> Step:
+    return Step([5] * tokens, text.encode(), ended)  # type: ignore[arg-type]
+
+
+def test_every_way_to_end_has_its_own_reason() -> None:
+    solution = Solution(Limits(tokens=100, steps=4, repeats=3))
+    assert [solution.add(step(f"{n}\n\n")) for n in range(4)] == [None, None, None, "steps"]
+    assert Solution(Limits()).add(step("end", "end")) == "stop"
+    assert Solution(Limits()).add(step("no room", "context")) == "context"
+    assert Solution(Limits(tokens=3)).add(step("cut", "length")) == "length"
+    repeated = Solution(Limits(repeats=3))
+    assert [repeated.add(step(text)) for text in ("a\n\n", "b\n\n", "a\n\n", "b\n\n", "a")] == [None, None, None, None, "repetition"]
+
+
+def test_the_end_of_text_counts_even_where_a_limit_is_reached_too() -> None:
+    assert Solution(Limits(tokens=3, steps=1)).add(step("end", "end")) == "stop"
+
+
+def test_a_step_ends_with_the_token_that_completes_the_delimiter(files: dict[str, Path]) -> None:
+    """A scripted model: the sampler is given the tokens to draw."""
+    from rsd_local.runtime import Engine, Model
+
+    config = role(files["dense-draft"])
+    model = Model(config)
+    engine = Engine(model, config)
+
+    class Scripted:
+        def __init__(self, tokens: list[int]) -> None:
+            self.tokens = iter(tokens)
+
+        def draw(self, logits: object) -> int:
+            return next(self.tokens)
+
+    newline, letter = model.tokenize("\n")[-1], model.tokenize("a")[-1]
+    sequence = engine.sequence()
+    sequence.append([1, 5, 6])
+    for script, ended in (
+        ([letter, newline, newline, letter], [letter, newline, newline]),
+        (
+            [newline, newline, newline, letter, newline, letter, newline, newline],
+            [newline] * 3 + [letter, newline, letter, newline, newline],
+        ),
+        ([letter, 2, letter], [letter, 2]),
+    ):
+        made = sequence.generate(Scripted(script), 50, until=b"\n\n").result()  # type: ignore[arg-type]
+        assert made.tokens == ended
+    model.close()
+
+
+def test_a_run_on_a_real_model_from_start_to_end(smollm2: Path) -> None:
+    real = RoleConfig(smollm2, ctx_size=1024)
+    trio = Trio(real, real, real, reward_kind="judge")
+    params = Params(weighting=Weighting("step", threshold=0.5), limits=Limits(tokens=90, step_tokens=40))
+    with Reasoner.open(trio) as reasoner:
+        events = list(reasoner.stream("Tom has 3 apples and buys 4 more. How many apples has he?", params))
+    *steps, end = events
+    assert isinstance(end, Finished) and all(isinstance(event, StepDone) for event in steps)
+    assert end.text == "".join(event.text for event in steps if isinstance(event, StepDone))
+    assert "apples" in end.text and all(
+        0 <= event.reward <= 1 for event in steps if isinstance(event, StepDone) and event.reward is not None
+    )
+    assert end.counters["draft"].generated_tokens > 0 < end.counters["reward"].evaluated_tokens

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 _OPEN = "\\boxed"
 
 
@@ -30,3 +32,19 @@ def _braced(text: str, at: int) -> str | None:
             if depth == 0:
                 return text[at + 1 : end]
     return None
+
+
+def same_answer(first: str, second: str) -> bool:
+    """Whether two answers are spelled alike but for spaces, signs of currency and share, and the form of a number."""
+    return _plain(first) == _plain(second)
+
+
+def _plain(answer: str) -> str:
+    text = "".join(answer.split()).strip("$").removesuffix(".").replace("\\$", "").replace("\\%", "").replace("%", "")
+    text = text.replace("\\left", "").replace("\\right", "").replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac")
+    number = text.replace("{,}", "").replace(",", "")
+    try:
+        value = float(number)
+    except ValueError:
+        return text
+    return repr(value) if math.isfinite(value) else text

@@ -20,6 +20,7 @@ RewardKind = Literal["tag-logits", "judge"]
 TagLayout = Literal["math-shepherd", "rlhflow"]
 WeightingKind = Literal["step", "constant", "clip", "ratio", "logistic"]
 Aggregate = Literal["last", "min", "product"]
+Fallback = Literal["auto", "on", "off"]
 Strategy = Literal["rsd", "target", "draft", "speculative", "majority", "best-of-n", "step-best-of-n", "beam"]
 T = TypeVar("T")
 
@@ -84,6 +85,8 @@ class Trio:
         system: the system prompt of draft and target, empty for none.
         task: ``arithmetic`` sends questions through abacus' reader, which refuses everything else.
         parallel: questions answered at once; each takes its own share of every context.
+        width: sequences that one question may hold in the draft and in the reward model, for strategies that try more
+            than one thing (``sequences_needed``).
     """
 
     draft: RoleConfig
@@ -95,6 +98,7 @@ class Trio:
     system: str = SYSTEM_PROMPT
     task: Literal["any", "arithmetic"] = "any"
     parallel: int = 1
+    width: int = 1
 
     def __post_init__(self) -> None:
         require_choice(self.reward_kind, RewardKind, "reward_kind")
@@ -102,6 +106,7 @@ class Trio:
         require_choice(self.task, Literal["any", "arithmetic"], "task")
         require(0.0 <= self.threshold <= 1.0, f"threshold {self.threshold} is outside 0 to 1")
         require(1 <= self.parallel <= 64, f"parallel {self.parallel} is outside 1 to 64")
+        require(1 <= self.parallel * self.width <= 256, f"{self.parallel} questions of {self.width} sequences are more than 256")
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,12 +185,14 @@ class Search:
     """The sizes of strategies that try more than one thing.
 
     Attributes:
-        candidates: draft steps sampled at each place, the best one is judged or kept (``rsd``, ``step-best-of-n``).
-        samples: whole solutions sampled (``majority``, ``best-of-n``).
+        candidates: draft steps sampled at each place, of which the best one is judged (``rsd``).
+        samples: solutions, or steps at each place, that are sampled (``majority``, ``best-of-n``, ``step-best-of-n``).
         beams: solutions that stay at each step (``beam``).
         branches: steps tried after each of them (``beam``).
         aggregate: how the rewards of a solution's steps become one (``best-of-n``).
         speculate: draft tokens verified in one batch of the target (``speculative``).
+        fallback: whether the target evaluates a rejected step ahead and keeps what it would have written itself
+            (``rsd``); ``auto`` where a measured rule says that it pays.
     """
 
     candidates: int = 1
@@ -194,11 +201,13 @@ class Search:
     branches: int = 4
     aggregate: Aggregate = "last"
     speculate: int = 4
+    fallback: Fallback = "auto"
 
     def __post_init__(self) -> None:
         for name in ("candidates", "samples", "beams", "branches", "speculate"):
             require(1 <= getattr(self, name) <= 64, f"{name} {getattr(self, name)} is outside 1 to 64")
         require_choice(self.aggregate, Aggregate, "aggregate")
+        require_choice(self.fallback, Fallback, "fallback")
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +218,15 @@ class Params:
     weighting: Weighting = field(default_factory=Weighting)
     limits: Limits = field(default_factory=Limits)
     search: Search = field(default_factory=Search)
+
+
+def sequences_needed(strategy: Strategy, search: Search) -> int:
+    """How many sequences one question of a strategy holds at once in the draft and in the reward model."""
+    if strategy in ("majority", "best-of-n", "step-best-of-n"):
+        return search.samples + 1
+    if strategy == "beam":
+        return search.beams * (search.branches + 1)
+    return search.candidates + 1 if strategy == "rsd" and search.candidates > 1 else 1
 
 
 def read_trio(file: Path) -> Trio:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import threading
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 Author = Literal["draft", "target"]
@@ -38,7 +39,10 @@ class Counters:
         opening_tokens: those of them that stood before the first step (the question).
         generated_tokens: tokens written, discarded ones included.
         discarded_tokens: those of them that a rejection threw away.
-        evaluated_tokens: rows that went through the model, of either kind.
+        evaluated_tokens: rows that went through the model, of every kind.
+        ahead_tokens: those of them that were a guess of what would be written.
+        kept_tokens: those of the guess that were written.
+        missed_guesses: times that something else was written than guessed.
         decode_calls: batches that held a row of this role.
         seconds: time of those batches, shared by rows among the questions in them.
     """
@@ -49,15 +53,28 @@ class Counters:
     generated_tokens: int = 0
     discarded_tokens: int = 0
     evaluated_tokens: int = 0
+    ahead_tokens: int = 0
+    kept_tokens: int = 0
+    missed_guesses: int = 0
     decode_calls: int = 0
     seconds: float = 0.0
 
     def add(self, other: Counters) -> None:
         """Adds another sequence's figures of the same model."""
         self.parameters = other.parameters
-        for name in ("prompt_tokens", "opening_tokens", "generated_tokens", "discarded_tokens", "evaluated_tokens", "decode_calls"):
+        for name in _SUMMED:
             setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.seconds += other.seconds
+
+
+def total(parts: Iterable[Counters]) -> Counters:
+    """The sum of counters of one model."""
+    whole = Counters()
+    for part in parts:
+        whole.add(part)
+    return whole
+
+
+_SUMMED = [entry.name for entry in fields(Counters) if entry.name != "parameters"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +147,7 @@ class Result:
         """2·N per generated token, discarded ones and the reward model's tokens after the question included."""
         generated = sum(2.0 * c.parameters * c.generated_tokens for c in self.counters.values())
         judged = self.counters.get("reward", Counters())
-        return generated + 2.0 * judged.parameters * (judged.prompt_tokens - judged.opening_tokens)
+        return generated + 2.0 * judged.parameters * max(0, judged.prompt_tokens - judged.opening_tokens)
 
     @property
     def full_flops(self) -> float:

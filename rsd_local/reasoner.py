@@ -9,9 +9,8 @@ from contextlib import ExitStack
 from dataclasses import replace
 from types import TracebackType
 
-from rsd_local.config import Params, RoleConfig, Strategy, Trio, Weighting, require_choice
-from rsd_local.decoding.rsd import rsd
-from rsd_local.decoding.trio import OpenTrio
+from rsd_local.config import Params, RoleConfig, Strategy, Trio, Weighting, require, require_choice, sequences_needed
+from rsd_local.decoding import STRATEGIES, OpenTrio
 from rsd_local.errors import Closed
 from rsd_local.events import CancelToken, Event, Finished, Result, Role, StepDone
 from rsd_local.rewards.base import check_reward
@@ -60,7 +59,8 @@ class Reasoner:
                     report = None if progress is None else _bind(progress, role)
                     models[placed] = Model(settings, report)
                     opening.callback(models[placed].close)
-                engines[role] = Engine(models[placed], settings, config.parallel, role)
+                slots = config.parallel * (1 if role == "target" else config.width)
+                engines[role] = Engine(models[placed], settings, slots, role)
                 opening.callback(engines[role].close)
             for role in ("draft", "target"):
                 chat_tokens(engines[role].model, [{"role": "user", "content": "1+1"}])
@@ -91,7 +91,9 @@ class Reasoner:
         if self._closed:
             raise Closed("the reasoner was closed")
         chosen = params or Params(weighting=Weighting(threshold=self.config.threshold))
-        return self._timed(self._read(question), chosen, cancel)
+        needed = sequences_needed(strategy, chosen.search)
+        require(needed <= self.config.width, f"{strategy} needs {needed} sequences", f"open the trio with width={needed}")
+        return self._timed(strategy, self._read(question), chosen, cancel)
 
     def solve(
         self, question: str, params: Params | None = None, *, strategy: Strategy = "rsd", cancel: CancelToken | None = None
@@ -121,11 +123,11 @@ class Reasoner:
             return canonical(question)
         return question
 
-    def _timed(self, question: str, params: Params, cancel: CancelToken | None) -> Iterator[Event]:
+    def _timed(self, strategy: Strategy, question: str, params: Params, cancel: CancelToken | None) -> Iterator[Event]:
         """The algorithm's events with the seconds that each step took."""
         with self._turn:
             last = time.perf_counter()
-            for event in rsd(question, self.trio, params, cancel):
+            for event in STRATEGIES[strategy](question, self.trio, params, cancel):
                 if isinstance(event, StepDone):
                     now = time.perf_counter()
                     event, last = replace(event, seconds=now - last), now

@@ -45,7 +45,7 @@ class BareLoop:
         began = time.perf_counter()
         for _ in range(count):
             logits = ctypes.cast(C.llama_get_logits_ith(self._context, -1), row).contents
-            one[0] = int(np.frombuffer(logits, np.float32).argmax())
+            one[0] = int(np.frombuffer(memoryview(logits), np.float32).argmax())
             C.llama_decode(self._context, C.llama_batch_get_one(one, 1))
         return time.perf_counter() - began
 

@@ -37,7 +37,8 @@ def refused(done: subprocess.CompletedProcess[str], code: int, *words: str) -> N
 
 
 def test_help_is_quick_and_loads_nothing_heavy() -> None:
-    code = "import sys; from rsd_local.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\nprint(sorted(sys.modules), file=sys.stderr)"
+    call = "import sys; from rsd_local.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+    code = call + "print(sorted(sys.modules), file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "solve" in done.stdout
     for heavy in ("numpy", "llama_cpp", "rich", "jinja2", "huggingface_hub"):

@@ -11,18 +11,20 @@ import pytest
 from test_engine import poisoned
 from tiny import VOCABULARY, write_model
 
-from rsd_local.config import Limits, Params, RoleConfig, Sampling, Trio, Weighting
+from rsd_local.config import Limits, Params, RoleConfig, Sampling, Search, Trio, Weighting
 from rsd_local.decoding.steps import Solution, Step
 from rsd_local.decoding.weighting import Acceptance, weight
 from rsd_local.errors import Closed, ContextFull, DecodeFailed, MissingTokens, NoChatTemplate
 from rsd_local.events import CancelToken, Finished, Result, StepDone
 from rsd_local.reasoner import Reasoner
-from rsd_local.rewards.base import share
 from rsd_local.rewards.layouts import make_layout
-from rsd_local.runtime import chat_tokens
+from rsd_local.rewards.logits import share
+from rsd_local.runtime import Sampler, chat_tokens
 
 QUESTION = "What is the number of the day after the last one?"
-HALF = Params(weighting=Weighting("constant", probability=0.5), limits=Limits(tokens=400, step_tokens=7, repeats=99))
+HALF = Params(
+    weighting=Weighting("constant", probability=0.5), limits=Limits(tokens=400, step_tokens=7, repeats=99), search=Search(fallback="off")
+)
 
 
 def role(path: Path, **settings: object) -> RoleConfig:
@@ -119,8 +121,6 @@ def test_every_accepted_step_is_the_drafts_and_every_rejected_one_the_targets(fi
             sequence = engine.sequence()
             messages = [{"role": "system", "content": reasoner.config.system}, {"role": "user", "content": QUESTION}]
             sequence.append(chat_tokens(engine.model, messages))
-            from rsd_local.runtime import Sampler
-
             alone = sequence.generate(Sampler(Sampling()), len(result.steps) * 7).result()
             sequence.close()
             assert alone.text.decode("utf-8", "replace").startswith(texts[probability][:60]), f"the {name} alone writes the same"

@@ -19,11 +19,21 @@ TEMPLATE = "{% for m in messages %}<s>{{ m.role }}: {{ m.content }}\n{% endfor %
 KINDS = ("dense", "sliding", "recurrent", "hybrid")
 
 
+class Weights:
+    """Random numbers of a seed, with noise of a fixed other seed on top."""
+
+    def __init__(self, seed: int, noise: float) -> None:
+        self._chance, self._other, self._noise = np.random.default_rng(seed), np.random.default_rng(999), noise
+
+    def standard_normal(self, shape: tuple[int, ...]) -> np.ndarray:
+        return self._chance.standard_normal(shape) + self._noise * self._other.standard_normal(shape)
+
+
 def write_model(
-    path: Path, kind: str = "dense", seed: int = 0, template: str | None = TEMPLATE, vocabulary: list[str] = VOCABULARY
+    path: Path, kind: str = "dense", seed: int = 0, template: str | None = TEMPLATE, vocabulary: list[str] = VOCABULARY, noise: float = 0.0
 ) -> Path:
-    """Writes a tiny model of a kind of memory and returns its path."""
-    chance = np.random.default_rng(seed)
+    """Writes a tiny model of a kind of memory and returns its path; ``noise`` sets its weights apart from its seed's."""
+    chance = Weights(seed, noise)
     arch = {"dense": "llama", "sliding": "gemma3", "recurrent": "mamba", "hybrid": "lfm2"}[kind]
     out = gguf.GGUFWriter(path, arch)
     out.add_name(f"tiny {kind}")
@@ -60,7 +70,7 @@ def _add_vocabulary(out: Any, vocabulary: list[str], template: str | None) -> No
         out.add_chat_template(template)
 
 
-def _weight(out: Any, chance: np.random.Generator, name: str, shape: tuple[int, ...]) -> None:
+def _weight(out: Any, chance: Weights, name: str, shape: tuple[int, ...]) -> None:
     out.add_tensor(name, (chance.standard_normal(shape) / shape[-1] ** 0.5).astype(np.float32))
 
 
@@ -68,20 +78,20 @@ def _norm(out: Any, name: str, width: int) -> None:
     out.add_tensor(name, np.ones(width, np.float32))
 
 
-def _attention(out: Any, chance: np.random.Generator, layer: int) -> None:
+def _attention(out: Any, chance: Weights, layer: int) -> None:
     head = WIDTH // HEADS
     for name, rows in (("q", WIDTH), ("k", head * KV_HEADS), ("v", head * KV_HEADS), ("output", WIDTH)):
         _weight(out, chance, f"blk.{layer}.attn_{name}.weight", (rows, WIDTH))
 
 
-def _feed_forward(out: Any, chance: np.random.Generator, layer: int) -> None:
+def _feed_forward(out: Any, chance: Weights, layer: int) -> None:
     _norm(out, f"blk.{layer}.ffn_norm.weight", WIDTH)
     _weight(out, chance, f"blk.{layer}.ffn_gate.weight", (HIDDEN, WIDTH))
     _weight(out, chance, f"blk.{layer}.ffn_up.weight", (HIDDEN, WIDTH))
     _weight(out, chance, f"blk.{layer}.ffn_down.weight", (WIDTH, HIDDEN))
 
 
-def _dense(out: Any, chance: np.random.Generator) -> None:
+def _dense(out: Any, chance: Weights) -> None:
     out.add_feed_forward_length(HIDDEN)
     out.add_head_count(HEADS)
     out.add_head_count_kv(KV_HEADS)
@@ -92,7 +102,7 @@ def _dense(out: Any, chance: np.random.Generator) -> None:
         _feed_forward(out, chance, layer)
 
 
-def _sliding(out: Any, chance: np.random.Generator) -> None:
+def _sliding(out: Any, chance: Weights) -> None:
     out.add_feed_forward_length(HIDDEN)
     out.add_head_count(HEADS)
     out.add_head_count_kv(KV_HEADS)
@@ -109,7 +119,7 @@ def _sliding(out: Any, chance: np.random.Generator) -> None:
         _feed_forward(out, chance, layer)
 
 
-def _recurrent(out: Any, chance: np.random.Generator) -> None:
+def _recurrent(out: Any, chance: Weights) -> None:
     inner, state, rank, kernel = 2 * WIDTH, 8, 2, 4
     out.add_feed_forward_length(0)
     out.add_head_count(0)
@@ -134,7 +144,7 @@ def _recurrent(out: Any, chance: np.random.Generator) -> None:
         out.add_tensor(f"blk.{layer}.ssm_a", decay.astype(np.float32))
 
 
-def _hybrid(out: Any, chance: np.random.Generator) -> None:
+def _hybrid(out: Any, chance: Weights) -> None:
     kernel = 3
     out.add_feed_forward_length(HIDDEN)
     out.add_head_count(HEADS)

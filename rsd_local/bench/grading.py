@@ -93,7 +93,7 @@ class Grader:
         self._process, self._pipe = process, ours
         if not ours.poll(_SECONDS_TO_START) or not _greeted(ours):
             self._stop()
-            raise RSDError("the grader's process does not start", hint="look at what it says above; is rsd-local[bench] installed?")
+            raise RSDError("the grader's process does not start", hint="what it says above tells why")
         return ours
 
     def _stop(self) -> None:
@@ -146,7 +146,7 @@ def _plain(text: str) -> str:
 
 def _greeted(pipe: Connection) -> bool:
     try:
-        return pipe.recv() == "ready"
+        return bool(pipe.recv() == "ready")
     except (EOFError, OSError):
         return False
 

@@ -19,6 +19,7 @@ from rsd_local.errors import ConfigError, ModelNotFound
 from rsd_local.events import Author
 
 CONFIG, RESULTS = "config.json", "results.jsonl"
+_DRAFT = f"{CONFIG}.part"
 _PACKAGES = ("rsd-local", "llama-cpp-python", "math-verify")
 Config = dict[str, Any]
 
@@ -107,13 +108,13 @@ class Results:
         """
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            require(resume or not any(folder.iterdir()), f"{folder} is not empty", "--resume goes on with it; or give another --out")
-            if (folder / CONFIG).exists() or (folder / RESULTS).exists():
-                _refuse_other(folder, read_config(folder), config)
-            else:
+            if _untouched(folder):
                 _write_config(folder, config)
-            file = (folder / RESULTS).open("a+b")
-            rows = _mend(folder / RESULTS, file)
+            else:
+                require(resume, f"{folder} is not empty", "--resume goes on with it; or give another --out")
+                _refuse_other(folder, read_config(folder), config)
+            rows = _mend(folder / RESULTS)
+            file = (folder / RESULTS).open("ab")
         except OSError as error:
             raise ConfigError(f"{folder} cannot be used: {error}", hint="give another --out") from None
         return cls(file, config, rows)
@@ -187,17 +188,24 @@ def _parse(path: Path, data: bytes) -> tuple[list[Row], int]:
     return rows, end
 
 
-def _mend(path: Path, file: BinaryIO) -> list[Row]:
-    file.seek(0)
-    rows, end = _parse(path, file.read())
-    file.truncate(end)
-    file.seek(end)
+def _mend(path: Path) -> list[Row]:
+    """The rows of a file, which is made where it is not there, and cut where its last line is torn."""
+    with path.open("a+b") as file:
+        file.seek(0)
+        rows, end = _parse(path, file.read())
+        file.truncate(end)
     return rows
+
+
+def _untouched(folder: Path) -> bool:
+    """Whether a folder holds nothing that could be lost: no file, or those of a run that ended before its first line."""
+    own = {CONFIG, _DRAFT, RESULTS}
+    return all(file.name in own and (file.name != RESULTS or not file.stat().st_size) for file in folder.iterdir())
 
 
 def _write_config(folder: Path, config: Config) -> None:
     """Writes the configuration whole or not at all."""
-    draft = folder / f"{CONFIG}.part"
+    draft = folder / _DRAFT
     with draft.open("w", encoding="utf-8") as file:
         json.dump({"hash": config_hash(config), "config": config}, file, indent=2, ensure_ascii=False)
         file.flush()

@@ -14,7 +14,12 @@ import click
 
 from rsd_local.errors import RSDError
 
-_COMMANDS = {"solve": "rsd_local.cli.solve:solve"}
+_COMMANDS = {
+    "solve": "rsd_local.cli.solve:solve",
+    "bench": "rsd_local.cli.bench:bench",
+    "report": "rsd_local.cli.report:report",
+    "estimate": "rsd_local.cli.estimate:estimate",
+}
 
 
 class _LazyGroup(click.Group):

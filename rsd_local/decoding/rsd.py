@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 
 from rsd_local.config import Params
-from rsd_local.decoding.steps import Solution
+from rsd_local.decoding.candidates import best_step
+from rsd_local.decoding.fallback import Fallbacks
+from rsd_local.decoding.steps import Solution, finite
 from rsd_local.decoding.trio import OpenTrio
 from rsd_local.decoding.weighting import Acceptance
 from rsd_local.errors import Cancelled, ContextFull
@@ -28,25 +29,25 @@ def rsd(question: str, trio: OpenTrio, params: Params, cancel: CancelToken | Non
         judge = opened.enter_context(closing(trio.judge(question)))
         expert = opened.enter_context(closing(trio.writer("target", question, params.sampling)))
         accept = Acceptance(params.weighting, params.sampling.seed)
+        fallbacks = Fallbacks(expert, writer, params.search.fallback)
         solution = Solution(params.limits)
         reason: FinishReason | None = None
         while reason is None:
             try:
                 author: Author = "draft"
-                step, reward, rejected = writer.write_step(solution.room, cancel), None, None
-                if not step.blank:
-                    reward = judge.score(step.text, cancel)
-                    if not accept(reward):
-                        rejected = Rejected(step.text, finite(reward), len(step.tokens))
-                        writer.forget()
-                        judge.forget()
-                        author, step = "target", expert.write_step(solution.room, cancel)
+                step, reward = best_step(writer, judge, solution, params, cancel)
+                rejected = None
+                if reward is not None and not accept(reward):
+                    rejected = Rejected(step.text, finite(reward), len(step.tokens))
+                    writer.forget()
+                    judge.forget()
+                    author, step = "target", fallbacks.write(step, solution.room, cancel)
                 reason = solution.add(step)
                 yield StepDone(solution.steps - 1, author, step.text, finite(reward), len(step.tokens), 0.0, rejected)
                 if reason is None and author == "draft":
                     expert.read(step)
                 elif reason is None:
-                    writer.read(step)
+                    writer.correct(step)
                     judge.read(step.text)
             except ContextFull:
                 if solution.steps == 0:
@@ -56,8 +57,3 @@ def rsd(question: str, trio: OpenTrio, params: Params, cancel: CancelToken | Non
                 reason = "cancelled"
         counters: dict[Role, Counters] = {"draft": writer.counters(), "target": expert.counters(), "reward": judge.counters()}
         yield Finished(reason, solution.text, solution.answer, counters, accept.non_finite)
-
-
-def finite(reward: float | None) -> float | None:
-    """The reward, or None where there is none or it is no finite number."""
-    return reward if reward is not None and math.isfinite(reward) else None

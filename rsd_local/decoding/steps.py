@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from rsd_local.answers import boxed
 from rsd_local.config import Limits
-from rsd_local.events import CancelToken, Counters, FinishReason
-from rsd_local.runtime import Engine, Sampler
-from rsd_local.runtime.sequence import EndOfStep
+from rsd_local.errors import ContextFull
+from rsd_local.events import CancelToken, Counters, FinishReason, total
+from rsd_local.runtime import Drawer, EndOfStep, Engine, Guess, Sequence
 
 DELIMITER = b"\n\n"
+NO_GUESS = Guess()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,50 +42,113 @@ class Step:
         return not self.raw.strip()
 
 
+Writing = Callable[[], Step]
+"""Waits for a step that was started."""
+
+
 class Writer:
     """A draft or target at one question: its sequence, and the draws of its tokens.
 
     Args:
-        engine: the model's.
-        prompt: the question's tokens.
-        sampler: of this question.
+        sequence: holds the question's tokens.
+        sampler: draws this writer's tokens.
+        family: sequences of all writers that were forked from the same; this one's is added.
         same_tokens: whether steps by the other model can be read by their tokens.
     """
 
-    def __init__(self, engine: Engine, prompt: list[int], sampler: Sampler, *, same_tokens: bool) -> None:
-        self._model, self._sampler, self._same_tokens = engine.model, sampler, same_tokens
-        self._sequence = engine.sequence()
-        try:
-            self._sequence.append(prompt)
-        except BaseException:
-            self._sequence.close()
-            raise
-        self._opening = self._before = len(prompt)
+    def __init__(self, engine: Engine, sequence: Sequence, sampler: Drawer, family: list[Sequence], *, same_tokens: bool) -> None:
+        self.engine, self.sequence, self.sampler, self.same_tokens = engine, sequence, sampler, same_tokens
+        self._family = family
+        self._before = len(sequence)
+        family.append(sequence)
 
-    def write_step(self, limit: int, cancel: CancelToken | None) -> Step:
-        """Writes until the delimiter completes, the text ends, or ``limit`` tokens are written."""
-        self._before = len(self._sequence)
-        self._sequence.mark()
-        made = self._sequence.generate(self._sampler, limit, until=DELIMITER, cancel=cancel).result()
-        self._sequence.counters.opening_tokens = self._opening
-        return Step(made.tokens, made.text, made.ended)
+    @classmethod
+    def open(cls, engine: Engine, prompt: list[int], sampler: Drawer, *, same_tokens: bool) -> Writer:
+        """A writer at a question's tokens.
+
+        Raises:
+            ContextFull: they do not fit.
+        """
+        sequence = engine.sequence()
+        try:
+            sequence.append(prompt)
+        except ContextFull:
+            sequence.close()
+            raise
+        sequence.counters.opening_tokens = len(prompt)
+        return cls(engine, sequence, sampler, [], same_tokens=same_tokens)
+
+    def begin(self) -> None:
+        """Says that a step starts here: the place that ``forget`` and ``replace`` go back to."""
+        self._before = len(self.sequence)
+        self.sequence.mark()
+
+    def start_writing(self, limit: int, cancel: CancelToken | None, *, until: bytes = DELIMITER, guess: Guess = NO_GUESS) -> Writing:
+        """Goes on writing; the outcome ends with the delimiter, the text's end, or after ``limit`` tokens."""
+        writing = self.sequence.generate(self.sampler, limit, until=until, guess=guess, cancel=cancel)
+
+        def finish() -> Step:
+            made = writing.result()
+            return Step(made.tokens, made.text, made.ended)
+
+        return finish
+
+    def write_step(self, limit: int, cancel: CancelToken | None, *, guess: Guess = NO_GUESS) -> Step:
+        """Begins a step and writes it to its end."""
+        self.begin()
+        return self.start_writing(limit, cancel, guess=guess)()
 
     def forget(self) -> None:
         """Takes back the step that was written last; the cache is as before it."""
-        self._sequence.truncate(self._before)
+        self.sequence.truncate(self._before)
 
     def read(self, step: Step) -> None:
         """Notes a step of the other model; it is evaluated together with the next one to write."""
-        tokens = step.tokens if self._same_tokens else self._model.tokenize(step.text, continues=True)
-        self._sequence.append(tokens)
+        self.begin()
+        self.replace(step.tokens if self.same_tokens else self.engine.model.tokenize(step.text, continues=True))
+
+    def correct(self, step: Step) -> None:
+        """Notes the step of the other model that stands in place of one's own."""
+        if self.same_tokens:
+            self.replace(step.tokens)
+        else:
+            self.forget()
+            self.read(step)
+
+    def replace(self, tokens: list[int]) -> None:
+        """Lets these tokens stand where the step began; what the cache holds of them already is kept."""
+        held = self.sequence.tokens[self._before :]
+        same = next(
+            (place for place, pair in enumerate(zip(held, tokens, strict=False)) if pair[0] != pair[1]), min(len(held), len(tokens))
+        )
+        self.sequence.truncate(self._before + same)
+        self.sequence.append(tokens[same:])
+
+    def fork(self, sampler: Drawer) -> Writer:
+        """Another writer that goes on from here with draws of its own and shares the cache."""
+        return Writer(self.engine, self.sequence.fork(), sampler, self._family, same_tokens=self.same_tokens)
+
+    def settle(self, cancel: CancelToken | None) -> None:
+        """Begins a step and evaluates what stands but for its last token, so that forks share it."""
+        self.begin()
+        self.sequence.prefill(cancel).result()
+
+    def adopt(self, fork: Writer) -> None:
+        """Goes on where a fork has come to; the fork gets what this one had."""
+        self.sequence, fork.sequence = fork.sequence, self.sequence
+
+    def discard(self) -> None:
+        """Forgets what was written since the step's start, and gives the cache back."""
+        self.forget()
+        self.close()
 
     def counters(self) -> Counters:
-        """What was evaluated and written so far."""
-        return self._sequence.take_counters()
+        """What was evaluated and written so far, by this one and all that were forked from the same."""
+        return total(sequence.counters for sequence in self._family)
 
     def close(self) -> None:
         """Gives the cache back."""
-        self._sequence.close()
+        self.sequence.close()
 
 
 class Solution:
@@ -125,3 +191,8 @@ class Solution:
         if self._seen[step.raw.strip()] >= self._limits.repeats:
             return "repetition"
         return "steps" if self.steps >= self._limits.steps else None
+
+
+def finite(reward: float | None) -> float | None:
+    """The reward, or None where there is none or it is no finite number."""
+    return reward if reward is not None and math.isfinite(reward) else None

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from rsd_local.config import Sampling, Trio
 from rsd_local.decoding.steps import Writer
-from rsd_local.events import Role
+from rsd_local.events import Author
 from rsd_local.rewards import Reward, open_reward
-from rsd_local.runtime import Engine, Sampler, chat_tokens
+from rsd_local.runtime import Drawer, Engine, Sampler, chat_tokens
 
-_STREAMS: dict[Role, int] = {"draft": 0, "target": 1}
+_STREAMS: dict[Author, int] = {"draft": 0, "target": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +28,8 @@ class OpenTrio:
     reward: Engine
     same_tokens: bool
 
-    def writer(self, role: Role, question: str, sampling: Sampling) -> Writer:
-        """The draft or the target at a question.
+    def writer(self, role: Author, question: str, sampling: Sampling, sampler: Drawer | None = None) -> Writer:
+        """The draft or the target at a question, with draws of its own stream.
 
         Raises:
             NoChatTemplate: the model cannot be asked.
@@ -40,7 +40,7 @@ class OpenTrio:
         if self.config.system:
             messages.insert(0, {"role": "system", "content": self.config.system})
         prompt = chat_tokens(engine.model, messages)
-        return Writer(engine, prompt, Sampler(sampling, _STREAMS[role]), same_tokens=self.same_tokens)
+        return Writer.open(engine, prompt, sampler or Sampler(sampling, (_STREAMS[role],)), same_tokens=self.same_tokens)
 
     def judge(self, question: str) -> Reward:
         """The reward at a question.

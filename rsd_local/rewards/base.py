@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-import math
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, Self
 
 from rsd_local.config import Trio
 from rsd_local.events import CancelToken, Counters
 from rsd_local.runtime import Engine
 
+Scoring = Callable[[], float]
+"""Waits for a score that was started."""
+
 
 class Reward(Protocol):
     """Scores the steps of one question. The question and the steps that stand stay in the cache."""
 
-    def score(self, step: str, cancel: CancelToken | None = None) -> float:
-        """The reward of the next step, in [0, 1], or NaN where the model's logits are no numbers.
+    def start_score(self, step: str, cancel: CancelToken | None = None) -> Scoring:
+        """Begins to score the next step; the outcome is the reward in [0, 1], or NaN where logits are no numbers.
 
         The step is provisional until the next call: ``forget`` takes it back, anything else lets it stand.
         """
+
+    def score(self, step: str, cancel: CancelToken | None = None) -> float:
+        """``start_score`` and its outcome."""
 
     def forget(self) -> None:
         """Takes back the step that was scored last; the cache is as before it."""
@@ -25,8 +31,17 @@ class Reward(Protocol):
     def read(self, step: str) -> None:
         """Notes a step that stands without a score; it is evaluated together with the next one."""
 
+    def settle(self, cancel: CancelToken | None = None) -> None:
+        """Evaluates what stands, so that forks share it."""
+
+    def fork(self) -> Self:
+        """Another scorer that goes on from here and shares the cache."""
+
+    def adopt(self, fork: Self) -> None:
+        """Goes on where a fork has come to; the fork gets what this one had."""
+
     def counters(self) -> Counters:
-        """What was evaluated so far."""
+        """What was evaluated so far, by this one and all that were forked from the same."""
 
     def close(self) -> None:
         """Gives the cache back."""
@@ -39,22 +54,15 @@ def open_reward(trio: Trio, engine: Engine, question: str) -> Reward:
         MissingTokens, NoChatTemplate: the model cannot be read in this way.
         ContextFull: the question does not fit the reward model's context.
     """
+    from rsd_local.rewards.judge import Judge
+    from rsd_local.rewards.layouts import make_layout
+    from rsd_local.rewards.logits import LogitReward
+
     if trio.reward_kind == "judge":
-        from rsd_local.rewards.judge import Judge
-
-        return Judge(engine, question)
-    from rsd_local.rewards.tag_logits import TagLogits
-
-    return TagLogits(engine, trio.layout, question)
+        return LogitReward.open(engine, Judge(engine.model, question))
+    return LogitReward.open(engine, make_layout(trio.layout, engine.model, question))
 
 
 def check_reward(trio: Trio, engine: Engine) -> None:
     """Fails before the first question where the model cannot be read in the trio's way."""
     open_reward(trio, engine, "1+1").close()
-
-
-def share(logit: float, other: float) -> float:
-    """The softmax of two logits, the first one's part; NaN where one is not finite."""
-    if not (math.isfinite(logit) and math.isfinite(other)):
-        return math.nan
-    return 1.0 / (1.0 + math.exp(min(other - logit, 700.0)))

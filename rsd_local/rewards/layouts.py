@@ -1,7 +1,7 @@
 """The texts that process reward models of the tag kind were trained on.
 
-A layout turns a question and its steps into tokens such that, after each step, the logits of the last token say
-whether the step is good: the reward is the softmax over the logits of ``good`` and ``bad``.
+A layout turns a question and its steps into tokens such that, after each step (and its query, where there is one),
+the logits of the last token say whether the step is good: the reward is the softmax over the logits of ``good`` and ``bad``.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ class Layout(Protocol):
 
     good: int
     bad: int
+    query: list[int]
+    """Tokens behind a step that ask for its score, and are rolled back; empty where the step's own end is read."""
 
     def opening(self) -> list[int]:
         """The tokens before the first step."""
@@ -43,6 +45,7 @@ class MathShepherd:
         self._model, self._question = model, question
         self.good, self.bad = single_token(model, "+"), single_token(model, "-")
         self._tag = single_token(model, " ки")
+        self.query: list[int] = []
 
     def opening(self) -> list[int]:
         """The question and the space behind it."""
@@ -63,6 +66,7 @@ class RLHFlow:
     def __init__(self, model: Model, question: str) -> None:
         self._model, self._question = model, question
         self.good, self.bad = single_token(model, "+"), single_token(model, "-")
+        self.query: list[int] = []
         whole = render_chat(model, [{"role": "user", "content": f"{question} \0"}])
         self._head, _, self._tail = whole.partition(" \0")
         two = [{"role": "user", "content": "\0"}, {"role": "assistant", "content": "+"}, {"role": "user", "content": "\1"}]

@@ -4,13 +4,19 @@ from rsd_local.runtime.chat import chat_tokens, render_chat, tokenize_chat, with
 from rsd_local.runtime.engine import Engine
 from rsd_local.runtime.llama import physical_cores, supports_gpu
 from rsd_local.runtime.model import Model, Progress
-from rsd_local.runtime.sampler import Sampler, distribution, greedy
-from rsd_local.runtime.sequence import Generated, Sequence
+from rsd_local.runtime.pace import Pace
+from rsd_local.runtime.requests import EndOfStep, Generated, Guess
+from rsd_local.runtime.sampler import Drawer, Sampler, distribution, greedy
+from rsd_local.runtime.sequence import Sequence
 
 __all__ = [
+    "Drawer",
+    "EndOfStep",
     "Engine",
     "Generated",
+    "Guess",
     "Model",
+    "Pace",
     "Progress",
     "Sampler",
     "Sequence",

@@ -17,7 +17,7 @@ class Batch:
     """
 
     def __init__(self, capacity: int) -> None:
-        self.rows, self._capacity = 0, capacity
+        self.rows, self.outputs, self._capacity = 0, 0, capacity
         self._token = np.zeros(capacity, np.int32)
         self._position = np.zeros(capacity, np.int32)
         self._count = np.ones(capacity, np.int32)
@@ -46,22 +46,22 @@ class Batch:
 
     def clear(self) -> None:
         """Takes all rows out."""
-        self.rows = self.struct.n_tokens = 0
+        self.rows = self.outputs = self.struct.n_tokens = 0
 
-    def add(self, slot: int, position: int, tokens: list[int], output: bool) -> int:
-        """Adds tokens of one slot from a position on; returns the last one's row.
+    def add(self, slot: int, position: int, tokens: list[int], outputs: int) -> None:
+        """Adds tokens of one slot from a position on.
 
         Args:
             slot: the sequence's slot.
             position: of the first token.
             tokens: at most ``room`` of them.
-            output: whether the last token's logits are wanted.
+            outputs: how many of the last tokens are to give an output.
         """
         first, end = self.rows, self.rows + len(tokens)
         self._token[first:end] = tokens
         self._position[first:end] = range(position, position + len(tokens))
         self._slot[first:end] = slot
         self._output[first:end] = 0
-        self._output[end - 1] = output
+        self._output[end - outputs : end] = 1
         self.rows = self.struct.n_tokens = end
-        return end - 1
+        self.outputs += outputs

@@ -9,7 +9,7 @@ import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from llama_cpp import llama_cpp as C
@@ -19,16 +19,28 @@ from rsd_local.errors import Cancelled, Closed, ContextFull, DecodeFailed, Engin
 from rsd_local.runtime import llama
 from rsd_local.runtime.batch import Batch
 from rsd_local.runtime.model import Model
+from rsd_local.runtime.pace import Pace
+from rsd_local.runtime.requests import Request
 from rsd_local.runtime.rollback import probe
-from rsd_local.runtime.sequence import Floats, Generated, Generation, Reading, Request, Sequence
+from rsd_local.runtime.sampler import Floats
+from rsd_local.runtime.sequence import Sequence
 
 _CACHE_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 8, "bf16": 30}  # ggml_type
 _FLASH = {"auto": -1, "off": 0, "on": 1}
 _DEFAULT_CONTEXT = 4096
 _CPU_CHUNK, _GPU_CHUNK = 128, 512  # tokens of one prefill batch: a cancel waits for one batch at most
 
+_AHEAD = 32  # rows for guesses in one batch, of all sequences together
 T = TypeVar("T")
 _open_engines: weakref.WeakSet[Engine]
+
+
+class Share(NamedTuple):
+    """A request's part of a batch: how many rows, and which of them give an output."""
+
+    request: Request[Any]
+    rows: int
+    outputs: list[int]
 
 
 class Engine:
@@ -51,11 +63,11 @@ class Engine:
         self.gpu_build = llama.supports_gpu()
         on_gpu = self.gpu_build and config.gpu_layers != 0
         self.chunk = _GPU_CHUNK if on_gpu else _CPU_CHUNK
-        rows = self.chunk + slots
+        rows = self.chunk + slots + _AHEAD
         params = C.llama_context_default_params()
         params.n_ctx, params.n_seq_max, params.kv_unified = self.context * slots, slots, True
         params.n_batch = params.n_ubatch = rows
-        params.n_outputs_max = slots
+        params.n_outputs_max = slots + _AHEAD
         params.n_threads = params.n_threads_batch = self.threads
         params.flash_attn_type = _FLASH[config.flash_attention]
         params.type_k = params.type_v = _CACHE_TYPES[config.cache_type]
@@ -71,8 +83,10 @@ class Engine:
         self._memory = C.llama_get_memory(self._context)
         self._rollback = probe(self._context)
         self._batch = Batch(rows)
+        self._outputs = slots + _AHEAD
+        self.pace = Pace()
         self._free = list(range(slots))
-        self._active: list[Request] = []
+        self._active: list[Request[Any]] = []
         self._orders: list[Callable[[], None]] = []
         self._wake = threading.Condition()
         self._closing = False
@@ -80,6 +94,11 @@ class Engine:
         _open_engines.add(self)
         self._worker = threading.Thread(target=self._run, name=f"rsd-{name}", daemon=True)
         self._worker.start()
+
+    @property
+    def can_cut(self) -> bool:
+        """Whether any token can be forgotten again, so that guesses can be evaluated ahead."""
+        return not self._rollback.needs_marks
 
     # What callers do, from any thread.
 
@@ -98,7 +117,7 @@ class Engine:
                 self._order(lambda: self._copy(parent, made))
             return made
 
-    def submit(self, request: Request) -> None:
+    def submit(self, request: Request[Any]) -> None:
         """Takes a request of one of its sequences."""
         with self._wake:
             self._check_open()
@@ -188,58 +207,66 @@ class Engine:
         return True
 
     def _step(self) -> None:
-        """One pass over the weights: collect rows, decode them, hand the outcome out."""
+        """One pass over the weights: collect rows, decode them, hand the outputs out."""
         for request in [r for r in self._active if r.cancel is not None and r.cancel.cancelled]:
             self._fail(request, Cancelled("cancelled"))
-        taken = self._collect()
-        if not taken:
+        shares = self._collect()
+        if not shares:
             return
         with self.model.lane:
             began = time.perf_counter()
-            status = self._decode(taken)
+            status = self._decode(shares)
             elapsed = time.perf_counter() - began
         if status != 0:
-            self._recover(taken, status)
+            self._recover(shares, status)
             return
-        self._count(taken, elapsed)
-        for request, _, row in taken:
-            if row >= 0:
-                self._hand_out(request, row)
+        self.pace.note(self._batch.rows, elapsed)
+        for share in shares:
+            self._count(share, elapsed)
+        for share in shares:
+            if share.outputs:
+                self._hand_out(share.request, share.outputs)
 
-    def _collect(self) -> list[tuple[Request, int, int]]:
-        """Fills the batch; returns each request with its number of rows and its output row, −1 where it has none.
+    def _collect(self) -> list[Share]:
+        """Fills the batch with rows of its requests, those that need the fewest first.
 
-        Requests that write one token go first, so that another one's long prompt never holds them up by more than one
-        chunk. A hidden state goes alone: with embeddings on, llama.cpp projects every row on the vocabulary.
+        So another one's long prompt never holds a writing sequence up by more than one chunk. A hidden state goes
+        alone: with embeddings on, llama.cpp projects every row on the vocabulary.
         """
         self._batch.clear()
-        for request in self._active:
+        for request in list(self._active):
             self._settle(request.sequence)
-        waiting = sorted(self._active, key=lambda request: len(request.sequence) - request.sequence.cached)
-        taken: list[tuple[Request, int, int]] = []
-        for request in waiting:
+            if not request.reads_last and request.sequence.cached >= request.start - 1:
+                self._hand_out(request, [-1])
+        shares: list[Share] = []
+        for request in sorted(self._active, key=lambda r: len(r.sequence.tokens) - r.sequence.cached):
             sequence = request.sequence
-            left = len(sequence.tokens) - sequence.cached
+            end = len(sequence.tokens) if request.reads_last else request.start - 1
+            left = end - sequence.cached
             rows = min(left, self._batch.room)
             if self._rollback.needs_marks:
                 rows = min([rows, *(mark - sequence.cached for mark in sequence.marks if mark > sequence.cached)])
-            last = rows == left
-            if isinstance(request, Reading) and request.hidden and rows > 0 and last:
-                if taken:
+            whole = rows == left and request.reads_last
+            if request.hidden and whole:
+                if shares:
                     continue
-                if rows > 1:
-                    rows, last = rows - 1, False
-            if rows <= 0:
+                whole = rows == 1
+                rows = max(rows - 1, 1)
+            if rows <= 0 or (whole and self._batch.outputs >= self._outputs):
                 continue
-            end = self._batch.add(sequence.slot, sequence.cached, sequence.tokens[sequence.cached : sequence.cached + rows], last)
-            taken.append((request, rows, end if last else -1))
-            if isinstance(request, Reading) and request.hidden and last:
+            ahead = request.ahead[: min(self._batch.room - rows, self._outputs - self._batch.outputs - 1, request.chunk)] if whole else []
+            ahead = ahead[: self.context - len(sequence.tokens)]
+            first = self._batch.rows
+            tokens = sequence.tokens[sequence.cached : sequence.cached + rows] + ahead
+            self._batch.add(sequence.slot, sequence.cached, tokens, len(ahead) + 1 if whole else 0)
+            outputs = list(range(first + rows - 1, self._batch.rows)) if whole else []
+            shares.append(Share(request, len(tokens), outputs))
+            if request.hidden and whole:
                 break
-        return taken
+        return shares
 
-    def _decode(self, taken: list[tuple[Request, int, int]]) -> int:
-        request, _, row = taken[0]
-        hidden = isinstance(request, Reading) and request.hidden and row >= 0
+    def _decode(self, shares: list[Share]) -> int:
+        hidden = shares[0].request.hidden and bool(shares[0].outputs)
         if hidden:
             C.llama_set_embeddings(self._context, True)
         status: int = C.llama_decode(self._context, self._batch.struct)
@@ -249,50 +276,23 @@ class Engine:
             C.llama_set_embeddings(self._context, False)
         return status
 
-    def _count(self, taken: list[tuple[Request, int, int]], elapsed: float) -> None:
-        total = self._batch.rows
-        for request, rows, _ in taken:
-            sequence, counters = request.sequence, request.sequence.counters
-            counters.prompt_tokens += sequence.written.count(0, sequence.cached, sequence.cached + rows)
-            counters.evaluated_tokens += rows
-            counters.decode_calls += 1
-            counters.seconds += elapsed * rows / total
-            sequence.cached += rows
+    def _count(self, share: Share, elapsed: float) -> None:
+        sequence, counters = share.request.sequence, share.request.sequence.counters
+        counters.prompt_tokens += sequence.written.count(0, sequence.cached, sequence.cached + share.rows)
+        counters.evaluated_tokens += share.rows
+        counters.decode_calls += 1
+        counters.seconds += elapsed * share.rows / self._batch.rows
+        sequence.cached += share.rows
 
-    def _hand_out(self, request: Request, row: int) -> None:
+    def _hand_out(self, request: Request[Any], rows: list[int]) -> None:
         try:
-            if isinstance(request, Reading):
-                values = self._row(row, hidden=request.hidden).copy()
-                self._done(request)
-                request.future.set_result(values)
-            elif isinstance(request, Generation):
-                self._advance(request, row)
+            deliver = request.take(rows, lambda row: self._row(row, hidden=request.hidden), self.model, self.context)
         except RSDError as error:
             self._fail(request, error)
-
-    def _advance(self, request: Generation, row: int) -> None:
-        """Draws one token of a generation, and ends it where it ends."""
-        sequence, model = request.sequence, self.model
-        token = request.sampler.draw(self._row(row, hidden=False))
-        sequence.tokens.append(token)
-        sequence.written.append(1)
-        sequence.counters.generated_tokens += 1
-        if model.is_end(token):
-            self._finish(request, "end")
             return
-        piece, text, until = model.piece(token), request.text, request.until
-        text += piece
-        if until and text.find(until, max(0, len(text) - len(piece) - len(until) + 1)) > 0 and _stands_before(text, until):
-            self._finish(request, "delimiter")
-        elif len(sequence.tokens) - request.start >= request.limit:
-            self._finish(request, "length")
-        elif len(sequence.tokens) >= self.context:
-            self._finish(request, "context")
-
-    def _finish(self, request: Generation, ended: str) -> None:
-        tokens = request.sequence.tokens[request.start :]
-        self._done(request)
-        request.future.set_result(Generated(tokens, bytes(request.text), ended))  # type: ignore[arg-type]
+        if deliver is not None:
+            self._done(request)
+            deliver()
 
     def _row(self, row: int, *, hidden: bool) -> Floats:
         """A view of an output row; it holds until the next decode."""
@@ -307,34 +307,35 @@ class Engine:
         """Brings the cache in line with the tokens: forgets what was cut, takes a snapshot where one was asked for."""
         if sequence.keep < sequence.cached:
             sequence.cached = self._rollback.back(sequence.slot, sequence.keep)
-        if sequence.request is not None and sequence.cached == len(sequence.tokens) == sequence.request.start:
+        request = sequence.request
+        if request is not None and request.reads_last and sequence.cached == len(sequence.tokens) == request.start:
             # The last token's output is gone, so it is evaluated again: nothing else gives its logits.
             sequence.cached = self._rollback.back(sequence.slot, len(sequence.tokens) - 1)
         sequence.keep = 1 << 62
         if self._rollback.needs_marks and sequence.cached in sequence.marks:
             self._rollback.mark(sequence.slot, sequence.cached)
 
-    def _recover(self, taken: list[tuple[Request, int, int]], status: int) -> None:
+    def _recover(self, shares: list[Share], status: int) -> None:
         """After a failed decode: puts every cache back; a batch of several is tried again one request at a time."""
-        for request, _, _ in taken:
-            request.sequence.cached = self._rollback.back(request.sequence.slot, request.sequence.cached)
-        if len(taken) > 1:
-            for request, _, _ in taken:
-                others, self._active = self._active, [request]
+        for share in shares:
+            share.request.sequence.cached = self._rollback.back(share.request.sequence.slot, share.request.sequence.cached)
+        if len(shares) > 1:
+            for share in shares:
+                everyone, self._active = self._active, [share.request]
                 self._step()
-                self._active = others if request in self._active else [other for other in others if other is not request]
+                self._active = [request for request in everyone if request is not share.request] + self._active
             return
         reason = "no free cells in its cache" if status == 1 else f"llama.cpp's status is {status}"
         kind = ContextFull if status == 1 else DecodeFailed
-        self._fail(taken[0][0], kind(f"{self.name}: a batch could not be decoded, {reason}"))
+        self._fail(shares[0].request, kind(f"{self.name}: a batch could not be decoded, {reason}"))
 
-    def _fail(self, request: Request, error: BaseException) -> None:
+    def _fail(self, request: Request[Any], error: BaseException) -> None:
         """Ends a request with an error; its sequence is as before the call."""
         request.sequence.cut(request.start)
         self._done(request)
-        request.fail(error)
+        request.future.set_exception(error)
 
-    def _done(self, request: Request) -> None:
+    def _done(self, request: Request[Any]) -> None:
         self._active.remove(request)
         request.sequence.request = None
 
@@ -346,11 +347,6 @@ class Engine:
         if sequence.request in self._active:
             self._fail(sequence.request, Closed(f"{self.name}: the sequence was closed"))
         self._rollback.clear(sequence.slot)
-
-
-def _stands_before(text: bytearray, until: bytes) -> bool:
-    """Whether something other than white space stands before the last delimiter."""
-    return bool(text[: text.rfind(until)].strip())
 
 
 _open_engines = weakref.WeakSet()

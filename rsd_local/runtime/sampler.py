@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 import numpy.typing as npt
 
@@ -10,6 +12,13 @@ from rsd_local.errors import DecodeFailed
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
+
+
+class Drawer(Protocol):
+    """Whatever draws tokens."""
+
+    def draw(self, logits: Floats) -> int:
+        """One token of logits (n_vocab,), which hold until the next decode."""
 
 
 def greedy(logits: Floats) -> int:
@@ -60,12 +69,12 @@ class Sampler:
 
     Args:
         sampling: how.
-        stream: sets apart the streams of one question (one per candidate, say) under the same seed.
+        stream: sets apart the streams of one question under the same seed (of role, place and candidate, say).
     """
 
-    def __init__(self, sampling: Sampling, stream: int = 0) -> None:
+    def __init__(self, sampling: Sampling, stream: tuple[int, ...] = ()) -> None:
         self.sampling = sampling
-        self._chance = np.random.default_rng((sampling.seed, stream))
+        self._chance = np.random.default_rng((sampling.seed, *stream))
 
     def draw(self, logits: Floats) -> int:
         """One token of logits (n_vocab,); takes one number from the stream unless greedy."""

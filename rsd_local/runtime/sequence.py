@@ -5,75 +5,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence as Tokens
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
-
-import numpy as np
-import numpy.typing as npt
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from rsd_local.errors import Closed, ContextFull, EngineError, SequenceBusy
 from rsd_local.events import CancelToken, Counters
-from rsd_local.runtime.sampler import Sampler
+from rsd_local.runtime.requests import Generated, Generation, Guess, Prefill, Reading, Request
+from rsd_local.runtime.sampler import Drawer, Floats
 
 if TYPE_CHECKING:
     from rsd_local.runtime.engine import Engine
 
-Floats = npt.NDArray[np.float32]
-EndOfStep = Literal["delimiter", "end", "length", "context"]
-
-
-@dataclass(frozen=True, slots=True)
-class Generated:
-    """What one call of ``generate`` wrote.
-
-    Attributes:
-        tokens: all of them, an end-of-text token included.
-        text: their bytes; a character may be cut at either end.
-        ended: by the delimiter, by an end-of-text token, by the length asked for, or by the context's end.
-    """
-
-    tokens: list[int]
-    text: bytes
-    ended: EndOfStep
-
-
-class Request:
-    """Work that a sequence waits for. Made by ``Sequence``, done by the engine's worker."""
-
-    def __init__(self, sequence: Sequence, cancel: CancelToken | None) -> None:
-        self.sequence, self.cancel = sequence, cancel
-        self.start = len(sequence.tokens)
-
-    def fail(self, error: BaseException) -> None:
-        """Ends the request with an error."""
-        raise NotImplementedError
-
-
-class Generation(Request):
-    """Tokens to write, one at each pass."""
-
-    def __init__(self, sequence: Sequence, sampler: Sampler, limit: int, until: bytes, cancel: CancelToken | None) -> None:
-        super().__init__(sequence, cancel)
-        self.sampler, self.limit, self.until = sampler, limit, until
-        self.text = bytearray()
-        self.future: Future[Generated] = Future()
-
-    def fail(self, error: BaseException) -> None:
-        """Ends the request with an error."""
-        self.future.set_exception(error)
-
-
-class Reading(Request):
-    """Logits or a hidden state to read at the sequence's last token."""
-
-    def __init__(self, sequence: Sequence, hidden: bool, cancel: CancelToken | None) -> None:
-        super().__init__(sequence, cancel)
-        self.hidden = hidden
-        self.future: Future[Floats] = Future()
-
-    def fail(self, error: BaseException) -> None:
-        """Ends the request with an error."""
-        self.future.set_exception(error)
+_NO_GUESS = Guess()
 
 
 class Sequence:
@@ -91,7 +34,7 @@ class Sequence:
         self.marks: list[int] = []
         self.cached = 0  # tokens that the cache holds; the worker's own
         self.keep = sys.maxsize  # of those, how many are still true
-        self.request: Request | None = None
+        self.request: Request[object] | None = None
         self.closed = False
         self._engine = engine
 
@@ -117,7 +60,15 @@ class Sequence:
         self.tokens.extend(tokens)
         self.written.extend(bytes(len(tokens)))
 
-    def generate(self, sampler: Sampler, limit: int, *, until: bytes = b"", cancel: CancelToken | None = None) -> Future[Generated]:
+    def generate(
+        self,
+        sampler: Drawer,
+        limit: int,
+        *,
+        until: bytes = b"",
+        guess: Guess = _NO_GUESS,
+        cancel: CancelToken | None = None,
+    ) -> Future[Generated]:
         """Writes tokens until the delimiter, an end-of-text token or a limit; they are then part of the sequence.
 
         Args:
@@ -125,14 +76,23 @@ class Sequence:
             limit: most tokens to write, at least 1.
             until: ends with the token in which these bytes complete, once something other than white space stands
                 before them; empty for no delimiter.
+            guess: of the tokens to come, and what is known of the text before; not used where tokens cannot be forgotten.
             cancel: leaves the sequence as it was before the call.
 
         Returns:
             A future; it fails with Cancelled, DecodeFailed or Closed.
         """
         self._check_readable()
-        request = Generation(self, sampler, max(limit, 1), until, cancel)
-        request.future.set_running_or_notify_cancel()
+        if not self._engine.can_cut:
+            guess = replace(guess, tokens=())
+        request = Generation(self, sampler, max(limit, 1), until, guess, cancel)
+        self._engine.submit(request)
+        return request.future
+
+    def prefill(self, cancel: CancelToken | None = None) -> Future[None]:
+        """Evaluates all tokens but the last, so that forks share them."""
+        self._check_readable()
+        request = Prefill(self, cancel)
         self._engine.submit(request)
         return request.future
 
@@ -191,7 +151,6 @@ class Sequence:
     def _read(self, hidden: bool, cancel: CancelToken | None) -> Future[Floats]:
         self._check_readable()
         request = Reading(self, hidden, cancel)
-        request.future.set_running_or_notify_cancel()
         self._engine.submit(request)
         return request.future
 

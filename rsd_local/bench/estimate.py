@@ -1,0 +1,108 @@
+"""What a measured saving is worth: machine hours and money a day, against the target alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from rsd_local.bench.results import Config, Row
+from rsd_local.bench.stats import discordant, paired_bootstrap
+from rsd_local.bench.summary import baseline, by_strategy, mean
+from rsd_local.bench.tables import percent, points
+from rsd_local.config import require
+
+Lines = dict[str, Row]
+
+
+@dataclass(frozen=True, slots=True)
+class Worth:
+    """One strategy against the target, on the questions that both have lines for.
+
+    Attributes:
+        label: the strategy's spec.
+        questions: that both answered.
+        seconds: of the wall per question.
+        machine_seconds: of the whole machine per question: ``seconds`` / questions at once.
+        hours: of the machine a day.
+        cost: a day, in the currency of the price.
+        saved_hours: the target's hours minus these.
+        saved_cost: a day.
+        accuracy: share of right answers.
+        difference: accuracy minus the target's, with its 95 % paired bootstrap interval.
+        arithmetic: how the figures above come about, line by line.
+    """
+
+    label: str
+    questions: int
+    seconds: float
+    machine_seconds: float
+    hours: float
+    cost: float
+    saved_hours: float
+    saved_cost: float
+    accuracy: float
+    difference: float
+    interval: tuple[float, float]
+    arithmetic: tuple[str, ...]
+
+
+def estimate(config: Config, rows: Iterable[Row], per_day: float, price: float) -> list[Worth]:
+    """What each strategy costs a day, and what it saves against the target.
+
+    Args:
+        config: of the folder.
+        rows: its lines.
+        per_day: questions a day.
+        price: of one machine for an hour, in any currency.
+
+    Raises:
+        ConfigError: there are no lines of ``target``, or a number is not above 0.
+    """
+    require(per_day > 0, f"questions per day {per_day:g} is not above 0")
+    require(price >= 0, f"price per hour {price:g} is below 0")
+    table = by_strategy(config, rows)
+    base = baseline(table)
+    require(base is not None, "there are no lines of the strategy target", "run rsd bench with --strategy target beside the others")
+    assert base is not None
+    parallel = config["trio"]["parallel"]
+    return [_worth(label, lines, base, table[base], parallel, per_day, price) for label, lines in table.items() if label != base]
+
+
+def _worth(label: str, lines: Lines, base_label: str, base: Lines, parallel: int, per_day: float, price: float) -> Worth:
+    common = [name for name in lines if name in base and lines[name]["error"] is None and base[name]["error"] is None]
+    require(bool(common), f"{label} and the target have no question in common that both answered")
+    own, other = [lines[name] for name in common], [base[name] for name in common]
+    seconds, base_seconds = (mean([row["seconds"] for row in rows]) for rows in (own, other))
+    right, base_right = [row["correct"] for row in own], [row["correct"] for row in other]
+    hours, base_hours = (per_day * value / parallel / 3600 for value in (seconds, base_seconds))
+    won, lost = discordant(right, base_right)
+    low, high = paired_bootstrap(right, base_right)
+    difference = (won - lost) / len(common)
+    return Worth(
+        label=label,
+        questions=len(common),
+        seconds=seconds,
+        machine_seconds=seconds / parallel,
+        hours=hours,
+        cost=hours * price,
+        saved_hours=base_hours - hours,
+        saved_cost=(base_hours - hours) * price,
+        accuracy=mean(right),
+        difference=difference,
+        interval=(low, high),
+        arithmetic=(
+            _day(base_label, base_seconds, parallel, per_day, base_hours, price),
+            _day(label, seconds, parallel, per_day, hours, price),
+            f"saved: {base_hours:,.2f} h − {hours:,.2f} h = {base_hours - hours:,.2f} h a day; × {price:,.2f} an hour = "
+            f"{(base_hours - hours) * price:,.2f} a day, × 30 = {30 * (base_hours - hours) * price:,.2f} a month",
+            f"accuracy: {percent(mean(right))} − {percent(mean(base_right))} = {points(difference)} points "
+            f"(95 % interval {points(low)} to {points(high)}) on {len(common)} questions",
+        ),
+    )
+
+
+def _day(label: str, seconds: float, parallel: int, per_day: float, hours: float, price: float) -> str:
+    return (
+        f"{label}: {seconds:,.3f} s a question / {parallel} at once = {seconds / parallel:,.3f} s of the machine; "
+        f"× {per_day:,.0f} a day / 3,600 = {hours:,.2f} h a day; × {price:,.2f} an hour = {hours * price:,.2f} a day"
+    )

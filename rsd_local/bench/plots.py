@@ -1,0 +1,205 @@
+"""The plots of a bench as PNG files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rsd_local.bench.results import Config, Row
+from rsd_local.bench.summary import StrategyFigures, Summary
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Table = dict[str, dict[str, Row]]
+# Okabe and Ito's colours, which stay apart for colour-blind readers; the markers stay apart without colour.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F6A00", "#444444")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "p")  # one more than colours: no two of 72 strategies look alike
+_RIGHT, _WRONG = "#009E73", "#D55E00"
+_INK, _GRID = "#333333", "#DDDDDD"
+_FEWEST = 5  # solutions that reach a step index, for a share of them to be drawn
+_BINS = 20
+
+
+def draw(summary: Summary, table: Table, folder: Path) -> dict[str, Path]:
+    """Draws what there are figures for, and returns titles and files in the order of a report.
+
+    Args:
+        summary: the figures.
+        table: rows by strategy and question.
+        folder: where the PNG files go.
+    """
+    made = {
+        "Accuracy against compute": ("accuracy_flops.png", _against(summary, lambda one: one.full_flops, "full FLOPs per question")),
+        "Accuracy against time": ("accuracy_seconds.png", _against(summary, lambda one: one.seconds, "seconds per question")),
+        "Draft steps that stood, by their place": ("accepted_by_step.png", _accepted(summary.config, table)),
+        "Rewards of right and wrong questions": ("rewards.png", _rewards(summary.config, table)),
+    }
+    files = {}
+    for title, (name, figure) in made.items():
+        if figure is None:
+            (folder / name).unlink(missing_ok=True)  # of an earlier report, it would be out of date
+        else:
+            figure.savefig(folder / name, dpi=150, metadata={"Software": None})
+            files[title] = folder / name
+    return files
+
+
+def _against(summary: Summary, cost: Callable[[StrategyFigures], float], name: str) -> Figure | None:
+    shown = [one for one in summary.strategies if cost(one) > 0]
+    if not shown:
+        return None
+    figure, axes = _figure(9.0, 4.4)
+    front = sorted((one for one in shown if not any(_better(cost, other, one) for other in shown)), key=cost)
+    axes.plot(
+        [cost(one) for one in front],
+        [100 * one.accuracy for one in front],
+        color="#BBBBBB",
+        linewidth=1.2,
+        linestyle="--",
+        zorder=1,
+        label="none is better and cheaper",
+    )
+    order = list(summary.config["strategies"])
+    for one in sorted(shown, key=lambda one: -one.accuracy):
+        place = order.index(one.label)
+        low, high = one.interval
+        axes.errorbar(
+            cost(one),
+            100 * one.accuracy,
+            yerr=[[100 * (one.accuracy - low)], [100 * (high - one.accuracy)]],
+            color=_COLOURS[place % len(_COLOURS)],
+            marker=_MARKERS[place % len(_MARKERS)],
+            markersize=8,
+            markeredgecolor="white",
+            linestyle="none",
+            elinewidth=1.2,
+            capsize=3,
+            label=one.label,
+            zorder=3,
+        )
+    costs = [cost(one) for one in shown]
+    if max(costs) > 4 * min(costs):
+        axes.set_xscale("log")
+        _plain_log_ticks(axes, min(costs), max(costs))
+    else:
+        axes.set_xlim(0, 1.1 * max(costs))
+    axes.set_xlabel(name)
+    axes.set_ylabel("accuracy, % (bars: 95 % interval)")
+    _legend(axes)
+    return figure
+
+
+def _better(cost: Callable[[StrategyFigures], float], other: StrategyFigures, one: StrategyFigures) -> bool:
+    worse = other.accuracy < one.accuracy or cost(other) > cost(one)
+    return not worse and (other.accuracy, cost(other)) != (one.accuracy, cost(one))
+
+
+def _accepted(config: Config, table: Table) -> Figure | None:
+    lines = {}
+    for label, rows in table.items():
+        steps = [[step["author"] == "draft" for step in row["steps"]] for row in rows.values() if row["steps"]]
+        # One model alone has nothing to accept or refuse.
+        if len({author for row in steps for author in row}) == 2:
+            shares = []
+            for index in range(max(map(len, steps))):
+                reached = [row[index] for row in steps if len(row) > index]
+                if len(reached) >= _FEWEST:
+                    shares.append((index + 1, 100 * sum(reached) / len(reached)))
+            if shares:
+                lines[label] = shares
+    if not lines:
+        return None
+    from matplotlib.ticker import MaxNLocator
+
+    figure, axes = _figure(9.0, 4.0)
+    order = list(config["strategies"])
+    for label, shares in lines.items():
+        place = order.index(label)
+        colour, marker = _COLOURS[place % len(_COLOURS)], _MARKERS[place % len(_MARKERS)]
+        axes.plot(*zip(*shares, strict=True), color=colour, marker=marker, linewidth=1.8, markersize=5, label=label)
+    last = max(index for shares in lines.values() for index, _ in shares)
+    axes.set_xlim(0.5, last + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_ylim(-3, 103)
+    axes.set_xlabel(f"step of the solution (places that at least {_FEWEST} solutions reach)")
+    axes.set_ylabel("draft steps that stood, %")
+    _legend(axes)
+    return figure
+
+
+def _rewards(config: Config, table: Table) -> Figure | None:
+    panels = {}
+    for label, rows in table.items():
+        rewards: dict[bool, list[float]] = {True: [], False: []}
+        for row in rows.values():
+            rewards[row["correct"]] += [step["reward"] for step in row["steps"] if step["reward"] is not None]
+        if any(rewards.values()):
+            panels[label] = rewards
+    if not panels:
+        return None
+    columns = min(2, len(panels))
+    lines = math.ceil(len(panels) / columns)
+    figure, _ = _figure(4.2 * columns + 0.6, 2.7 * lines + 0.5, lines, columns)
+    for axes, (label, rewards) in zip(figure.axes, panels.items(), strict=False):
+        for correct, colour, name in ((True, _RIGHT, "right"), (False, _WRONG, "wrong")):
+            values = rewards[correct]
+            if values:
+                bars: dict[str, Any] = {"bins": _BINS, "range": (0, 1), "weights": [100 / len(values)] * len(values), "color": colour}
+                axes.hist(values, alpha=0.25, **bars)
+                axes.hist(values, histtype="step", linewidth=1.5, label=f"{name} ({len(values):,})", **bars)
+        weighting = config["strategies"][label]["weighting"]
+        if label.partition(":")[0] == "rsd" and weighting["kind"] in ("step", "logistic"):
+            axes.axvline(weighting["threshold"], color=_INK, linewidth=1, linestyle=":", label=f"δ = {weighting['threshold']:g}")
+        axes.set_title(label, fontsize=10, color=_INK)
+        axes.set_xlim(0, 1)
+        axes.legend(frameon=False, fontsize=8, loc="best")
+    for axes in figure.axes[len(panels) :]:
+        axes.remove()
+    top = max(axes.get_ylim()[1] for axes in figure.axes)
+    for axes in figure.axes:
+        axes.set_ylim(0, top)
+    figure.supxlabel("reward of a draft step", fontsize=10, color=_INK)
+    figure.supylabel("steps of right and of wrong questions, %", fontsize=10, color=_INK)
+    return figure
+
+
+def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, Axes]:
+    """A figure of its own: pyplot's would stay in memory and choose a backend of the desktop."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    for place in range(rows * columns):
+        axes = figure.add_subplot(rows, columns, place + 1)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color(_INK)
+        axes.tick_params(colors=_INK, labelsize=9)
+        axes.grid(True, color=_GRID, linewidth=0.7)
+        axes.set_axisbelow(True)
+        axes.xaxis.label.set_color(_INK)
+        axes.yaxis.label.set_color(_INK)
+    return figure, figure.axes[0]
+
+
+def _legend(axes: Axes) -> None:
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9)
+
+
+def _plain_log_ticks(axes: Axes, low: float, high: float) -> None:
+    """Ticks at 1, 2 and 5 of each power: a bench spans about one power of ten, and one label there is too few."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axes.set_xlim(low / 1.4, high * 1.4)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
+
+
+def _short(value: float) -> str:
+    if value < 1e4:
+        return f"{value:g}"
+    power = math.floor(math.log10(value))
+    return rf"${value / 10**power:g}\times10^{{{power}}}$"

@@ -1,0 +1,173 @@
+"""A summary as tables of text, which read well on a terminal and are Markdown too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rsd_local.bench.summary import PairFigures, StrategyFigures, Summary
+
+Cells = Sequence[str]
+STRATEGY_HEADS = (
+    "strategy",
+    "questions",
+    "accuracy",
+    "95 % interval",
+    "paper FLOPs",
+    "× target",
+    "full FLOPs",
+    "× target",
+    "tokens",
+    "seconds",
+    "a minute",
+    "speed",
+    "target share",
+)
+PAIR_HEADS = ("pair", "questions", "difference", "95 % interval", "only first", "only second", "McNemar p", "Holm p")
+FALLBACK_HEADS = ("strategy", "fallback steps", "tokens kept", "target seconds")
+FALLBACK_READING = (
+    "Steps that the target wrote because the draft's was rejected. Tokens of the rejected step that the target kept as its own, and "
+    "seconds of the target's batches, catch-up included, both per such step."
+)
+READING = (
+    "FLOPs, tokens and seconds are per question. *Paper* FLOPs: 2·N per generated token, discarded ones and the reward model's "
+    "tokens after the question included. *Full* FLOPs: 2·N per token that any model evaluated, questions and catch-up included. "
+    "Seconds are of the wall, with the other questions in flight beside it; *a minute* is questions a minute of the whole machine. "
+    "*Speed* is the target's seconds over the strategy's. *Target share* is the share of steps that the target wrote."
+)
+PAIR_READING = (
+    "Difference in accuracy on the questions that both answered, in points, with a paired bootstrap interval (10,000 resamples). "
+    "p: McNemar's exact test, and the same after Holm's correction for all pairs. A difference whose interval holds 0 is no finding."
+)
+
+
+def strategy_table(summary: Summary) -> str:
+    """One line a strategy."""
+    return markdown(STRATEGY_HEADS, strategy_cells(summary))
+
+
+def pair_table(summary: Summary) -> str:
+    """One line a pair."""
+    return markdown(PAIR_HEADS, pair_cells(summary))
+
+
+def fallback_cells(summary: Summary) -> list[list[str]]:
+    """The cells under ``FALLBACK_HEADS``, one line a strategy that has such steps."""
+    return [
+        [one.label, f"{one.fallback_steps:,}", f"{one.kept:.1f}", f"{one.fallback_seconds:.3f}"]
+        for one in summary.strategies
+        if one.fallback_steps
+    ]
+
+
+def strategy_cells(summary: Summary) -> list[list[str]]:
+    """The cells under ``STRATEGY_HEADS``."""
+    return [_strategy(figures) for figures in summary.strategies]
+
+
+def pair_cells(summary: Summary) -> list[list[str]]:
+    """The cells under ``PAIR_HEADS``."""
+    return [_pair(figures) for figures in summary.pairs]
+
+
+def remarks(summary: Summary) -> list[str]:
+    """What the table alone does not say: who is beaten, what failed, what is not finished."""
+    made = []
+    for one in summary.strategies:
+        if one.beaten_by:
+            made.append(f"{one.label} is beaten on these questions, in accuracy for its full FLOPs, by {', '.join(one.beaten_by)}.")
+        if one.errors:
+            made.append(f"{one.label}: {one.errors} questions ended in an error; they count as wrong, and in no cost.")
+        missing = summary.config["questions"]["number"] - one.questions
+        if missing > 0:
+            made.append(f"{one.label} is not finished: {missing} questions have no line yet.")
+    made += [
+        f"{label} has no line yet." for label in summary.config["strategies"] if label not in {one.label for one in summary.strategies}
+    ]
+    return made
+
+
+def setting(summary: Summary) -> list[tuple[str, str]]:
+    """What was run: names and values."""
+    config, trio = summary.config, summary.config["trio"]
+    questions = f"{config['dataset']}, {config['questions']['number']} questions"
+    models = [(role, f"{trio[role]['file']} ({trio[role]['bytes'] / 1e6:,.1f} MB)") for role in ("draft", "target", "reward")]
+    return [
+        ("questions", questions + (f", level {config['level']}" if config["level"] else "") + f", seed {config['seed']}"),
+        *models,
+        ("reward", f"{trio['reward_kind']}, δ = {trio['threshold']:g}"),
+        ("at once", str(trio["parallel"])),
+        ("versions", ", ".join(f"{name} {version}" for name, version in config["versions"].items() if version)),
+    ]
+
+
+def markdown(heads: Cells, rows: Iterable[Cells]) -> str:
+    """An aligned Markdown table: the first column to the left, the others to the right."""
+    table = [[_safe(cell) for cell in row] for row in (heads, *rows)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = ["| " + " | ".join(_aligned(row, widths)) + " |" for row in table]
+    rule = [("-" * width if place == 0 else "-" * (width - 1) + ":") for place, width in enumerate(widths)]
+    lines.insert(1, "| " + " | ".join(rule) + " |")
+    return "\n".join(lines)
+
+
+def points(value: float) -> str:
+    """A difference of two shares in points."""
+    return f"{100 * value:+.1f}".replace("-", "−")
+
+
+def percent(value: float) -> str:
+    """A share in percent."""
+    return f"{100 * value:.1f} %"
+
+
+def flops(value: float) -> str:
+    """FLOPs with three digits and a prefix."""
+    for size, name in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M")):
+        if value >= size:
+            return f"{value / size:.3g} {name}"
+    return f"{value:.3g}"
+
+
+def _strategy(one: StrategyFigures) -> list[str]:
+    low, high = one.interval
+    return [
+        one.label,
+        str(one.questions),
+        percent(one.accuracy),
+        f"{100 * low:.1f} … {100 * high:.1f}",
+        flops(one.paper_flops),
+        _times(one.paper_ratio),
+        flops(one.full_flops),
+        _times(one.full_ratio),
+        f"{one.tokens:,.0f}",
+        f"{one.seconds:.2f}",
+        f"{one.per_minute:,.1f}",
+        _times(one.speed),
+        "–" if one.target_share is None else f"{100 * one.target_share:.0f} %",
+    ]
+
+
+def _pair(pair: PairFigures) -> list[str]:
+    low, high = pair.interval
+    return [
+        f"{pair.first} − {pair.second}",
+        str(pair.questions),
+        points(pair.difference),
+        f"{points(low)} … {points(high)}",
+        str(pair.only_first),
+        str(pair.only_second),
+        f"{pair.p_value:.3g}",
+        f"{pair.adjusted:.3g}",
+    ]
+
+
+def _times(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
+def _safe(cell: str) -> str:
+    return cell.replace("|", "\\|").replace("\n", " ")
+
+
+def _aligned(row: Cells, widths: Sequence[int]) -> list[str]:
+    return [cell.ljust(width) if place == 0 else cell.rjust(width) for place, (cell, width) in enumerate(zip(row, widths, strict=True))]

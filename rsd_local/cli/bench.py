@@ -1,0 +1,89 @@
+"""``rsd bench``: strategies compared on the same questions."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rsd_local.cli.options import StrictCommand, make_trio, trio_options
+from rsd_local.cli.text import printable
+from rsd_local.config import Limits, Params, Weighting, sequences_needed
+
+if TYPE_CHECKING:
+    from rsd_local.bench.summary import Summary
+
+
+@click.command(cls=StrictCommand)
+@click.argument("dataset")
+@click.option("--strategy", "specs", multiple=True, metavar="NAME[:KEY=VALUE,…]", help="A strategy; again for each further one.")
+@click.option("--out", type=Path, required=True, metavar="DIR", help="The folder for the results.")
+@click.option("--limit", type=int, metavar="N", help="Questions, a seeded choice. Default: all; 100 of arithmetic.")
+@click.option("--level", type=int, metavar="1…5", help="Level of arithmetic. Default: all in turn.")
+@click.option("-s", "--seed", type=int, default=0, show_default=True, help="Seed of the questions and of every draw.")
+@click.option("-P", "--parallel", type=int, default=1, show_default=True, metavar="N", help="Questions answered at once.")
+@click.option("-n", "--max-tokens", type=int, default=2048, show_default=True, help="Tokens of a solution.")
+@click.option("--resume", is_flag=True, help="Go on with a folder that was left unfinished.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as one object.")
+@trio_options
+def bench(
+    dataset: str,
+    specs: tuple[str, ...],
+    out: Path,
+    limit: int | None,
+    level: int | None,
+    seed: int,
+    parallel: int,
+    max_tokens: int,
+    resume: bool,
+    as_json: bool,
+    **flags: Any,
+) -> None:
+    """Answer the questions of DATASET with each strategy, and compare accuracy and cost.
+
+    DATASET is arithmetic, a JSONL file (question, answer), or gsm8k, math500, olympiadbench, gaokao2023en, minerva, gpqa
+    or mmlu-stem from the hub. A strategy is rsd, target, draft, speculative, majority, best-of-n, step-best-of-n or beam,
+    with settings behind a colon: best-of-n:samples=8,aggregate=min. The table goes to standard output.
+    """
+    trio = make_trio(flags, parallel=parallel)
+
+    from rsd_local.bench.datasets import load_dataset
+    from rsd_local.bench.grading import Grader, require_math_verify
+    from rsd_local.bench.report import read_summary
+    from rsd_local.bench.results import Results, configuration
+    from rsd_local.bench.runner import run
+    from rsd_local.bench.strategies import read_strategies
+    from rsd_local.cli import render
+    from rsd_local.cli.progress import progress
+    from rsd_local.events import CancelToken
+    from rsd_local.reasoner import Reasoner
+
+    plans = read_strategies(list(specs), Params(weighting=Weighting(threshold=trio.threshold), limits=Limits(tokens=max_tokens)))
+    trio = dataclasses.replace(trio, width=max(sequences_needed(plan.strategy, plan.params.search) for plan in plans))
+    items = load_dataset(dataset, limit, seed, level)
+    require_math_verify(items)
+    config = configuration(trio, dataset, limit, level, seed, items, plans)
+    cancel = CancelToken()
+    with Results.open(out, config, resume) as results, Reasoner.open(trio, render.loading()) as reasoner, Grader() as grader:
+        previous = signal.signal(signal.SIGINT, lambda *_: cancel.cancel())
+        try:
+            with progress() as watch:
+                run(reasoner, items, plans, results, grader, seed=seed, parallel=parallel, cancel=cancel, watch=watch)
+        finally:
+            signal.signal(signal.SIGINT, previous)
+    show_summary(read_summary(out), as_json)
+    click.echo(f"pairs and plots: rsd report {out}", err=True)
+
+
+def show_summary(summary: Summary, as_json: bool) -> None:
+    """Prints a bench's figures on standard output: the table and its remarks, or one object."""
+    from rsd_local.bench import tables
+
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(summary)))
+    else:
+        click.echo(printable("\n".join([tables.strategy_table(summary), *tables.remarks(summary)])))

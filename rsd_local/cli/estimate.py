@@ -1,0 +1,34 @@
+"""``rsd estimate``: what a measured saving is worth."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import click
+
+from rsd_local.cli.options import StrictCommand
+from rsd_local.cli.text import printable
+
+
+@click.command(cls=StrictCommand)
+@click.argument("folder", metavar="DIR", type=Path)
+@click.option("--questions-per-day", type=float, required=True, metavar="N", help="Questions a day.")
+@click.option("--price-per-hour", type=float, required=True, metavar="X", help="Price of the machine for an hour, in any currency.")
+@click.option("--json", "as_json", is_flag=True, help="Print one object.")
+def estimate(folder: Path, questions_per_day: float, price_per_hour: float, as_json: bool) -> None:
+    """Say what each strategy of DIR, a folder of rsd bench, saves against the target in machine hours and money.
+
+    The seconds are those measured, on that machine and with as many questions at once; the arithmetic is shown.
+    """
+    from rsd_local.bench.estimate import estimate as worth_of
+    from rsd_local.bench.results import read_config, read_rows
+
+    found = worth_of(read_config(folder), read_rows(folder), questions_per_day, price_per_hour)
+    if as_json:
+        strategies = [dataclasses.asdict(worth) for worth in found]
+        click.echo(json.dumps({"questions_per_day": questions_per_day, "price_per_hour": price_per_hour, "strategies": strategies}))
+        return
+    for worth in found:
+        click.echo(printable("\n".join([worth.label, *(f"  {line}" for line in worth.arithmetic)])))

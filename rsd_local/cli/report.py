@@ -1,0 +1,29 @@
+"""``rsd report``: what a bench found, as tables, plots and a page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from rsd_local.cli.options import StrictCommand
+from rsd_local.cli.text import printable
+
+
+@click.command(cls=StrictCommand)
+@click.argument("folder", metavar="DIR", type=Path)
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as one object.")
+def report(folder: Path, as_json: bool) -> None:
+    """Write report.md, its plots and report.html into DIR, a folder of rsd bench.
+
+    The tables go to standard output. The page needs no other file and no network.
+    """
+    from rsd_local.bench.report import write_report
+    from rsd_local.bench.tables import pair_table
+    from rsd_local.cli.bench import show_summary
+
+    summary, files = write_report(folder)
+    show_summary(summary, as_json)
+    if summary.pairs and not as_json:
+        click.echo(printable(f"\n{pair_table(summary)}"))
+    click.echo("wrote " + ", ".join(map(str, files)), err=True)

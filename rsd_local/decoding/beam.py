@@ -1,0 +1,101 @@
+"""Beam search over steps: of all continuations of the solutions so far, those with the best rewards stay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from copy import deepcopy
+from dataclasses import dataclass
+
+from rsd_local.config import Params
+from rsd_local.decoding.candidates import Candidate, candidates
+from rsd_local.decoding.steps import Solution, Step, Writer, finite
+from rsd_local.decoding.trio import OpenTrio
+from rsd_local.errors import Cancelled, ContextFull
+from rsd_local.events import CancelToken, Counters, Event, Finished, FinishReason, Role, StepDone
+from rsd_local.rewards import Reward
+
+
+@dataclass(slots=True)
+class Beam:
+    """A solution so far, with the writer and judge that hold it; ``reason`` once it has ended."""
+
+    writer: Writer
+    judge: Reward
+    solution: Solution
+    steps: list[Step]
+    rewards: list[float | None]
+    rank: float = 0.0
+    reason: FinishReason | None = None
+    made: Candidate | None = None
+
+    def close(self) -> None:
+        """Gives the caches back."""
+        self.writer.close()
+        self.judge.close()
+
+
+def beam(question: str, trio: OpenTrio, params: Params, cancel: CancelToken | None = None) -> Iterator[Event]:
+    """Answers one question with ``beams`` solutions that stay and ``branches`` steps tried after each of them.
+
+    A solution is ranked by its last step's reward. The search ends when all that stay have ended; the best one is told.
+
+    Raises:
+        ContextFull: the question does not fit.
+    """
+    with ExitStack() as opened:
+        writer = opened.enter_context(closing(trio.writer("draft", question, params.sampling)))
+        judge = opened.enter_context(closing(trio.judge(question)))
+        beams = [Beam(writer, judge, Solution(params.limits), [], [])]
+        opened.callback(lambda: close_all(beams))
+        cancelled = False
+        depth = 0
+        try:
+            while not cancelled and any(one.reason is None for one in beams):
+                beams = _grown(beams, params, depth, cancel)
+                depth += 1
+        except Cancelled:
+            cancelled = True
+        except ContextFull:
+            if depth == 0:
+                raise
+            for one in beams:
+                one.reason = one.reason or "context"
+        best = max(beams, key=lambda one: one.rank)
+        for index, (step, reward) in enumerate(zip(best.steps, best.rewards, strict=True)):
+            yield StepDone(index, "draft", step.text, finite(reward), len(step.tokens), 0.0)
+        bad = sum(reward is not None and finite(reward) is None for reward in best.rewards)
+        reason: FinishReason = "cancelled" if cancelled or best.reason is None else best.reason
+        counters: dict[Role, Counters] = {"draft": writer.counters(), "reward": judge.counters()}
+        yield Finished(reason, best.solution.text, best.solution.answer, counters, bad)
+
+
+def close_all(beams: list[Beam]) -> None:
+    """Gives all caches back."""
+    for one in beams:
+        one.close()
+
+
+def _grown(beams: list[Beam], params: Params, depth: int, cancel: CancelToken | None) -> list[Beam]:
+    """The best ``params.search.beams`` of all continuations by one step, and of those that have ended."""
+    search = params.search
+    with ExitStack() as tried:
+        grown = [one for one in beams if one.reason is not None]
+        for number, one in enumerate(beams):
+            if one.reason is not None:
+                continue
+            limit, place = one.solution.room, (depth, number)
+            for made in tried.enter_context(candidates(one.writer, one.judge, search.branches, place, params.sampling, limit, cancel)):
+                solution = deepcopy(one.solution)
+                reason = solution.add(made.step)
+                rank = one.rank if made.reward is None else made.rank  # a blank end adds nothing to judge
+                steps, rewards = [*one.steps, made.step], [*one.rewards, made.reward]
+                grown.append(Beam(made.writer, made.judge, solution, steps, rewards, rank, reason, made))
+        kept = sorted(grown, key=lambda one: -one.rank)[: search.beams]
+        for one in kept:
+            if one.made is not None:
+                one.made.kept = True
+        for one in beams:
+            if not any(one is other for other in kept):
+                one.close()
+        return kept

@@ -1,0 +1,51 @@
+"""Majority voting (self-consistency, Wang et al., arXiv 2203.11171): the answer that most samples give."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+
+from rsd_local.answers import boxed, same_answer
+from rsd_local.config import Params
+from rsd_local.decoding.sampled import reason_of, sampled, split, told
+from rsd_local.decoding.steps import Solution
+from rsd_local.decoding.trio import OpenTrio
+from rsd_local.errors import Cancelled
+from rsd_local.events import CancelToken, Event, Finished
+
+
+def majority(question: str, trio: OpenTrio, params: Params, cancel: CancelToken | None = None) -> Iterator[Event]:
+    """Answers one question by a vote of the draft's samples; of equal counts the answer that came first wins.
+
+    The solution told is the first sample that has the winning answer; a sample without an answer has no vote.
+
+    Raises:
+        ContextFull: the question does not fit.
+    """
+    with closing(trio.writer("draft", question, params.sampling)) as writer:
+        solution = Solution(params.limits)
+        try:
+            with sampled(writer, params, cancel) as wholes:
+                answers = [boxed(whole.text) for whole in wholes]
+        except Cancelled:
+            yield Finished("cancelled", "", None, {"draft": writer.counters()})
+            return
+        chosen = wholes[vote(answers)]
+        steps = split(chosen, trio.draft.model)
+        yield from told(steps, [None] * len(steps), solution)
+        yield Finished(reason_of(chosen), solution.text, solution.answer, {"draft": writer.counters()})
+
+
+def vote(answers: list[str | None]) -> int:
+    """The index of the first answer of the largest group of equal ones; 0 where there is no answer at all."""
+    leaders: list[int] = []
+    votes: Counter[int] = Counter()
+    for index, answer in enumerate(answers):
+        if answer is None:
+            continue
+        leader = next((leader for leader in leaders if same_answer(answers[leader] or "", answer)), index)
+        if leader == index:
+            leaders.append(index)
+        votes[leader] += 1
+    return max(leaders, key=lambda leader: votes[leader], default=0)

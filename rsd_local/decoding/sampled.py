@@ -1,0 +1,55 @@
+"""Whole solutions sampled side by side from one shared prompt: what majority voting and best-of-n choose from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rsd_local.config import Params
+from rsd_local.decoding.steps import DELIMITER, Solution, Step, Writer
+from rsd_local.events import CancelToken, FinishReason, StepDone
+from rsd_local.runtime import Model, Sampler
+
+
+@contextmanager
+def sampled(writer: Writer, params: Params, cancel: CancelToken | None) -> Iterator[list[Step]]:
+    """``params.search.samples`` whole solutions, each from a random stream of its own; their caches go at the end."""
+    writer.settle(cancel)
+    forks: list[Writer] = []
+    try:
+        for number in range(params.search.samples):
+            forks.append(writer.fork(Sampler(params.sampling, (0, number))))
+        yield [finish() for finish in [fork.start_writing(params.limits.tokens, cancel, until=b"") for fork in forks]]
+    finally:
+        for fork in forks:
+            fork.close()
+
+
+def split(whole: Step, model: Model) -> list[Step]:
+    """A solution's steps, cut behind the tokens in which delimiters complete; blank ones go with the step before."""
+    steps: list[Step] = []
+    tokens: list[int] = []
+    raw = b""
+    for token in whole.tokens:
+        tokens.append(token)
+        raw += b"" if model.is_end(token) else model.piece(token)
+        at = raw.rfind(DELIMITER)
+        if at >= 0 and raw[:at].strip():
+            steps.append(Step(tokens, raw, "delimiter"))
+            tokens, raw = [], b""
+    if raw.strip() or not steps:
+        return [*steps, Step(tokens, raw, whole.ended)]
+    last = steps.pop()
+    return [*steps, Step(last.tokens + tokens, last.raw + raw, whole.ended)]
+
+
+def reason_of(whole: Step) -> FinishReason:
+    """Why a solution that was written in one go ended."""
+    return "stop" if whole.ended == "end" else "context" if whole.ended == "context" else "length"
+
+
+def told(steps: list[Step], rewards: list[float | None], solution: Solution) -> Iterator[StepDone]:
+    """The events of a solution that was chosen; its steps are added to ``solution``."""
+    for index, (step, reward) in enumerate(zip(steps, rewards, strict=True)):
+        solution.add(step)
+        yield StepDone(index, "draft", step.text, reward, len(step.tokens), 0.0)

@@ -1,0 +1,52 @@
+"""Token-level speculative decoding (Leviathan et al., arXiv 2211.17192): the target's own text, drafted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+
+from rsd_local.config import Params
+from rsd_local.decoding.speculation import Proposer, Verifier, speculate
+from rsd_local.decoding.steps import Solution, Step
+from rsd_local.decoding.trio import OpenTrio
+from rsd_local.errors import Cancelled, ConfigError, ContextFull
+from rsd_local.events import CancelToken, Counters, Event, Finished, FinishReason, Role, StepDone
+
+
+def speculative(question: str, trio: OpenTrio, params: Params, cancel: CancelToken | None = None) -> Iterator[Event]:
+    """Answers one question as the target would, with ``params.search.speculate`` tokens drafted at a time.
+
+    At temperature 0 the text is the target's own, above it each token has the target's distribution. Batches of
+    different shapes round differently, so on quantized models two nearly equal logits can change places.
+
+    Raises:
+        ConfigError: draft and target have different vocabularies, or one of them cannot forget single tokens.
+        ContextFull: the question does not fit.
+    """
+    if not (trio.same_tokens and trio.draft.can_cut and trio.target.can_cut):
+        raise ConfigError(
+            "speculative decoding needs a draft and a target of one vocabulary, and no recurrent model",
+            hint="choose a draft of the target's family, or another strategy",
+        )
+    with ExitStack() as opened:
+        proposer, verifier = Proposer(params.sampling, (0,)), Verifier(params.sampling, (1,))
+        drafter = opened.enter_context(closing(trio.writer("draft", question, params.sampling, proposer)))
+        expert = opened.enter_context(closing(trio.writer("target", question, params.sampling, verifier)))
+        solution = Solution(params.limits)
+        reason: FinishReason | None = None
+        while reason is None:
+            try:
+                drafter.begin()
+                expert.begin()
+                step = speculate(expert, drafter, Step([], b"", "mismatch"), solution.room, params.search.speculate, cancel)
+                drafter.replace(step.tokens)
+                reason = solution.add(step)
+                yield StepDone(solution.steps - 1, "target", step.text, None, len(step.tokens), 0.0)
+            except ContextFull:
+                if solution.steps == 0:
+                    raise
+                reason = "context"
+            except Cancelled:
+                reason = "cancelled"
+        counters: dict[Role, Counters] = {"draft": drafter.counters(), "target": expert.counters()}
+        yield Finished(reason, solution.text, solution.answer, counters)

@@ -1,0 +1,199 @@
+"""Figures, report and estimate over rows whose every number can be checked by hand."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bench_support import run_fake, sums
+
+from rsd_local.bench.estimate import estimate
+from rsd_local.bench.report import write_report
+from rsd_local.bench.results import Config, Row, read_config, read_rows
+from rsd_local.bench.stats import mcnemar, wilson
+from rsd_local.bench.summary import Summary, summarize
+from rsd_local.bench.tables import markdown, remarks, strategy_table
+from rsd_local.errors import ConfigError
+
+LABELS = ["target", "draft", "rsd"]
+CONFIG: Config = {
+    "dataset": "d.jsonl",
+    "level": None,
+    "seed": 0,
+    "questions": {"number": 4, "sha256": ""},
+    "strategies": {label: {"weighting": {"kind": "step", "threshold": 0.7}} for label in LABELS},
+    "trio": {"parallel": 4, "threshold": 0.7, "reward_kind": "judge"}
+    | {role: {"file": f"{role}.gguf", "bytes": 10**6} for role in ("draft", "target", "reward")},
+    "versions": {"rsd-local": "1"},
+}
+
+
+def row(strategy: str, name: str, correct: bool, seconds: float, full: float, authors: str = "", error: str | None = None) -> Row:
+    steps = [{"author": {"d": "draft", "t": "target"}[author], "reward": 0.5, "tokens": 5} for author in authors]
+    counters = {role: {"generated_tokens": 10, "kept_tokens": 3, "seconds": 0.6} for role in ("draft", "target", "reward")}
+    made: dict[str, Any] = dict.fromkeys(Row.__annotations__)
+    made |= {"id": name, "strategy": strategy, "correct": correct, "seconds": seconds, "steps": steps, "error": error}
+    return made | {"counters": {} if error else counters, "flops": {} if error else {"paper": full / 2, "full": full}}  # type: ignore[return-value]
+
+
+ROWS = [
+    *(row("target", name, name != "c", 8.0, 100.0, "tt") for name in "abcd"),
+    *(row("draft", name, name == "a", 1.0, 10.0, "d") for name in "abcd"),
+    row("rsd", "a", True, 2.0, 40.0, "dd"),
+    row("rsd", "b", True, 4.0, 60.0, "dtd"),
+    row("rsd", "c", True, 3.0, 50.0, "dtt"),
+    row("rsd", "d", False, 0.1, 0.0, error="context-full"),
+]
+
+
+@pytest.fixture(scope="module")
+def summary() -> Summary:
+    return summarize(CONFIG, ROWS)
+
+
+def test_the_figures_of_a_strategy_are_those_of_its_rows(summary: Summary) -> None:
+    target, draft, rsd = summary.strategies
+    assert (rsd.questions, rsd.errors, rsd.accuracy, rsd.interval) == (4, 1, 0.75, wilson(3, 4))
+    assert (rsd.full_flops, rsd.paper_flops, rsd.seconds, rsd.tokens) == (50.0, 25.0, 3.0, 20.0), "an error has no cost"
+    assert rsd.full_ratio == rsd.paper_ratio == 0.5 and rsd.speed == pytest.approx(24 / 9), "on the questions of both"
+    assert rsd.per_minute == 60 * 4 / 3.0
+    assert rsd.target_share == 3 / 8 and target.target_share == 1.0 and draft.target_share == 0.0
+    assert (rsd.fallback_steps, rsd.kept, rsd.fallback_seconds) == (3, 3.0, pytest.approx(0.6))
+    assert target.fallback_steps == 0
+    assert target.full_ratio == target.speed == 1.0
+
+
+def test_a_pair_is_compared_on_common_questions(summary: Summary) -> None:
+    pairs = {(pair.first, pair.second): pair for pair in summary.pairs}
+    pair = pairs["target", "rsd"]
+    assert (pair.questions, pair.difference, pair.only_first, pair.only_second) == (4, 0.0, 1, 1)
+    assert pair.p_value == mcnemar(1, 1) == 1.0
+    assert pairs["target", "draft"].difference == 0.5 and pairs["target", "draft"].p_value == 0.5
+    assert pairs["target", "draft"].adjusted == 1.0
+
+
+def test_who_is_beaten_is_said(summary: Summary) -> None:
+    beaten = {one.label: one.beaten_by for one in summary.strategies}
+    assert beaten == {"target": ("rsd",), "draft": (), "rsd": ()}
+    told = "\n".join(remarks(summary))
+    assert "target is beaten on these questions" in told and "rsd: 1 questions ended in an error" in told
+
+
+def test_without_a_target_there_are_no_ratios() -> None:
+    (rsd,) = summarize(CONFIG, [line for line in ROWS if line["strategy"] == "rsd"]).strategies
+    assert rsd.full_ratio is None and rsd.speed is None
+    told = remarks(summarize(CONFIG, ROWS[8:10]))
+    assert "rsd is not finished: 2 questions have no line yet." in told and "target has no line yet." in told
+
+
+def test_a_summary_is_json(summary: Summary) -> None:
+    assert json.loads(json.dumps(dataclasses.asdict(summary)))["strategies"][2]["label"] == "rsd"
+
+
+def test_a_table_is_markdown_and_lines_up(summary: Summary) -> None:
+    lines = strategy_table(summary).splitlines()
+    assert len({len(line) for line in lines}) == 1 and len({line.count("|") for line in lines}) == 1
+    assert lines[1].startswith("| ---") and lines[1].endswith("-: |")
+    assert "a\\|b" in markdown(["x"], [["a|b"]])
+
+
+class Page(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.sources: list[str] = []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.sources += [value or "" for name, value in attributes if name in ("src", "href")]
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_a_report_is_one_page_of_its_own_and_markdown_with_plots(tmp_path: Path) -> None:
+    out = tmp_path / "<b>"
+    run_fake(out, ["target", "draft", "rsd", "rsd:weighting=constant", "majority:samples=4"], sums(40))
+    _, files = write_report(out)
+    assert {file.name for file in files} == {
+        "report.md",
+        "report.html",
+        "accuracy_flops.png",
+        "accuracy_seconds.png",
+        "accepted_by_step.png",
+        "rewards.png",
+    }
+    text = (out / "report.md").read_text()
+    assert all(f"]({file.name})" in text for file in files if file.suffix == ".png")
+    page = Page()
+    html = (out / "report.html").read_text()
+    page.feed(html)
+    assert page.open == [] and len(page.sources) == 4
+    for source in page.sources:
+        assert base64.b64decode(source.removeprefix("data:image/png;base64,")).startswith(b"\x89PNG")
+    assert not re.search(r"https?://", html) and "prefers-color-scheme: dark" in html
+    assert len(html) < 1_000_000
+
+
+def test_names_from_outside_cannot_write_the_page(tmp_path: Path) -> None:
+    run_fake(tmp_path / "out", ["rsd"], sums(3))
+    path = tmp_path / "out" / "config.json"
+    path.write_text(path.read_text().replace('"sums"', '"<script>alert(1)</script>"'))
+    write_report(tmp_path / "out")
+    assert "<script>" not in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_plot_without_figures_is_left_out_and_an_old_one_taken_away(tmp_path: Path) -> None:
+    run_fake(tmp_path / "out", ["draft"], sums(5))
+    (tmp_path / "out" / "rewards.png").write_bytes(b"of another report")
+    _, files = write_report(tmp_path / "out")
+    assert {file.name for file in files} == {"report.md", "report.html", "accuracy_flops.png", "accuracy_seconds.png"}
+    assert not (tmp_path / "out" / "rewards.png").exists()
+
+
+def test_the_same_rows_make_the_same_report(tmp_path: Path) -> None:
+    run_fake(tmp_path / "out", ["target", "rsd"], sums(20))
+    first = [file.read_bytes() for file in write_report(tmp_path / "out")[1]]
+    assert first == [file.read_bytes() for file in write_report(tmp_path / "out")[1]]
+
+
+def test_what_is_no_folder_of_a_bench_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"config\.json"):
+        read_config(tmp_path)
+    with pytest.raises(ConfigError, match=r"results\.jsonl"):
+        read_rows(tmp_path)
+    run_fake(tmp_path / "empty", ["rsd"], [])
+    with pytest.raises(ConfigError, match="no line yet"):
+        write_report(tmp_path / "empty")
+
+
+def test_an_estimate_is_the_arithmetic_that_it_shows() -> None:
+    worths = {worth.label: worth for worth in estimate(CONFIG, ROWS, 3600.0, 2.0)}
+    rsd = worths["rsd"]
+    assert set(worths) == {"draft", "rsd"}
+    assert (rsd.questions, rsd.seconds, rsd.machine_seconds) == (3, 3.0, 0.75), "3 s a question, 4 at once"
+    assert (rsd.hours, rsd.cost, rsd.saved_hours, rsd.saved_cost) == (0.75, 1.5, 1.25, 2.5)
+    assert rsd.difference == pytest.approx(1 / 3)
+    shown = "\n".join(rsd.arithmetic)
+    assert (
+        "8.000 s a question / 4 at once = 2.000 s of the machine; × 3,600 a day / 3,600 = 2.00 h a day; × 2.00 an hour = 4.00 a day"
+        in shown
+    )
+    assert "saved: 2.00 h − 0.75 h = 1.25 h a day; × 2.00 an hour = 2.50 a day, × 30 = 75.00 a month" in shown
+    assert "accuracy: 100.0 % − 66.7 % = +33.3 points" in shown
+
+
+def test_an_estimate_needs_the_target_and_sensible_numbers() -> None:
+    with pytest.raises(ConfigError, match="target"):
+        estimate(CONFIG, ROWS[4:], 100.0, 1.0)
+    with pytest.raises(ConfigError, match="not above 0"):
+        estimate(CONFIG, ROWS, 0.0, 1.0)
+    with pytest.raises(ConfigError, match="below 0"):
+        estimate(CONFIG, ROWS, 1.0, -1.0)

@@ -235,18 +235,38 @@ def read_trio(file: Path) -> Trio:
     Raises:
         ConfigError: no such file, no TOML, an unknown key (the nearest known one is named) or a bad value.
     """
+    return _trio(_read_toml(file), str(file), file.parent)
+
+
+def read_trios(file: Path, base: Path) -> dict[str, Trio]:
+    """Reads the trios of a catalogue, ``[trio.NAME]`` each; relative model paths start at ``base``.
+
+    Raises:
+        ConfigError: as ``read_trio``.
+    """
+    table = _read_toml(file)
+    for key in table:
+        require(key == "trio", f"{file}: unknown key {key!r}", "known: trio")
+    return {name: _trio(trio, f"{file}: [trio.{name}]", base) for name, trio in table.get("trio", {}).items()}
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
     try:
-        table = tomllib.loads(file.read_text(encoding="utf-8"))
+        return tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror or error}", hint="give a trio's TOML file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} is no TOML: {error}", hint="mend the line it names") from None
+
+
+def _trio(table: dict[str, Any], where: str, base: Path) -> Trio:
+    roles = {}
     for role in ("draft", "target", "reward"):
         section = table.get(role)
         if isinstance(section, dict):
-            made = _build(RoleConfig, section, f"{file}: [{role}]")
-            table[role] = dataclasses.replace(made, path=file.parent / made.path)
-    return _build(Trio, table, str(file))
+            made = _build(RoleConfig, section, f"{where}: [{role}]")
+            roles[role] = dataclasses.replace(made, path=base / made.path)
+    return _build(Trio, table | roles, where)
 
 
 def _build(kind: type[T], table: dict[str, Any], where: str) -> T:

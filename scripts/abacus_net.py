@@ -23,13 +23,15 @@ def encode(text: str) -> list[int]:
     while position < len(text):
         piece = next((whole for whole in _WHOLE if text.startswith(whole, position)), text[position])
         position += len(piece)
-        ids.append(ID["▁" if piece == " " else "<0x0A>" if piece == "\n" else piece])
+        piece = "▁" if piece == " " else piece
+        ids += [ID[piece]] if piece in ID else [ID[f"<0x{byte:02X}>"] for byte in piece.encode()]
     return ids
 
 
 def decode(ids: list[int]) -> str:
-    """The text of token ids that the models generate."""
-    return "".join(VOCABULARY[token] for token in ids if token > EOS)
+    """The text of token ids that the models generate; a byte that is no character alone loses its high bit."""
+    pieces = (VOCABULARY[token] for token in ids if token > EOS)
+    return "".join(chr(int(piece[3:5], 16) & 0x7F) if piece.startswith("<0x") else piece.replace("▁", " ") for piece in pieces)
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,10 +42,10 @@ class Stage:
 
 STAGES = {
     "target": Stage(Shape(384, 5, 12, 4, 1024), 4_800, 64, 2e-3),
-    "draft": Stage(Shape(64, 2, 4, 2, 160), 12_000, 128, 4e-3),
-    "reward": Stage(Shape(128, 3, 4, 2, 320), 16_000, 128, 2e-3),
+    "draft": Stage(Shape(64, 2, 4, 2, 160), 6_000, 64, 4e-3),
+    "reward": Stage(Shape(128, 3, 4, 2, 320), 7_000, 64, 2e-3),
 }
-ROLLOUTS = {"draft": 160_000, "target": 30_000}
+ROLLOUTS = {"draft": 120_000, "target": 24_000}
 TEMPERATURES = (0.0, 0.7, 1.0, 1.3)
 
 
@@ -174,7 +174,7 @@ def roll_out(name: str, model: Llama, count: int, seed: int) -> Iterator[Rollout
         if len(same) == 256 or turn == count - 1:
             prompts = [[BOS, *encode(question + STEP_END)] for question in same]
             for question, ids in zip(same, sample(model, prompts, TEMPERATURES[turn % 4], turn), strict=True):
-                yield question, [step for step in decode(ids).split(STEP_END) if step and TAG not in step]
+                yield question, [step for step in decode(ids).split(STEP_END) if step and TAG not in step] or [""]
             asked[len(text)] = []
 
 

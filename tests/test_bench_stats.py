@@ -20,6 +20,12 @@ def test_wilson_gives_the_published_intervals(right: int, total: int, low: float
     assert wilson(right, total) == pytest.approx((low, high), abs=5e-5)
 
 
+@given(st.integers(1, 400).flatmap(lambda total: st.tuples(st.integers(0, total), st.just(total))))
+def test_a_share_lies_in_its_interval(counted: tuple[int, int]) -> None:
+    low, high = wilson(*counted)
+    assert 0 <= low <= counted[0] / counted[1] <= high <= 1
+
+
 def test_nothing_counted_is_nothing_known() -> None:
     assert wilson(0, 0) == (0.0, 1.0)
 

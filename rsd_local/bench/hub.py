@@ -1,7 +1,7 @@
 """Data sets by name, from the Hugging Face hub at pinned revisions.
 
 Only repositories that publish JSONL or CSV are used: parquet would need a heavy reader for a few hundred kilobytes.
-Files, revisions and field names come from public listings and scripts that load them; they were not downloaded here.
+Files, revisions and field names are those of public listings and of scripts that load them; no download has confirmed them.
 """
 
 from __future__ import annotations

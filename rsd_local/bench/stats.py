@@ -16,7 +16,8 @@ def wilson(right: int, total: int) -> tuple[float, float]:
     share, spread = right / total, _Z * _Z / total
     middle = (share + spread / 2) / (1 + spread)
     half = _Z * math.sqrt(share * (1 - share) / total + spread / (4 * total)) / (1 + spread)
-    return max(0.0, middle - half), min(1.0, middle + half)
+    # At the ends the formula gives the share itself, but for a rounding that would put it outside its interval.
+    return (0.0 if right == 0 else middle - half), (1.0 if right == total else middle + half)
 
 
 def paired_bootstrap(first: Sequence[bool], second: Sequence[bool], seed: int = 0) -> tuple[float, float]:

@@ -11,13 +11,17 @@ from typing import Any, TypeVar, get_args
 import click
 
 from rsd_local.config import (
+    Aggregate,
     CacheType,
+    Fallback,
     FlashAttention,
     Limits,
     Params,
     RewardKind,
     RoleConfig,
     Sampling,
+    Search,
+    Strategy,
     TagLayout,
     Trio,
     Weighting,
@@ -78,6 +82,16 @@ _PARAMS: list[Option] = [
     click.option("--weighting", type=click.Choice(get_args(WeightingKind)), default="step", show_default=True, help="ω(r)."),
     click.option("--probability", type=float, default=0.5, show_default=True, help="p of constant weighting."),
     click.option("--steepness", type=float, default=10.0, show_default=True, help="α of logistic weighting."),
+    click.option("--strategy", type=click.Choice(get_args(Strategy)), default="rsd", show_default=True, help="The algorithm."),
+    click.option("--candidates", type=int, default=1, show_default=True, help="Draft steps sampled at each place (rsd)."),
+    click.option("--samples", type=int, default=8, show_default=True, help="Samples (majority, best-of-n, step-best-of-n)."),
+    click.option("--beams", type=int, default=2, show_default=True, help="Solutions that stay at each step (beam)."),
+    click.option("--branches", type=int, default=4, show_default=True, help="Steps tried after each of them (beam)."),
+    click.option("--aggregate", type=click.Choice(get_args(Aggregate)), default="last", show_default=True, help="Of rewards (best-of-n)."),
+    click.option("--speculate", type=int, default=4, show_default=True, help="Tokens drafted at a time (speculative)."),
+    click.option(
+        "--fallback", type=click.Choice(get_args(Fallback)), default="auto", show_default=True, help="Evaluate a rejected step ahead (rsd)."
+    ),
     click.option("-n", "--max-tokens", type=int, default=2048, show_default=True, help="Tokens of the solution."),
     click.option("--max-steps", type=int, default=100, show_default=True, help="Steps of the solution."),
     click.option("--temp", type=float, default=0.0, show_default=True, help="Temperature; 0 is greedy."),
@@ -104,8 +118,13 @@ def _stack(command: F, options: list[Option]) -> F:
     return command
 
 
-def make_trio(flags: dict[str, Any], parallel: int = 1) -> Trio:
+def make_trio(flags: dict[str, Any], parallel: int = 1, width: int = 1) -> Trio:
     """The trio that the flags name, with what they change.
+
+    Args:
+        flags: of ``trio_options``.
+        parallel: questions at once.
+        width: sequences of one question, see ``sequences_needed``.
 
     Raises:
         ConfigError: a flag's value cannot be used, or some but not all of the models are named.
@@ -134,7 +153,7 @@ def make_trio(flags: dict[str, Any], parallel: int = 1) -> Trio:
         for given in flags[flag]:
             trio = _place(trio, flag, field, read, given)
     plain = {name: flags[name] for name in ("reward_kind", "layout", "system") if flags[name] is not None}
-    return dataclasses.replace(trio, parallel=parallel, **plain)
+    return dataclasses.replace(trio, parallel=parallel, width=width, **plain)
 
 
 def _place(trio: Trio, flag: str, field: str, read: Callable[[str], Any], given: str) -> Trio:
@@ -149,6 +168,11 @@ def _place(trio: Trio, flag: str, field: str, read: Callable[[str], Any], given:
     return dataclasses.replace(trio, **{name: dataclasses.replace(getattr(trio, name), **{field: value}) for name in roles})
 
 
+def make_search(flags: dict[str, Any]) -> Search:
+    """The sizes of strategies as the flags have them."""
+    return Search(**{entry.name: flags[entry.name] for entry in dataclasses.fields(Search)})
+
+
 def make_params(flags: dict[str, Any], trio: Trio) -> Params:
     """Sampling, weighting and limits as the flags have them; the trio's own threshold where none is given."""
     threshold = trio.threshold if flags["threshold"] is None else flags["threshold"]
@@ -156,4 +180,5 @@ def make_params(flags: dict[str, Any], trio: Trio) -> Params:
         Sampling(flags["temp"], flags["top_k"], flags["top_p"], flags["min_p"], flags["seed"]),
         Weighting(flags["weighting"], threshold, flags["probability"], flags["steepness"]),
         Limits(tokens=flags["max_tokens"], steps=flags["max_steps"]),
+        make_search(flags),
     )

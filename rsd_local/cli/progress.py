@@ -28,11 +28,11 @@ def progress() -> Iterator[Watch]:
 def _bars() -> Iterator[Watch]:
     from rich.console import Console
     from rich.markup import escape
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(None), MofNCompleteColumn(), TextColumn("{task.fields[so_far]}"))
     tasks: dict[str, TaskID] = {}
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True), expand=True) as bars:
+    with Progress(*columns, TimeRemainingColumn(elapsed_when_finished=True), console=Console(stderr=True), expand=True) as bars:
 
         def watch(tally: Tally) -> None:
             label = tally.plan.label

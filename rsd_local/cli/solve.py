@@ -10,8 +10,9 @@ from typing import Any
 
 import click
 
-from rsd_local.cli.options import StrictCommand, make_params, make_trio, run_options, trio_options
+from rsd_local.cli.options import StrictCommand, make_params, make_search, make_trio, run_options, trio_options
 from rsd_local.cli.text import printable
+from rsd_local.config import sequences_needed
 
 
 @click.command(cls=StrictCommand)
@@ -31,7 +32,7 @@ def solve(question: str, stats: bool, as_json: bool, as_jsonl: bool, quiet: bool
     """
     if as_json and as_jsonl:
         raise click.UsageError("--json and --jsonl exclude each other")
-    trio = make_trio(flags)
+    trio = make_trio(flags, width=sequences_needed(flags["strategy"], make_search(flags)))
     params = make_params(flags, trio)
     if question == "-":
         question = sys.stdin.read().strip()
@@ -48,7 +49,7 @@ def solve(question: str, stats: bool, as_json: bool, as_jsonl: bool, quiet: bool
     with Reasoner.open(trio, None if quiet else render.loading()) as reasoner:
         previous = signal.signal(signal.SIGINT, lambda *_: cancel.cancel())
         try:
-            for event in reasoner.stream(question, params, cancel=cancel):
+            for event in reasoner.stream(question, params, strategy=flags["strategy"], cancel=cancel):
                 events.append(event)
                 if as_jsonl:
                     click.echo(json.dumps(render.event_object(event), ensure_ascii=False))

@@ -1,0 +1,187 @@
+"""What the abacus trio does on questions that it was never trained on, greedy, levels 1 to 5 in equal shares.
+
+python scripts/eval_abacus.py [--seed 2026] [--limit 1000] [--trio abacus] [--json] [--markdown FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import statistics
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rsd_local import Params, Reasoner, Result, Sampling, Weighting
+from rsd_local.abacus.task import LEVELS, Question, check, questions
+from rsd_local.catalogue import find_trio
+from rsd_local.config import Strategy
+
+AT_ONCE = 16
+SAMPLING = Sampling(temperature=1.0)
+
+
+def run_all(reasoner: Reasoner, asked: list[Question], strategy: Strategy, params: Params) -> list[Result]:
+    """One result for each question, sixteen at a time."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return list(pool.map(lambda question: reasoner.solve(question.text, params, strategy=strategy), asked))
+
+
+def accuracy(asked: list[Question], results: list[Result]) -> float:
+    """The share of right answers."""
+    return statistics.mean(result.answer == question.answer for question, result in zip(asked, results, strict=True))
+
+
+def wilson(share: float, count: int) -> tuple[float, float]:
+    """The 95 % interval of a share (Wilson 1927)."""
+    z = 1.96
+    middle, spread = share + z * z / (2 * count), z * (share * (1 - share) / count + z * z / (4 * count * count)) ** 0.5
+    return (middle - spread) / (1 + z * z / count), (middle + spread) / (1 + z * z / count)
+
+
+def area_under_curve(scores: list[float], right: list[bool]) -> float:
+    """The area under the ROC curve: how likely a right step scores above a wrong one, ties counted half."""
+    _, inverse, counts = np.unique(np.array(scores), return_inverse=True, return_counts=True)
+    middle_rank = np.cumsum(counts) - (counts - 1) / 2
+    labels = np.array(right)
+    good, bad = int(labels.sum()), int((~labels).sum())
+    return float((middle_rank[inverse][labels].sum() - good * (good + 1) / 2) / (good * bad))
+
+
+def sampled_steps(reasoner: Reasoner, asked: list[Question]) -> tuple[list[float], list[bool]]:
+    """Rewards and labels of steps that draft and target sample at temperature 1, up to each solution's first wrong one."""
+    scores: list[float] = []
+    labels: list[bool] = []
+
+    def judge(question: Question, steps: list[str]) -> list[tuple[float, bool]]:
+        reward = reasoner.trio.judge(question.text)
+        judged = []
+        for step, verdict in zip(steps, check(question.text, steps), strict=True):
+            judged.append((reward.score(step), verdict))
+            if not verdict:
+                break
+        reward.close()
+        return judged
+
+    roles: list[Strategy] = ["draft", "target"]
+    for role in roles:
+        params = [Params(replace(SAMPLING, seed=number)) for number in range(len(asked))]
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            results = list(pool.map(lambda q, p, r=role: reasoner.solve(q.text, p, strategy=r), asked, params))
+            steps = [[step.text for step in result.steps if step.text.strip()] for result in results]
+            for judged in pool.map(judge, asked, steps):
+                scores += [score for score, _ in judged]
+                labels += [label for _, label in judged]
+    return scores, labels
+
+
+def seconds_of_one_question(trio: str) -> float:
+    """The median of five runs of ``rsd solve``, from the process' start to its end."""
+    taken = []
+    for _ in range(5):
+        began = time.perf_counter()
+        call = [sys.executable, "-c", "from rsd_local.cli import main; main()", "solve", "(37+48)*6-129", "--trio", trio, "--quiet"]
+        subprocess.run(call, check=True, capture_output=True)
+        taken.append(time.perf_counter() - began)
+    return statistics.median(taken)
+
+
+def evaluate(trio: str, seed: int, limit: int) -> dict[str, Any]:
+    """All figures."""
+    asked = list(itertools.islice(questions(seed), limit))
+    config = replace(find_trio(trio), parallel=AT_ONCE)
+    with Reasoner.open(config) as reasoner:
+        greedy = Params(weighting=Weighting(threshold=config.threshold))
+        strategies: list[Strategy] = ["draft", "target", "rsd"]
+        results = {strategy: run_all(reasoner, asked, strategy, greedy) for strategy in strategies}
+        scores, labels = sampled_steps(reasoner, asked)
+        parameters = {role: engine.model.n_params for role, engine in reasoner.engines().items()}
+    figures: dict[str, Any] = {f"{strategy}_accuracy": accuracy(asked, rows) for strategy, rows in results.items()}
+    for count in ("paper", "full"):
+        spent = {strategy: sum(getattr(row, f"{count}_flops") for row in rows) for strategy, rows in results.items()}
+        figures[f"{count}_flops_ratio"] = spent["target"] / spent["rsd"]
+    steps = [step for row in results["rsd"] for step in row.steps]
+    figures |= {
+        "reward_auc": area_under_curve(scores, labels),
+        "reward_steps": len(labels),
+        "reward_wrong_steps": labels.count(False),
+        "target_share": statistics.mean(step.author == "target" for step in steps),
+        "seconds_of_one_question": seconds_of_one_question(trio),
+        "threshold": config.threshold,
+        "questions": limit,
+        "seed": seed,
+        "parameters": parameters,
+        "levels": {
+            level: {
+                strategy: accuracy(*zip(*[pair for pair in zip(asked, rows, strict=True) if pair[0].level == level], strict=True))  # type: ignore[arg-type]
+                for strategy, rows in results.items()
+            }
+            for level in LEVELS
+            if any(question.level == level for question in asked)
+        },
+    }
+    return figures
+
+
+def as_markdown(figures: dict[str, Any]) -> str:
+    """The tables, with the command that prints them."""
+    count = figures["questions"]
+
+    def share(name: str) -> str:
+        low, high = wilson(figures[name], count)
+        return f"{figures[name]:.1%} ({low:.1%} to {high:.1%})"
+
+    command = f"python scripts/eval_abacus.py --seed {figures['seed']} --limit {count}"
+    rows = [
+        ("draft alone, answers right", "35 to 70 %", share("draft_accuracy")),
+        ("target alone, answers right", "at least 92 %", share("target_accuracy")),
+        (f"RSD at threshold {figures['threshold']}, answers right", "at least the target's", share("rsd_accuracy")),
+        (
+            f"reward model, area under the ROC curve ({figures['reward_steps']:,} sampled steps, {figures['reward_wrong_steps']:,} wrong)",
+            "at least 0.97",
+            f"{figures['reward_auc']:.4f}",
+        ),
+        ("FLOPs against the target alone, paper convention", "at least 3.0 times fewer", f"{figures['paper_flops_ratio']:.2f} times fewer"),
+        ("same, full count with prompts and catch-up", "", f"{figures['full_flops_ratio']:.2f} times fewer"),
+        ("steps that the target wrote in RSD", "", f"{figures['target_share']:.1%}"),
+        ("`rsd solve` on one question, process start to end", "under 2 s", f"{figures['seconds_of_one_question']:.2f} s"),
+    ]
+    lines = [f"`{command}`, intervals of 95 % in parentheses:", "", "| figure | bar | reached |", "|---|---|---|"]
+    lines += [f"| {name} | {bar} | {reached} |" for name, bar, reached in rows]
+    lines += ["", "| level | draft | target | RSD |", "|---|---|---|---|"]
+    lines += [f"| {level} | {of['draft']:.1%} | {of['target']:.1%} | {of['rsd']:.1%} |" for level, of in figures["levels"].items()]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Evaluates and prints."""
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--seed", type=int, default=2026)
+    arguments.add_argument("--limit", type=int, default=1000)
+    arguments.add_argument("--trio", default="abacus", help="a trio's name or TOML file")
+    arguments.add_argument("--json", action="store_true")
+    arguments.add_argument("--markdown", type=Path, help="put the tables into this file, between its two marks")
+    chosen = arguments.parse_args()
+    figures = evaluate(chosen.trio, chosen.seed, chosen.limit)
+    if chosen.markdown:
+        put_between_marks(chosen.markdown, as_markdown(figures))
+    print(json.dumps(figures) if chosen.json else as_markdown(figures))
+
+
+def put_between_marks(path: Path, text: str, mark: str = "abacus figures") -> None:
+    """Replaces what stands between ``<!-- MARK -->`` and ``<!-- end -->`` in a file."""
+    begin, end = f"<!-- {mark} -->\n", "<!-- end -->"
+    head, _, rest = path.read_text(encoding="utf-8").partition(begin)
+    _, _, tail = rest.partition(end)
+    path.write_text(f"{head}{begin}{text}{end}{tail}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

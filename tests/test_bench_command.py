@@ -1,0 +1,152 @@
+"""``rsd bench``, ``rsd report`` and ``rsd estimate`` as their users meet them, and what a kill leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bench_support import trio_flags
+
+RSD = [sys.executable, "-c", "from rsd_local.cli import main; main()"]
+SPECS = ["rsd", "rsd:weighting=constant,probability=0.5"]
+
+
+def rsd(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*RSD, *map(str, arguments)], capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def trio(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    return trio_flags(tmp_path_factory.mktemp("trio"))
+
+
+@pytest.fixture(scope="module")
+def done(trio: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """A finished bench and what the command said."""
+    out = tmp_path_factory.mktemp("bench") / "out"
+    return out, rsd("bench", *arguments(out, trio))
+
+
+def arguments(out: Path, trio: list[str], limit: int = 12) -> list[str]:
+    strategies = [word for spec in SPECS for word in ("--strategy", spec)]
+    return ["arithmetic", *strategies, "--limit", str(limit), "--level", "2", "-n", "40", "--out", str(out), *trio]
+
+
+def refused(run: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
+    assert run.returncode == code and run.stdout == "", run.stderr
+    assert run.stderr.startswith("rsd: ") and run.stderr.count("\n") == 1, run.stderr
+    for word in words:
+        assert word in run.stderr
+
+
+def lines_of(out: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    """The rows of a folder without their seconds."""
+    rows = {}
+    for text in (out / "results.jsonl").read_text().splitlines():
+        row = json.loads(text)
+        counters = {role: counted | {"seconds": 0} for role, counted in row["counters"].items()}
+        key = row["id"], row["strategy"]
+        assert key not in rows, "a question was answered twice"
+        rows[key] = row | {"seconds": 0, "counters": counters}
+    return rows
+
+
+def test_the_table_goes_to_standard_output_and_the_rest_to_standard_error(done: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    out, run = done
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.startswith("| strategy ") and all(f"| {spec} " in run.stdout for spec in SPECS)
+    assert f"{SPECS[1]}: 12/12 accuracy" in run.stderr and "rsd report" in run.stderr and "| strategy" not in run.stderr
+    assert len(lines_of(out)) == 24
+
+
+def test_json_is_one_object(done: tuple[Path, subprocess.CompletedProcess[str]], trio: list[str]) -> None:
+    out, _ = done
+    again = rsd("bench", *arguments(out, trio), "--resume", "--json")
+    reported = rsd("report", out, "--json")
+    assert json.loads(again.stdout) == json.loads(reported.stdout)
+    assert [one["label"] for one in json.loads(again.stdout)["strategies"]] == SPECS
+
+
+def test_a_report_is_written_and_its_tables_printed(done: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    out, _ = done
+    run = rsd("report", out)
+    assert run.returncode == 0 and "report.html" in run.stderr, run.stderr
+    assert "| strategy " in run.stdout and "| pair " in run.stdout
+    assert (out / "report.html").is_file() and (out / "report.md").is_file()
+
+
+def test_what_cannot_be_done_is_one_line_on_standard_error(done: tuple[Path, subprocess.CompletedProcess[str]], trio: list[str]) -> None:
+    out, _ = done
+    refused(rsd("bench", *arguments(out, trio)), 2, "not empty", "--resume")
+    refused(rsd("bench", *arguments(out, trio, limit=13), "--resume"), 2, "another configuration: limit is 12 there and 13 here")
+    refused(rsd("bench", "arithmetic", "--out", out.parent / "none", *trio), 2, "--strategy")
+    refused(rsd("bench", "gsm9k", "--strategy", "rsd", "--out", out.parent / "none", *trio), 2, "gsm8k")
+    refused(rsd("bench", "arithmetic", "--strategy", "rsd", "--out", out.parent / "none", *trio[:-2], "--target", "no.gguf"), 1, "no.gguf")
+    refused(rsd("report", out.parent), 2, "config.json")
+    refused(rsd("estimate", out, "--questions-per-day", "10", "--price-per-hour", "1"), 2, "target")
+    assert not (out.parent / "none").exists(), "a refused call leaves no folder"
+
+
+def test_help_of_the_bench_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; from rsd_local.cli import main\n"
+        "for command in ('bench', 'report', 'estimate'):\n"
+        "    try: main([command, '--help'])\n"
+        "    except SystemExit: pass\n"
+        "print(sorted(sys.modules), file=sys.stderr)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "--questions-per-day" in run.stdout and "--strategy" in run.stdout
+    for heavy in ("numpy", "llama_cpp", "rich", "matplotlib", "sympy", "huggingface_hub", "multiprocessing"):
+        assert f"'{heavy}'" not in run.stderr
+
+
+def test_a_run_killed_at_any_moment_goes_on_to_the_same_result(trio: list[str], tmp_path: Path) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    unbroken = rsd("bench", *arguments(whole, trio, 60))
+    assert unbroken.returncode == 0, unbroken.stderr
+    kills = 0
+    for wanted in (5, 70):
+        process = subprocess.Popen(
+            [*RSD, "bench", *arguments(broken, trio, 60), "--resume"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        while process.poll() is None and count(broken) < wanted:
+            time.sleep(0.002)
+        process.kill()
+        kills += process.wait() == -signal.SIGKILL
+    assert kills == 2, "the run was over before the kill: ask more questions"
+    left = count(broken)
+    assert left < 120
+    # A kill inside a write: the worst that it can leave.
+    with (broken / "results.jsonl").open("ab") as file:
+        file.write(b'{"id": "arithmetic-0-2-1", "strategy": "rs')
+    resumed = rsd("bench", *arguments(broken, trio, 60), "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert lines_of(broken) == lines_of(whole)
+
+
+def count(out: Path) -> int:
+    try:
+        return (out / "results.jsonl").read_bytes().count(b"\n")
+    except FileNotFoundError:
+        return 0
+
+
+def test_ctrl_c_leaves_whole_lines_and_says_how_to_go_on(trio: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = [*arguments(out, trio, 400), "--parallel", "3"]
+    process = subprocess.Popen([*RSD, "bench", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and count(out) < 4:
+        time.sleep(0.002)
+    os.kill(process.pid, signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and output == "" and errors.splitlines()[-1] == "rsd: stopped; --resume goes on from here"
+    assert "Traceback" not in errors
+    assert 4 <= len(lines_of(out)) < 800 and (out / "results.jsonl").read_bytes().endswith(b"\n")

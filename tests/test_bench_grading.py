@@ -11,9 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from rsd_local.answers import number
 from rsd_local.bench import grading
 from rsd_local.bench.datasets import Grading, Item
-from rsd_local.bench.grading import Grader, letter, number
+from rsd_local.bench.grading import Grader, letter
 from rsd_local.errors import ConfigError
 
 

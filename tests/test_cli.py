@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -134,14 +133,21 @@ def test_a_trio_file_is_read_and_its_mistakes_are_named(flags: list[object], tmp
 
 def test_ctrl_c_keeps_what_there_is_and_exits_with_130(smollm2: Path) -> None:
     models = ["--draft", smollm2, "--target", smollm2, "--reward", smollm2, "--reward-kind", "judge", "--threshold", "0"]
-    command = [*RSD, "solve", "Count from one to two hundred in words.", *map(str, models), "--jsonl"]
+    command = [
+        *RSD,
+        "solve",
+        "Count from one to two hundred in words, a number a line with a blank line between.",
+        *map(str, models),
+        "--jsonl",
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        time.sleep(3)
+        assert process.stdout is not None
+        first = process.stdout.readline()
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "Traceback" not in err
-    assert json.loads(out.splitlines()[-1])["finish_reason"] == "cancelled"
+    assert json.loads(first)["event"] == "step" and json.loads(out.splitlines()[-1])["finish_reason"] == "cancelled"
 
 
 def test_a_reader_that_leaves_is_no_error_to_speak_of(flags: list[object]) -> None:

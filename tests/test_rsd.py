@@ -265,18 +265,21 @@ def step(text: str, ended: str = "delimiter", tokens: int = 3) -> Step:
     return Step([5] * tokens, text.encode(), ended)  # type: ignore[arg-type]
 
 
+def reasons(limits: Limits, *steps: Step) -> list[str | None]:
+    solution, found = Solution(limits), []
+    for one in steps:
+        solution.add(one)
+        found.append(solution.reason)
+    return found
+
+
 def test_every_way_to_end_has_its_own_reason() -> None:
-    solution = Solution(Limits(tokens=100, steps=4, repeats=3))
-    assert [solution.add(step(f"{n}\n\n")) for n in range(4)] == [None, None, None, "steps"]
-    assert Solution(Limits()).add(step("end", "end")) == "stop"
-    assert Solution(Limits()).add(step("no room", "context")) == "context"
-    assert Solution(Limits(tokens=3)).add(step("cut", "length")) == "length"
-    repeated = Solution(Limits(repeats=3))
-    assert [repeated.add(step(text)) for text in ("a\n\n", "b\n\n", "a\n\n", "b\n\n", "a")] == [None, None, None, None, "repetition"]
-
-
-def test_the_end_of_text_counts_even_where_a_limit_is_reached_too() -> None:
-    assert Solution(Limits(tokens=3, steps=1)).add(step("end", "end")) == "stop"
+    assert reasons(Limits(tokens=100, steps=4), *(step(f"{n}\n\n") for n in range(4))) == [None, None, None, "steps"]
+    assert reasons(Limits(), step("end", "end")) == ["stop"]
+    assert reasons(Limits(), step("no room", "context")) == ["context"]
+    assert reasons(Limits(tokens=3), step("cut", "length")) == ["length"]
+    assert reasons(Limits(repeats=3), *map(step, ("a\n\n", "b\n\n", "a\n\n", "b\n\n", "a"))) == [None] * 4 + ["repetition"]
+    assert reasons(Limits(tokens=3, steps=1), step("end", "end")) == ["stop"], "the end of text counts before a limit"
 
 
 def test_a_step_ends_with_the_token_that_completes_the_delimiter(files: dict[str, Path]) -> None:

@@ -33,7 +33,7 @@ Expression = int | Operation
 
 _PRECEDENCE = {"+": 1, "-": 1, "*": 2}
 _SPELLINGS = str.maketrans({"−": "-", "–": "-", "×": "*", "·": "*", "⋅": "*", "∗": "*", "x": "*", "X": "*"})
-_TOKEN = re.compile(r"\s*(\d+|[-+*()])")
+_TOKEN = re.compile(r"\s*([0-9]+|[-+*()])")
 _LONGEST_QUESTION = 1_000  # characters; also bounds the parser's recursion
 
 

@@ -24,8 +24,8 @@ LEVELS = {1: 20, 2: 50, 3: 100, 4: 300, 5: MAX_LITERAL}
 """Level (also its number of operations) → the largest number in its questions."""
 
 STEP_END = "\n\n"
-_STEP = re.compile(r"(-?\d{1,6})([-+*])(\(-\d{1,6}\)|\d{1,6})=(-?\d{1,6})")
-_BOXED = re.compile(r"\\boxed\{(-?\d{1,6})\}")
+_STEP = re.compile(r"(-?[0-9]{1,6})([-+*])(\(-[0-9]{1,6}\)|[0-9]{1,6})=(-?[0-9]{1,6})")
+_BOXED = re.compile(r"\\boxed\{(-?[0-9]{1,6})\}")
 
 
 @dataclass(frozen=True, slots=True)

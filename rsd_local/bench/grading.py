@@ -7,20 +7,18 @@ import importlib.util
 import multiprocessing
 import re
 import threading
-from fractions import Fraction
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from types import TracebackType
 
+from rsd_local.answers import number, plain, same_number, without_text_commands
 from rsd_local.bench.datasets import Item
 from rsd_local.config import require
 from rsd_local.errors import RSDError
 
 _SECONDS_TO_START = 120.0  # importing sympy on a busy machine
 _MEMORY = 4 << 30  # bytes of the grader: 10^{10^{10}} must not take the machine with it
-_NUMBER = re.compile(r"[-+]?(?:\d+|\d{1,3}(?:,\d{3})+)(?:\.\d*)?|[-+]?\.\d+")
 _LETTER = re.compile(r"\W*([A-Z])\W*(?:[).:].*)?", re.DOTALL)
-_TEXT = re.compile(r"\\(?:text|mathrm|mathbf|textbf)\{([^{}]*)\}")
 
 
 class Grader:
@@ -52,10 +50,10 @@ class Grader:
             return letter(answer) == item.answer
         expected, given = number(item.answer), number(answer)
         if expected is not None and given is not None:
-            return _equal(expected, given)
+            return same_number(expected, given)
         if item.grading == "number":
             return False
-        return _plain(answer) == _plain(item.answer) or self._ask(item.answer, answer)
+        return plain(answer) == plain(item.answer) or self._ask(item.answer, answer)
 
     def close(self) -> None:
         """Ends the process; the next expression starts it again."""
@@ -113,35 +111,10 @@ def require_math_verify(items: list[Item]) -> None:
     require(installed or not needed, "math-verify is not installed", "pip install 'rsd-local[bench]'")
 
 
-def number(text: str) -> tuple[Fraction, bool] | None:
-    """A plain number and whether it is a percentage; thousands' commas, ``$`` and a final period are let pass.
-
-    Returns None where the text is anything else, a fraction or an expression included.
-    """
-    text = text.strip().replace("{,}", ",").replace("\\!", "").replace("\\$", "").strip("$ ")
-    percent = text.endswith("%")
-    text = text.removesuffix("%").removesuffix("\\").strip().removesuffix(".")
-    # A hostile text of a million digits is no number that anyone asked for.
-    if len(text) > 100 or not _NUMBER.fullmatch(text):
-        return None
-    return Fraction(text.replace(",", "")), percent
-
-
 def letter(text: str) -> str | None:
     """The letter of a choice, from ``B``, ``(b)``, ``\\text{B}`` or ``B) the text of it``; None where there is none."""
-    match = _LETTER.fullmatch(_TEXT.sub(r"\1", text).strip().strip("$").upper())
+    match = _LETTER.fullmatch(without_text_commands(text).strip().strip("$").upper())
     return match[1] if match else None
-
-
-def _equal(expected: tuple[Fraction, bool], given: tuple[Fraction, bool]) -> bool:
-    """Whether two numbers are the same; a percent sign on one side alone may be a sign left out, or 0.1 for 10 %."""
-    (one, percent), (other, other_percent) = expected, given
-    hundredth = (one / 100, other) if percent else (one, other / 100)
-    return bool(one == other or (percent != other_percent and hundredth[0] == hundredth[1]))
-
-
-def _plain(text: str) -> str:
-    return re.sub(r"\s", "", _TEXT.sub(r"\1", text).strip().strip("$"))
 
 
 def _greeted(pipe: Connection) -> bool:

@@ -9,27 +9,19 @@ from functools import partial
 from rsd_local.config import Params
 from rsd_local.decoding.steps import Solution
 from rsd_local.decoding.trio import OpenTrio
-from rsd_local.errors import Cancelled, ContextFull
-from rsd_local.events import Author, CancelToken, Event, Finished, FinishReason, StepDone
+from rsd_local.events import Author, CancelToken, Event, StepDone
 
 
 def alone(role: Author, question: str, trio: OpenTrio, params: Params, cancel: CancelToken | None = None) -> Iterator[Event]:
     """Answers one question with one model; events and errors as ``rsd``, without rewards."""
     with closing(trio.writer(role, question, params.sampling)) as writer:
         solution = Solution(params.limits)
-        reason: FinishReason | None = None
-        while reason is None:
-            try:
+        while solution.reason is None:
+            with solution.growing():
                 step = writer.write_step(solution.room, cancel)
-                reason = solution.add(step)
+                solution.add(step)
                 yield StepDone(solution.steps - 1, role, step.text, None, len(step.tokens), 0.0)
-            except ContextFull:
-                if solution.steps == 0:
-                    raise
-                reason = "context"
-            except Cancelled:
-                reason = "cancelled"
-        yield Finished(reason, solution.text, solution.answer, {role: writer.counters()})
+        yield solution.finished({role: writer.counters()})
 
 
 target_alone = partial(alone, "target")

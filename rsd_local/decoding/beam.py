@@ -11,14 +11,13 @@ from rsd_local.config import Params
 from rsd_local.decoding.candidates import Candidate, candidates
 from rsd_local.decoding.steps import Solution, Step, Writer, finite
 from rsd_local.decoding.trio import OpenTrio
-from rsd_local.errors import Cancelled, ContextFull
-from rsd_local.events import CancelToken, Counters, Event, Finished, FinishReason, Role, StepDone
+from rsd_local.events import CancelToken, Event, StepDone
 from rsd_local.rewards import Reward
 
 
 @dataclass(slots=True)
 class Beam:
-    """A solution so far, with the writer and judge that hold it; ``reason`` once it has ended."""
+    """A solution so far, with the writer and judge that hold it."""
 
     writer: Writer
     judge: Reward
@@ -26,7 +25,6 @@ class Beam:
     steps: list[Step]
     rewards: list[float | None]
     rank: float = 0.0
-    reason: FinishReason | None = None
     made: Candidate | None = None
 
     def close(self) -> None:
@@ -48,26 +46,17 @@ def beam(question: str, trio: OpenTrio, params: Params, cancel: CancelToken | No
         judge = opened.enter_context(closing(trio.judge(question)))
         beams = [Beam(writer, judge, Solution(params.limits), [], [])]
         opened.callback(lambda: close_all(beams))
-        cancelled = False
-        depth = 0
-        try:
-            while not cancelled and any(one.reason is None for one in beams):
+        run, depth = Solution(params.limits), 0  # of the search as a whole: whether it was cancelled or outgrew a context
+        while run.reason is None and any(one.solution.reason is None for one in beams):
+            with run.growing():
                 beams = _grown(beams, params, depth, cancel)
-                depth += 1
-        except Cancelled:
-            cancelled = True
-        except ContextFull:
-            if depth == 0:
-                raise
-            for one in beams:
-                one.reason = one.reason or "context"
+                depth = run.steps = depth + 1
         best = max(beams, key=lambda one: one.rank)
+        best.solution.reason = best.solution.reason or run.reason
         for index, (step, reward) in enumerate(zip(best.steps, best.rewards, strict=True)):
             yield StepDone(index, "draft", step.text, finite(reward), len(step.tokens), 0.0)
         bad = sum(reward is not None and finite(reward) is None for reward in best.rewards)
-        reason: FinishReason = "cancelled" if cancelled or best.reason is None else best.reason
-        counters: dict[Role, Counters] = {"draft": writer.counters(), "reward": judge.counters()}
-        yield Finished(reason, best.solution.text, best.solution.answer, counters, bad)
+        yield best.solution.finished({"draft": writer.counters(), "reward": judge.counters()}, bad)
 
 
 def close_all(beams: list[Beam]) -> None:
@@ -80,17 +69,17 @@ def _grown(beams: list[Beam], params: Params, depth: int, cancel: CancelToken | 
     """The best ``params.search.beams`` of all continuations by one step, and of those that have ended."""
     search = params.search
     with ExitStack() as tried:
-        grown = [one for one in beams if one.reason is not None]
+        grown = [one for one in beams if one.solution.reason is not None]
         for number, one in enumerate(beams):
-            if one.reason is not None:
+            if one.solution.reason is not None:
                 continue
             limit, place = one.solution.room, (depth, number)
             for made in tried.enter_context(candidates(one.writer, one.judge, search.branches, place, params.sampling, limit, cancel)):
                 solution = deepcopy(one.solution)
-                reason = solution.add(made.step)
+                solution.add(made.step)
                 rank = one.rank if made.reward is None else made.rank  # a blank end adds nothing to judge
                 steps, rewards = [*one.steps, made.step], [*one.rewards, made.reward]
-                grown.append(Beam(made.writer, made.judge, solution, steps, rewards, rank, reason, made))
+                grown.append(Beam(made.writer, made.judge, solution, steps, rewards, rank, made))
         kept = sorted(grown, key=lambda one: -one.rank)[: search.beams]
         for one in kept:
             if one.made is not None:

@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing
 
 from rsd_local.config import Aggregate, Params
-from rsd_local.decoding.sampled import reason_of, sampled, split, told
+from rsd_local.decoding.sampled import sampled, split, told
 from rsd_local.decoding.steps import Solution, Step, finite
 from rsd_local.decoding.trio import OpenTrio
-from rsd_local.errors import Cancelled
-from rsd_local.events import CancelToken, Counters, Event, Finished, Role
+from rsd_local.events import CancelToken, Event
 from rsd_local.rewards import Reward
 
 
@@ -25,18 +24,15 @@ def best_of_n(question: str, trio: OpenTrio, params: Params, cancel: CancelToken
         writer = opened.enter_context(closing(trio.writer("draft", question, params.sampling)))
         judge = opened.enter_context(closing(trio.judge(question)))
         solution = Solution(params.limits)
-        try:
+        bad = 0
+        with solution.growing():
             with sampled(writer, params, cancel) as wholes:
                 parts = [split(whole, trio.draft.model) for whole in wholes]
             rewards = scored(judge, parts, cancel)
-        except Cancelled:
-            yield Finished("cancelled", "", None, {"draft": writer.counters(), "reward": judge.counters()})
-            return
-        best = max(range(len(wholes)), key=lambda index: aggregate(rewards[index], params.search.aggregate))
-        yield from told(parts[best], [finite(reward) for reward in rewards[best]], solution)
-        bad = sum(reward is not None and not math.isfinite(reward) for row in rewards for reward in row)
-        counters: dict[Role, Counters] = {"draft": writer.counters(), "reward": judge.counters()}
-        yield Finished(reason_of(wholes[best]), solution.text, solution.answer, counters, bad)
+            bad = sum(reward is not None and not math.isfinite(reward) for row in rewards for reward in row)
+            best = max(range(len(wholes)), key=lambda index: aggregate(rewards[index], params.search.aggregate))
+            yield from told(parts[best], [finite(reward) for reward in rewards[best]], solution)
+        yield solution.finished({"draft": writer.counters(), "reward": judge.counters()}, bad)
 
 
 def scored(judge: Reward, solutions: list[list[Step]], cancel: CancelToken | None) -> list[list[float | None]]:

@@ -8,11 +8,10 @@ from contextlib import closing
 
 from rsd_local.answers import boxed, same_answer
 from rsd_local.config import Params
-from rsd_local.decoding.sampled import reason_of, sampled, split, told
+from rsd_local.decoding.sampled import sampled, split, told
 from rsd_local.decoding.steps import Solution
 from rsd_local.decoding.trio import OpenTrio
-from rsd_local.errors import Cancelled
-from rsd_local.events import CancelToken, Event, Finished
+from rsd_local.events import CancelToken, Event
 
 
 def majority(question: str, trio: OpenTrio, params: Params, cancel: CancelToken | None = None) -> Iterator[Event]:
@@ -25,16 +24,12 @@ def majority(question: str, trio: OpenTrio, params: Params, cancel: CancelToken 
     """
     with closing(trio.writer("draft", question, params.sampling)) as writer:
         solution = Solution(params.limits)
-        try:
+        with solution.growing():
             with sampled(writer, params, cancel) as wholes:
-                answers = [boxed(whole.text) for whole in wholes]
-        except Cancelled:
-            yield Finished("cancelled", "", None, {"draft": writer.counters()})
-            return
-        chosen = wholes[vote(answers)]
-        steps = split(chosen, trio.draft.model)
-        yield from told(steps, [None] * len(steps), solution)
-        yield Finished(reason_of(chosen), solution.text, solution.answer, {"draft": writer.counters()})
+                chosen = wholes[vote([boxed(whole.text) for whole in wholes])]
+            steps = split(chosen, trio.draft.model)
+            yield from told(steps, [None] * len(steps), solution)
+        yield solution.finished({"draft": writer.counters()})
 
 
 def vote(answers: list[str | None]) -> int:

@@ -11,8 +11,7 @@ from rsd_local.decoding.fallback import Fallbacks
 from rsd_local.decoding.steps import Solution, finite
 from rsd_local.decoding.trio import OpenTrio
 from rsd_local.decoding.weighting import Acceptance
-from rsd_local.errors import Cancelled, ContextFull
-from rsd_local.events import Author, CancelToken, Counters, Event, Finished, FinishReason, Rejected, Role, StepDone
+from rsd_local.events import Author, CancelToken, Event, Rejected, StepDone
 
 
 def rsd(question: str, trio: OpenTrio, params: Params, cancel: CancelToken | None = None) -> Iterator[Event]:
@@ -28,12 +27,11 @@ def rsd(question: str, trio: OpenTrio, params: Params, cancel: CancelToken | Non
         writer = opened.enter_context(closing(trio.writer("draft", question, params.sampling)))
         judge = opened.enter_context(closing(trio.judge(question)))
         expert = opened.enter_context(closing(trio.writer("target", question, params.sampling)))
-        accept = Acceptance(params.weighting, params.sampling.seed)
         fallbacks = Fallbacks(expert, writer, params.search.fallback)
+        accept = Acceptance(params.weighting, params.sampling.seed)
         solution = Solution(params.limits)
-        reason: FinishReason | None = None
-        while reason is None:
-            try:
+        while solution.reason is None:
+            with solution.growing():
                 author: Author = "draft"
                 step, reward = best_step(writer, judge, solution, params, cancel)
                 rejected = None
@@ -42,18 +40,11 @@ def rsd(question: str, trio: OpenTrio, params: Params, cancel: CancelToken | Non
                     writer.forget()
                     judge.forget()
                     author, step = "target", fallbacks.write(step, solution.room, cancel)
-                reason = solution.add(step)
+                solution.add(step)
                 yield StepDone(solution.steps - 1, author, step.text, finite(reward), len(step.tokens), 0.0, rejected)
-                if reason is None and author == "draft":
+                if solution.reason is None and author == "draft":
                     expert.read(step)
-                elif reason is None:
+                elif solution.reason is None:
                     writer.correct(step)
                     judge.read(step.text)
-            except ContextFull:
-                if solution.steps == 0:
-                    raise
-                reason = "context"
-            except Cancelled:
-                reason = "cancelled"
-        counters: dict[Role, Counters] = {"draft": writer.counters(), "target": expert.counters(), "reward": judge.counters()}
-        yield Finished(reason, solution.text, solution.answer, counters, accept.non_finite)
+        yield solution.finished({"draft": writer.counters(), "target": expert.counters(), "reward": judge.counters()}, accept.non_finite)

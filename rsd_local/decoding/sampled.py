@@ -10,6 +10,8 @@ from rsd_local.decoding.steps import DELIMITER, Solution, Step, Writer
 from rsd_local.events import CancelToken, FinishReason, StepDone
 from rsd_local.runtime import Model, Sampler
 
+_ENDS: dict[str, FinishReason] = {"end": "stop", "context": "context"}
+
 
 @contextmanager
 def sampled(writer: Writer, params: Params, cancel: CancelToken | None) -> Iterator[list[Step]]:
@@ -43,13 +45,9 @@ def split(whole: Step, model: Model) -> list[Step]:
     return [*steps, Step(last.tokens + tokens, last.raw + raw, whole.ended)]
 
 
-def reason_of(whole: Step) -> FinishReason:
-    """Why a solution that was written in one go ended."""
-    return "stop" if whole.ended == "end" else "context" if whole.ended == "context" else "length"
-
-
 def told(steps: list[Step], rewards: list[float | None], solution: Solution) -> Iterator[StepDone]:
-    """The events of a solution that was chosen; its steps are added to ``solution``."""
+    """The events of a solution that was chosen; its steps are added to ``solution``, whose end is the sample's."""
     for index, (step, reward) in enumerate(zip(steps, rewards, strict=True)):
         solution.add(step)
+        solution.reason = None if index < len(steps) - 1 else _ENDS.get(step.ended, "length")
         yield StepDone(index, "draft", step.text, reward, len(step.tokens), 0.0)

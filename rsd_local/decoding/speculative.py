@@ -9,8 +9,8 @@ from rsd_local.config import Params
 from rsd_local.decoding.speculation import Proposer, Verifier, speculate
 from rsd_local.decoding.steps import Solution, Step
 from rsd_local.decoding.trio import OpenTrio
-from rsd_local.errors import Cancelled, ConfigError, ContextFull
-from rsd_local.events import CancelToken, Counters, Event, Finished, FinishReason, Role, StepDone
+from rsd_local.errors import ConfigError
+from rsd_local.events import CancelToken, Event, StepDone
 
 
 def speculative(question: str, trio: OpenTrio, params: Params, cancel: CancelToken | None = None) -> Iterator[Event]:
@@ -33,20 +33,12 @@ def speculative(question: str, trio: OpenTrio, params: Params, cancel: CancelTok
         drafter = opened.enter_context(closing(trio.writer("draft", question, params.sampling, proposer)))
         expert = opened.enter_context(closing(trio.writer("target", question, params.sampling, verifier)))
         solution = Solution(params.limits)
-        reason: FinishReason | None = None
-        while reason is None:
-            try:
+        while solution.reason is None:
+            with solution.growing():
                 drafter.begin()
                 expert.begin()
                 step = speculate(expert, drafter, Step([], b"", "mismatch"), solution.room, params.search.speculate, cancel)
                 drafter.replace(step.tokens)
-                reason = solution.add(step)
+                solution.add(step)
                 yield StepDone(solution.steps - 1, "target", step.text, None, len(step.tokens), 0.0)
-            except ContextFull:
-                if solution.steps == 0:
-                    raise
-                reason = "context"
-            except Cancelled:
-                reason = "cancelled"
-        counters: dict[Role, Counters] = {"draft": drafter.counters(), "target": expert.counters()}
-        yield Finished(reason, solution.text, solution.answer, counters)
+        yield solution.finished({"draft": drafter.counters(), "target": expert.counters()})

@@ -10,8 +10,7 @@ from rsd_local.config import Params
 from rsd_local.decoding.candidates import best_step
 from rsd_local.decoding.steps import Solution, finite
 from rsd_local.decoding.trio import OpenTrio
-from rsd_local.errors import Cancelled, ContextFull
-from rsd_local.events import CancelToken, Counters, Event, Finished, FinishReason, Role, StepDone
+from rsd_local.events import CancelToken, Event, StepDone
 
 
 def step_best_of_n(question: str, trio: OpenTrio, params: Params, cancel: CancelToken | None = None) -> Iterator[Event]:
@@ -21,18 +20,10 @@ def step_best_of_n(question: str, trio: OpenTrio, params: Params, cancel: Cancel
         writer = opened.enter_context(closing(trio.writer("draft", question, params.sampling)))
         judge = opened.enter_context(closing(trio.judge(question)))
         solution, bad = Solution(params.limits), 0
-        reason: FinishReason | None = None
-        while reason is None:
-            try:
+        while solution.reason is None:
+            with solution.growing():
                 step, reward = best_step(writer, judge, solution, params, cancel)
                 bad += reward is not None and finite(reward) is None
-                reason = solution.add(step)
+                solution.add(step)
                 yield StepDone(solution.steps - 1, "draft", step.text, finite(reward), len(step.tokens), 0.0)
-            except ContextFull:
-                if solution.steps == 0:
-                    raise
-                reason = "context"
-            except Cancelled:
-                reason = "cancelled"
-        counters: dict[Role, Counters] = {"draft": writer.counters(), "reward": judge.counters()}
-        yield Finished(reason, solution.text, solution.answer, counters, bad)
+        yield solution.finished({"draft": writer.counters(), "reward": judge.counters()}, bad)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from rsd_local.answers import boxed
 from rsd_local.config import Limits
-from rsd_local.errors import ContextFull
-from rsd_local.events import CancelToken, Counters, FinishReason, total
+from rsd_local.errors import Cancelled, ContextFull
+from rsd_local.events import CancelToken, Counters, Finished, FinishReason, Role, total
 from rsd_local.runtime import Drawer, EndOfStep, Engine, Guess, Sequence
 
 DELIMITER = b"\n\n"
@@ -152,7 +153,7 @@ class Writer:
 
 
 class Solution:
-    """The steps that stand, and the limits of their question."""
+    """The steps that stand, the limits of their question, and why it ended: ``reason``, None while it goes on."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -160,6 +161,7 @@ class Solution:
         self._seen: Counter[bytes] = Counter()
         self.steps = 0
         self.tokens = 0
+        self.reason: FinishReason | None = None
 
     @property
     def room(self) -> int:
@@ -176,21 +178,38 @@ class Solution:
         """What stands in the last ``\\boxed{}``."""
         return boxed(self.text)
 
-    def add(self, step: Step) -> FinishReason | None:
-        """Takes a step that stands; returns why the solution ends with it, None where it goes on."""
+    def add(self, step: Step) -> None:
+        """Takes a step that stands, and sets the reason where the solution ends with it."""
         self._raw += step.raw
         self.steps += 1
         self.tokens += len(step.tokens)
         self._seen[step.raw.strip()] += 1
         if step.ended == "end":
-            return "stop"
-        if step.ended == "context":
-            return "context"
-        if self.tokens >= self._limits.tokens:
-            return "length"
-        if self._seen[step.raw.strip()] >= self._limits.repeats:
-            return "repetition"
-        return "steps" if self.steps >= self._limits.steps else None
+            self.reason = "stop"
+        elif step.ended == "context":
+            self.reason = "context"
+        elif self.tokens >= self._limits.tokens:
+            self.reason = "length"
+        elif self._seen[step.raw.strip()] >= self._limits.repeats:
+            self.reason = "repetition"
+        elif self.steps >= self._limits.steps:
+            self.reason = "steps"
+
+    @contextmanager
+    def growing(self) -> Iterator[None]:
+        """Around the work on one step: a cancel ends the solution, and so does a full context once there is a step."""
+        try:
+            yield
+        except ContextFull:
+            if self.steps == 0:
+                raise
+            self.reason = "context"
+        except Cancelled:
+            self.reason = "cancelled"
+
+    def finished(self, counters: dict[Role, Counters], non_finite_rewards: int = 0) -> Finished:
+        """The final event."""
+        return Finished(self.reason or "stop", self.text, self.answer, counters, non_finite_rewards)
 
 
 def finite(reward: float | None) -> float | None:

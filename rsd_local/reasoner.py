@@ -13,7 +13,7 @@ from rsd_local.config import Params, RoleConfig, Strategy, Trio, Weighting, requ
 from rsd_local.decoding import STRATEGIES, OpenTrio
 from rsd_local.errors import Closed
 from rsd_local.events import CancelToken, Event, Finished, Result, Role, StepDone
-from rsd_local.rewards.base import check_reward
+from rsd_local.rewards import check_reward
 from rsd_local.runtime import Engine, Model, chat_tokens
 
 LoadProgress = Callable[[Role, float], None]

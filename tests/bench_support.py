@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tiny import write_model
 
-from rsd_local.bench.datasets import Item
 from rsd_local.bench.grading import Grader
+from rsd_local.bench.items import Item
 from rsd_local.bench.results import Config, Results, configuration
 from rsd_local.bench.runner import run
 from rsd_local.bench.strategies import read_strategies

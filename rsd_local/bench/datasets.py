@@ -4,40 +4,18 @@ from __future__ import annotations
 
 import difflib
 import itertools
-import json
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from rsd_local.bench import hub
+from rsd_local.bench.items import Item, jsonl_lines
 from rsd_local.config import require
 from rsd_local.errors import ConfigError
 
-Grading = Literal["number", "math", "choice"]
 ARITHMETIC = "arithmetic"
 _ARITHMETIC_QUESTIONS = 100  # where no limit is given: its generator never ends
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One question of a data set.
-
-    Attributes:
-        id: unique in the data set.
-        question: as the models read it, lettered choices included.
-        answer: the right one; the letter where ``grading`` is ``choice``.
-        grading: ``number`` takes plain numbers only, ``math`` any expression, ``choice`` a letter.
-        level: how hard it is, in the data set's own words.
-        subject: what it is about.
-    """
-
-    id: str
-    question: str
-    answer: str
-    grading: Grading = "math"
-    level: str | None = None
-    subject: str | None = None
 
 
 def load_dataset(spec: str, limit: int | None = None, seed: int = 0, level: int | None = None) -> list[Item]:
@@ -53,8 +31,6 @@ def load_dataset(spec: str, limit: int | None = None, seed: int = 0, level: int 
         ConfigError: there is no such data set, or a line of it cannot be used.
         RSDError: the hub cannot be reached.
     """
-    from rsd_local.bench import hub
-
     require(limit is None or limit >= 1, f"limit {limit} is below 1")
     if spec == ARITHMETIC:
         return list(itertools.islice(_arithmetic(seed, level), limit or _ARITHMETIC_QUESTIONS))
@@ -84,28 +60,6 @@ def read_jsonl(file: Path) -> list[Item]:
         items[item.id] = item
     require(bool(items), f"{file} has no question")
     return list(items.values())
-
-
-def jsonl_lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of a JSONL file with their line numbers from 1; blank lines are skipped.
-
-    Raises:
-        ConfigError: the file cannot be read, or a line is no JSON object.
-    """
-    try:
-        # Not splitlines(): a separator of Unicode inside a string ends no line of JSON.
-        lines = file.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file} cannot be read: {error}") from None
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise ConfigError(f"{file}, line {number} is no JSON: {error}") from None
-        require(isinstance(row, dict), f"{file}, line {number} is no JSON object")
-        yield number, row
 
 
 def _item(row: dict[str, Any], default_id: str, where: str) -> Item:

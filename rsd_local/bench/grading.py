@@ -12,7 +12,7 @@ from multiprocessing.process import BaseProcess
 from types import TracebackType
 
 from rsd_local.answers import number, plain, same_number, without_text_commands
-from rsd_local.bench.datasets import Item
+from rsd_local.bench.items import Item
 from rsd_local.config import require
 from rsd_local.errors import RSDError
 

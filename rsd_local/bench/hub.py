@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rsd_local.bench.datasets import Item, jsonl_lines
+from rsd_local.bench.items import Item, jsonl_lines
 from rsd_local.errors import ConfigError, RSDError
 
 LETTERS = "ABCDEFGHIJ"

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, TypedDict
 
-from rsd_local.bench.datasets import Item
+from rsd_local.bench.items import Item
 from rsd_local.bench.strategies import Plan
 from rsd_local.config import RoleConfig, Trio, require
 from rsd_local.errors import ConfigError, ModelNotFound

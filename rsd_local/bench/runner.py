@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from rsd_local.bench.datasets import Item
 from rsd_local.bench.grading import Grader
+from rsd_local.bench.items import Item
 from rsd_local.bench.results import Results, Row, StepRow
 from rsd_local.bench.strategies import Plan
 from rsd_local.config import Params, Strategy

@@ -1,13 +1,11 @@
-"""What every reward does for one question, and the choice among them."""
+"""What every reward does for one question."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Protocol, Self
 
-from rsd_local.config import Trio
 from rsd_local.events import CancelToken, Counters
-from rsd_local.runtime import Engine
 
 Scoring = Callable[[], float]
 """Waits for a score that was started."""
@@ -45,24 +43,3 @@ class Reward(Protocol):
 
     def close(self) -> None:
         """Gives the cache back."""
-
-
-def open_reward(trio: Trio, engine: Engine, question: str) -> Reward:
-    """The trio's kind of reward for one question.
-
-    Raises:
-        MissingTokens, NoChatTemplate: the model cannot be read in this way.
-        ContextFull: the question does not fit the reward model's context.
-    """
-    from rsd_local.rewards.judge import Judge
-    from rsd_local.rewards.layouts import make_layout
-    from rsd_local.rewards.logits import LogitReward
-
-    if trio.reward_kind == "judge":
-        return LogitReward.open(engine, Judge(engine.model, question))
-    return LogitReward.open(engine, make_layout(trio.layout, engine.model, question))
-
-
-def check_reward(trio: Trio, engine: Engine) -> None:
-    """Fails before the first question where the model cannot be read in the trio's way."""
-    open_reward(trio, engine, "1+1").close()

@@ -1,0 +1,57 @@
+"""One question with its answer, and the file format of many."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from rsd_local.config import require
+from rsd_local.errors import ConfigError
+
+Grading = Literal["number", "math", "choice"]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One question of a data set.
+
+    Attributes:
+        id: unique in the data set.
+        question: as the models read it, lettered choices included.
+        answer: the right one; the letter where ``grading`` is ``choice``.
+        grading: ``number`` takes plain numbers only, ``math`` any expression, ``choice`` a letter.
+        level: how hard it is, in the data set's own words.
+        subject: what it is about.
+    """
+
+    id: str
+    question: str
+    answer: str
+    grading: Grading = "math"
+    level: str | None = None
+    subject: str | None = None
+
+
+def jsonl_lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a JSONL file with their line numbers from 1; blank lines are skipped.
+
+    Raises:
+        ConfigError: the file cannot be read, or a line is no JSON object.
+    """
+    try:
+        # Not splitlines(): a separator of Unicode inside a string ends no line of JSON.
+        lines = file.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} cannot be read: {error}") from None
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise ConfigError(f"{file}, line {number} is no JSON: {error}") from None
+        require(isinstance(row, dict), f"{file}, line {number} is no JSON object")
+        yield number, row

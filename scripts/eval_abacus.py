@@ -26,6 +26,7 @@ from rsd_local.config import Strategy
 
 AT_ONCE = 16
 SAMPLING = Sampling(temperature=1.0)
+THRESHOLDS = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
 
 
 def run_all(reasoner: Reasoner, asked: list[Question], strategy: Strategy, params: Params) -> list[Result]:
@@ -130,6 +131,26 @@ def evaluate(trio: str, seed: int, limit: int) -> dict[str, Any]:
     return figures
 
 
+def sweep(trio: str, seed: int, limit: int) -> str:
+    """RSD at several thresholds, as a table: where the shipped threshold comes from."""
+    asked = list(itertools.islice(questions(seed), limit))
+    lines = ["| threshold | answers right | steps by the target | FLOPs, paper | FLOPs, full |", "|---|---|---|---|---|"]
+    with Reasoner.open(replace(find_trio(trio), parallel=AT_ONCE)) as reasoner:
+        target = run_all(reasoner, asked, "target", Params())
+        for threshold in THRESHOLDS:
+            results = run_all(reasoner, asked, "rsd", Params(weighting=Weighting(threshold=threshold)))
+            share = statistics.mean(step.author == "target" for result in results for step in result.steps)
+            paper, full = (
+                sum(getattr(row, name) for row in target) / sum(getattr(row, name) for row in results)
+                for name in ("paper_flops", "full_flops")
+            )
+            lines.append(
+                f"| {threshold} | {accuracy(asked, results):.1%} | {share:.1%} | {paper:.2f} times fewer | {full:.2f} times fewer |"
+            )
+    lines.append(f"| target alone | {accuracy(asked, target):.1%} | | | |")
+    return "\n".join([f"`python scripts/eval_abacus.py --sweep --seed {seed} --limit {limit}`:", "", *lines]) + "\n"
+
+
 def as_markdown(figures: dict[str, Any]) -> str:
     """The tables, with the command that prints them."""
     count = figures["questions"]
@@ -167,8 +188,15 @@ def main() -> None:
     arguments.add_argument("--limit", type=int, default=1000)
     arguments.add_argument("--trio", default="abacus", help="a trio's name or TOML file")
     arguments.add_argument("--json", action="store_true")
+    arguments.add_argument("--sweep", action="store_true", help="RSD at several thresholds instead")
     arguments.add_argument("--markdown", type=Path, help="put the tables into this file, between its two marks")
     chosen = arguments.parse_args()
+    if chosen.sweep:
+        table = sweep(chosen.trio, chosen.seed, chosen.limit)
+        if chosen.markdown:
+            put_between_marks(chosen.markdown, table, "threshold sweep")
+        print(table)
+        return
     figures = evaluate(chosen.trio, chosen.seed, chosen.limit)
     if chosen.markdown:
         put_between_marks(chosen.markdown, as_markdown(figures))

@@ -326,3 +326,11 @@ def test_a_run_on_a_real_model_from_start_to_end(smollm2: Path) -> None:
         0 <= event.reward <= 1 for event in steps if isinstance(event, StepDone) and event.reward is not None
     )
     assert end.counters["draft"].generated_tokens > 0 < end.counters["reward"].evaluated_tokens
+
+
+def test_a_character_that_a_limit_cuts_comes_whole_with_the_step_that_completes_it() -> None:
+    solution = Solution(Limits())
+    raw = "né 🎲".encode()
+    parts = [solution.add(Step([5], raw[start : start + 3], ended)) for start, ended in ((0, "length"), (3, "length"), (6, "end"))]  # type: ignore[arg-type]
+    assert "".join(parts) == "né 🎲" == solution.text
+    assert "\ufffd" not in "".join(parts)

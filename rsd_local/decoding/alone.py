@@ -19,8 +19,8 @@ def alone(role: Author, question: str, trio: OpenTrio, params: Params, cancel: C
         while solution.reason is None:
             with solution.growing():
                 step = writer.write_step(solution.room, cancel)
-                solution.add(step)
-                yield StepDone(solution.steps - 1, role, step.text, None, len(step.tokens), 0.0)
+                text = solution.add(step)
+                yield StepDone(solution.steps - 1, role, text, None, len(step.tokens), 0.0)
         yield solution.finished({role: writer.counters()})
 
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 from rsd_local.config import Params
 from rsd_local.decoding.candidates import Candidate, candidates
+from rsd_local.decoding.sampled import told
 from rsd_local.decoding.steps import Solution, Step, Writer, finite
 from rsd_local.decoding.trio import OpenTrio
-from rsd_local.events import CancelToken, Event, StepDone
+from rsd_local.events import CancelToken, Event
 from rsd_local.rewards import Reward
 
 
@@ -52,11 +53,11 @@ def beam(question: str, trio: OpenTrio, params: Params, cancel: CancelToken | No
                 beams = _grown(beams, params, depth, cancel)
                 depth = run.steps = depth + 1
         best = max(beams, key=lambda one: one.rank)
-        best.solution.reason = best.solution.reason or run.reason
-        for index, (step, reward) in enumerate(zip(best.steps, best.rewards, strict=True)):
-            yield StepDone(index, "draft", step.text, finite(reward), len(step.tokens), 0.0)
+        solution = Solution(params.limits)
+        yield from told(best.steps, [finite(reward) for reward in best.rewards], solution)
+        solution.reason = best.solution.reason or run.reason
         bad = sum(reward is not None and finite(reward) is None for reward in best.rewards)
-        yield best.solution.finished({"draft": writer.counters(), "reward": judge.counters()}, bad)
+        yield solution.finished({"draft": writer.counters(), "reward": judge.counters()}, bad)
 
 
 def close_all(beams: list[Beam]) -> None:

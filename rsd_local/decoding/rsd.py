@@ -40,8 +40,8 @@ def rsd(question: str, trio: OpenTrio, params: Params, cancel: CancelToken | Non
                     writer.forget()
                     judge.forget()
                     author, step = "target", fallbacks.write(step, solution.room, cancel)
-                solution.add(step)
-                yield StepDone(solution.steps - 1, author, step.text, finite(reward), len(step.tokens), 0.0, rejected)
+                text = solution.add(step)
+                yield StepDone(solution.steps - 1, author, text, finite(reward), len(step.tokens), 0.0, rejected)
                 if solution.reason is None and author == "draft":
                     expert.read(step)
                 elif solution.reason is None:

@@ -48,6 +48,6 @@ def split(whole: Step, model: Model) -> list[Step]:
 def told(steps: list[Step], rewards: list[float | None], solution: Solution) -> Iterator[StepDone]:
     """The events of a solution that was chosen; its steps are added to ``solution``, whose end is the sample's."""
     for index, (step, reward) in enumerate(zip(steps, rewards, strict=True)):
-        solution.add(step)
+        text = solution.add(step)
         solution.reason = None if index < len(steps) - 1 else _ENDS.get(step.ended, "length")
-        yield StepDone(index, "draft", step.text, reward, len(step.tokens), 0.0)
+        yield StepDone(index, "draft", text, reward, len(step.tokens), 0.0)

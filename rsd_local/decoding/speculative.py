@@ -39,6 +39,6 @@ def speculative(question: str, trio: OpenTrio, params: Params, cancel: CancelTok
                 expert.begin()
                 step = speculate(expert, drafter, Step([], b"", "mismatch"), solution.room, params.search.speculate, cancel)
                 drafter.replace(step.tokens)
-                solution.add(step)
-                yield StepDone(solution.steps - 1, "target", step.text, None, len(step.tokens), 0.0)
+                text = solution.add(step)
+                yield StepDone(solution.steps - 1, "target", text, None, len(step.tokens), 0.0)
         yield solution.finished({"draft": drafter.counters(), "target": expert.counters()})

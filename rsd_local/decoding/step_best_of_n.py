@@ -24,6 +24,6 @@ def step_best_of_n(question: str, trio: OpenTrio, params: Params, cancel: Cancel
             with solution.growing():
                 step, reward = best_step(writer, judge, solution, params, cancel)
                 bad += reward is not None and finite(reward) is None
-                solution.add(step)
-                yield StepDone(solution.steps - 1, "draft", step.text, finite(reward), len(step.tokens), 0.0)
+                text = solution.add(step)
+                yield StepDone(solution.steps - 1, "draft", text, finite(reward), len(step.tokens), 0.0)
         yield solution.finished({"draft": writer.counters(), "reward": judge.counters()}, bad)

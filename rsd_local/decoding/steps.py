@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -158,6 +159,7 @@ class Solution:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._raw = bytearray()
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._seen: Counter[bytes] = Counter()
         self.steps = 0
         self.tokens = 0
@@ -178,8 +180,11 @@ class Solution:
         """What stands in the last ``\\boxed{}``."""
         return boxed(self.text)
 
-    def add(self, step: Step) -> None:
-        """Takes a step that stands, and sets the reason where the solution ends with it."""
+    def add(self, step: Step) -> str:
+        """Takes a step that stands, and sets the reason where the solution ends with it; returns the text that is new.
+
+        A character that a limit cut in two belongs to the step that completes it.
+        """
         self._raw += step.raw
         self.steps += 1
         self.tokens += len(step.tokens)
@@ -194,6 +199,7 @@ class Solution:
             self.reason = "repetition"
         elif self.steps >= self._limits.steps:
             self.reason = "steps"
+        return self._decoder.decode(step.raw, final=self.reason is not None)
 
     @contextmanager
     def growing(self) -> Iterator[None]:

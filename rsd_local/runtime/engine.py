@@ -9,7 +9,7 @@ import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from llama_cpp import llama_cpp as C
@@ -23,6 +23,7 @@ from rsd_local.runtime.pace import Pace
 from rsd_local.runtime.requests import Request
 from rsd_local.runtime.rollback import probe
 from rsd_local.runtime.sampler import Floats
+from rsd_local.runtime.schedule import Share, fill
 from rsd_local.runtime.sequence import Sequence
 
 _CACHE_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 8, "bf16": 30}  # ggml_type
@@ -33,14 +34,6 @@ _CPU_CHUNK, _GPU_CHUNK = 128, 512  # tokens of one prefill batch: a cancel waits
 _AHEAD = 32  # rows for guesses in one batch, of all sequences together
 T = TypeVar("T")
 _open_engines: weakref.WeakSet[Engine]
-
-
-class Share(NamedTuple):
-    """A request's part of a batch: how many rows, and which of them give an output."""
-
-    request: Request[Any]
-    rows: int
-    outputs: list[int]
 
 
 class Engine:
@@ -210,7 +203,11 @@ class Engine:
         """One pass over the weights: collect rows, decode them, hand the outputs out."""
         for request in [r for r in self._active if r.cancel is not None and r.cancel.cancelled]:
             self._fail(request, Cancelled("cancelled"))
-        shares = self._collect()
+        for request in list(self._active):
+            self._settle(request.sequence)
+            if not request.reads_last and request.sequence.cached >= request.start - 1:
+                self._hand_out(request, [])
+        shares = fill(self._batch, self._active, self._outputs, self.context, self._rollback.needs_marks)
         if not shares:
             return
         with self.model.lane:
@@ -226,44 +223,6 @@ class Engine:
         for share in shares:
             if share.outputs:
                 self._hand_out(share.request, share.outputs)
-
-    def _collect(self) -> list[Share]:
-        """Fills the batch with rows of its requests, those that need the fewest first.
-
-        So another one's long prompt never holds a writing sequence up by more than one chunk. A hidden state goes
-        alone: with embeddings on, llama.cpp projects every row on the vocabulary.
-        """
-        self._batch.clear()
-        for request in list(self._active):
-            self._settle(request.sequence)
-            if not request.reads_last and request.sequence.cached >= request.start - 1:
-                self._hand_out(request, [-1])
-        shares: list[Share] = []
-        for request in sorted(self._active, key=lambda r: len(r.sequence.tokens) - r.sequence.cached):
-            sequence = request.sequence
-            end = len(sequence.tokens) if request.reads_last else request.start - 1
-            left = end - sequence.cached
-            rows = min(left, self._batch.room)
-            if self._rollback.needs_marks:
-                rows = min([rows, *(mark - sequence.cached for mark in sequence.marks if mark > sequence.cached)])
-            whole = rows == left and request.reads_last
-            if request.hidden and whole:
-                if shares:
-                    continue
-                whole = rows == 1
-                rows = max(rows - 1, 1)
-            if rows <= 0 or (whole and self._batch.outputs >= self._outputs):
-                continue
-            ahead = request.ahead[: min(self._batch.room - rows, self._outputs - self._batch.outputs - 1, request.chunk)] if whole else []
-            ahead = ahead[: self.context - len(sequence.tokens)]
-            first = self._batch.rows
-            tokens = sequence.tokens[sequence.cached : sequence.cached + rows] + ahead
-            self._batch.add(sequence.slot, sequence.cached, tokens, len(ahead) + 1 if whole else 0)
-            outputs = list(range(first + rows - 1, self._batch.rows)) if whole else []
-            shares.append(Share(request, len(tokens), outputs))
-            if request.hidden and whole:
-                break
-        return shares
 
     def _decode(self, shares: list[Share]) -> int:
         hidden = shares[0].request.hidden and bool(shares[0].outputs)

@@ -229,12 +229,13 @@ def sequences_needed(strategy: Strategy, search: Search) -> int:
     return search.candidates + 1 if strategy == "rsd" and search.candidates > 1 else 1
 
 
-def read_trio(file: Path) -> Trio:
+def read_trio(file: Path | str) -> Trio:
     """Reads a trio from a TOML file; relative model paths start at the file's folder.
 
     Raises:
         ConfigError: no such file, no TOML, an unknown key (the nearest known one is named) or a bad value.
     """
+    file = Path(file)
     return _trio(_read_toml(file), str(file), file.parent)
 
 

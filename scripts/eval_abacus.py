@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from make_docs import placed
 
 from rsd_local import Params, Reasoner, Result, Sampling, Weighting
 from rsd_local.abacus.task import LEVELS, Question, check, questions
@@ -181,6 +182,11 @@ def as_markdown(figures: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def put(path: Path, mark: str, table: str) -> None:
+    """Puts a table into a file at its mark."""
+    path.write_text(placed(path.read_text(encoding="utf-8"), mark, table), encoding="utf-8")
+
+
 def main() -> None:
     """Evaluates and prints."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -189,26 +195,18 @@ def main() -> None:
     arguments.add_argument("--trio", default="abacus", help="a trio's name or TOML file")
     arguments.add_argument("--json", action="store_true")
     arguments.add_argument("--sweep", action="store_true", help="RSD at several thresholds instead")
-    arguments.add_argument("--markdown", type=Path, help="put the tables into this file, between its two marks")
+    arguments.add_argument("--markdown", type=Path, help="put the tables into this file, at its mark")
     chosen = arguments.parse_args()
     if chosen.sweep:
         table = sweep(chosen.trio, chosen.seed, chosen.limit)
         if chosen.markdown:
-            put_between_marks(chosen.markdown, table, "threshold sweep")
+            put(chosen.markdown, "threshold sweep", table)
         print(table)
         return
     figures = evaluate(chosen.trio, chosen.seed, chosen.limit)
     if chosen.markdown:
-        put_between_marks(chosen.markdown, as_markdown(figures))
+        put(chosen.markdown, "abacus figures", as_markdown(figures))
     print(json.dumps(figures) if chosen.json else as_markdown(figures))
-
-
-def put_between_marks(path: Path, text: str, mark: str = "abacus figures") -> None:
-    """Replaces what stands between ``<!-- MARK -->`` and ``<!-- end -->`` in a file."""
-    begin, end = f"<!-- {mark} -->\n", "<!-- end -->"
-    head, _, rest = path.read_text(encoding="utf-8").partition(begin)
-    _, _, tail = rest.partition(end)
-    path.write_text(f"{head}{begin}{text}{end}{tail}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -95,12 +95,27 @@ def _around(text: str, content: str) -> list[tuple[str, bool]]:
 
 
 def _render(source: str, model: Model, messages: list[Message]) -> str:
+    from jinja2.exceptions import SecurityError
+    from jinja2.runtime import Context
     from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class Bounded(ImmutableSandboxedEnvironment):
+        """The sandbox stops escapes; this stops texts and numbers that a template multiplies without end."""
+
+        intercepted_binops = frozenset(["*", "**"])
+
+        def call_binop(self, context: Context, operator: str, left: object, right: object) -> object:
+            sizes = [
+                abs(side) if isinstance(side, int) else len(side) if isinstance(side, str | list | tuple) else 1 for side in (left, right)
+            ]
+            if (sizes[0] or 1) * (sizes[1] or 1) > _LONGEST_TEMPLATE or (operator == "**" and max(sizes) > 64):
+                raise SecurityError("a product in the template is too large")
+            return super().call_binop(context, operator, left, right)
 
     def refuse(message: str) -> NoReturn:
         raise _TemplateRefused(f"the chat template of {model.path} refuses these messages: {message}")
 
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    environment = Bounded(trim_blocks=True, lstrip_blocks=True)
     environment.globals["range"] = lambda *bounds: range(*bounds)[:_LONGEST_RANGE]
     environment.globals["raise_exception"] = refuse
     environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)

@@ -229,6 +229,11 @@ def sequences_needed(strategy: Strategy, search: Search) -> int:
     return search.candidates + 1 if strategy == "rsd" and search.candidates > 1 else 1
 
 
+def default_temperature(strategy: Strategy, search: Search) -> float:
+    """0.7 for a strategy that tries several things, which would all be the same at 0; 0 for every other."""
+    return 0.7 if strategy in ("majority", "best-of-n", "step-best-of-n", "beam") or (strategy == "rsd" and search.candidates > 1) else 0.0
+
+
 def read_trio(file: Path | str) -> Trio:
     """Reads a trio from a TOML file; relative model paths start at the file's folder.
 

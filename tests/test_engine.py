@@ -83,6 +83,26 @@ def test_a_cancelled_call_leaves_no_trace(tiny: dict[str, Path], open_engine: En
     assert cancelled.generate(Sampler(GREEDY), 30).result().tokens == written(untouched, PROMPT, 30)
 
 
+def test_a_cancel_is_felt_within_one_chunk_of_a_long_prompt(tiny: dict[str, Path], open_engine: EngineMaker) -> None:
+    engine = open_engine(tiny["dense"], ctx_size=CONTEXT)
+    sequence, cancel = engine.sequence(), CancelToken()
+    sequence.append([7] * CONTEXT)
+    with engine.model.lane:  # whatever was scheduled before the cancel waits here
+        reading = sequence.read_logits(cancel)
+        cancel.cancel()
+    with pytest.raises(Cancelled):
+        reading.result()
+    assert sequence.counters.evaluated_tokens < 2 * engine.chunk < CONTEXT
+    assert np.isfinite(sequence.read_logits().result()).all(), "and the prompt can be read on from there"
+    assert sequence.counters.evaluated_tokens == CONTEXT
+
+
+def test_loading_reports_its_progress(tiny: dict[str, Path]) -> None:
+    shares: list[float] = []
+    Model(RoleConfig(tiny["dense"]), shares.append).close()
+    assert shares == sorted(shares) and shares[-1] == 1.0
+
+
 def test_the_engine_goes_on_after_every_misuse(tiny: dict[str, Path], open_engine: EngineMaker) -> None:
     engine = open_engine(tiny["dense"], slots=2)
     sequence = engine.sequence()

@@ -8,11 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
-from rsd_local.config import Limits, Params, Sampling, Search, Strategy, Weighting, require, require_choice
+from rsd_local.config import Limits, Params, Sampling, Search, Strategy, Weighting, default_temperature, require, require_choice
 from rsd_local.errors import ConfigError
 
-_SAMPLED = ("majority", "best-of-n", "step-best-of-n", "beam")
-_TEMPERATURE = 0.7  # of strategies that need different tries, where none is given
 _GROUPS: dict[str, Any] = {"sampling": Sampling, "weighting": Weighting, "limits": Limits, "search": Search}
 
 
@@ -53,14 +51,16 @@ def read_strategy(spec: str, base: Params) -> Plan:
             changes[group][field] = read(text.strip())
         except ValueError:
             raise ConfigError(f"strategy {spec!r}: {key} = {text!r} is not of the right kind") from None
-    sampled = name in _SAMPLED or changes["search"].get("candidates", base.search.candidates) > 1
-    temperature = changes["sampling"].setdefault("temperature", _TEMPERATURE if sampled else 0.0)
-    require(not sampled or temperature > 0, f"strategy {spec!r} samples: at temperature 0 every try is the same")
+    strategy = cast(Strategy, name)
     try:
+        search = dataclasses.replace(base.search, **changes["search"])
+        usual = default_temperature(strategy, search)
+        temperature = changes["sampling"].setdefault("temperature", usual)
+        require(temperature > 0 or not usual, "it samples: at temperature 0 every try is the same")
         made = {group: dataclasses.replace(getattr(base, group), **fields) for group, fields in changes.items()}
     except ConfigError as error:
         raise ConfigError(f"strategy {spec!r}: {error}", hint=error.hint) from None
-    return Plan(spec, cast(Strategy, name), Params(**made))
+    return Plan(spec, strategy, Params(**made))
 
 
 def read_strategies(specs: list[str], base: Params) -> list[Plan]:

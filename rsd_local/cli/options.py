@@ -26,6 +26,8 @@ from rsd_local.config import (
     Trio,
     Weighting,
     WeightingKind,
+    default_temperature,
+    require,
 )
 from rsd_local.errors import ConfigError
 
@@ -94,7 +96,7 @@ _PARAMS: list[Option] = [
     ),
     click.option("-n", "--max-tokens", type=int, default=2048, show_default=True, help="Tokens of the solution."),
     click.option("--max-steps", type=int, default=100, show_default=True, help="Steps of the solution."),
-    click.option("--temp", type=float, default=0.0, show_default=True, help="Temperature; 0 is greedy."),
+    click.option("--temp", type=float, help="Temperature; 0 is greedy. Default: 0, or 0.7 for strategies that sample several times."),
     click.option("--top-k", type=int, default=0, show_default=True, help="Most likely tokens kept; 0 for all."),
     click.option("--top-p", type=float, default=1.0, show_default=True, help="Probability mass kept."),
     click.option("--min-p", type=float, default=0.0, show_default=True, help="Share of the best token's probability to stay."),
@@ -176,9 +178,13 @@ def make_search(flags: dict[str, Any]) -> Search:
 def make_params(flags: dict[str, Any], trio: Trio) -> Params:
     """Sampling, weighting and limits as the flags have them; the trio's own threshold where none is given."""
     threshold = trio.threshold if flags["threshold"] is None else flags["threshold"]
+    search = make_search(flags)
+    usual = default_temperature(flags["strategy"], search)
+    temperature = usual if flags["temp"] is None else flags["temp"]
+    require(temperature > 0 or not usual, f"{flags['strategy']} samples: at temperature 0 every try is the same", "give a --temp above 0")
     return Params(
-        Sampling(flags["temp"], flags["top_k"], flags["top_p"], flags["min_p"], flags["seed"]),
+        Sampling(temperature, flags["top_k"], flags["top_p"], flags["min_p"], flags["seed"]),
         Weighting(flags["weighting"], threshold, flags["probability"], flags["steepness"]),
         Limits(tokens=flags["max_tokens"], steps=flags["max_steps"]),
-        make_search(flags),
+        search,
     )

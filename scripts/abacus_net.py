@@ -107,6 +107,20 @@ class Llama(nn.Module):
         return F.linear(self.norm(x), self.embed.weight)
 
 
+def grown(base: Llama, shape: Shape) -> Llama:
+    """A deeper model that computes what ``base`` does: the new layers on top add nothing until they are trained.
+
+    A model that has learnt to write right steps knows each next digit only in its last layer; to see that a written one
+    differs, it needs layers behind that.
+    """
+    model = Llama(shape)
+    model.load_state_dict(base.state_dict(), strict=False)
+    for layer in model.layers[base.shape.layers :]:
+        nn.init.zeros_(layer.o.weight)
+        nn.init.zeros_(layer.down.weight)
+    return model
+
+
 def rotate(x: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
     """Rotary positions over neighbouring pairs, llama.cpp's order for the llama architecture."""
     turned = torch.view_as_complex(x.float().unflatten(-1, (-1, 2))) * torch.complex(*turn)[None, :, None, :]

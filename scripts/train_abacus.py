@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from abacus_net import BOS, EOS, ID, STEP_END, TAG, Llama, Shape, decode, encode, export, sample
+from abacus_net import BOS, EOS, ID, STEP_END, TAG, Llama, Shape, decode, encode, export, grown, sample
 from torch import Tensor
 
 from rsd_local.abacus.expression import MAX_LITERAL, Expression, render
@@ -38,12 +38,15 @@ class Stage:
     steps: int
     rows: int
     rate: float
+    apart: bool = False
+    """Whether verdicts and language are averaged apart; together a verdict counts as little as any other token."""
 
 
 STAGES = {
     "target": Stage(Shape(384, 5, 12, 4, 1024), 4_800, 64, 2e-3),
     "draft": Stage(Shape(64, 2, 4, 2, 160), 6_000, 64, 4e-3),
-    "reward": Stage(Shape(128, 3, 4, 2, 320), 7_000, 64, 2e-3),
+    "reward-base": Stage(Shape(128, 3, 4, 2, 320), 7_000, 64, 2e-3),
+    "reward": Stage(Shape(128, 5, 4, 2, 320), 3_600, 64, 2e-3, apart=True),
 }
 ROLLOUTS = {"draft": 120_000, "target": 24_000}
 TEMPERATURES = (0.0, 0.7, 1.0, 1.3)
@@ -112,10 +115,10 @@ def batches(seed: int, first: int, rows: int, make: Callable[[random.Random], tu
         first = block * 8
 
 
-def train(name: str, stage: Stage, make: Callable[[int], Iterator[Batch]], folder: Path, seed: int) -> Llama:
-    """Trains one model, or goes on where a checkpoint in ``folder`` left off."""
+def train(name: str, stage: Stage, make: Callable[[int], Iterator[Batch]], folder: Path, seed: int, base: Llama | None = None) -> Llama:
+    """Trains one model from nothing or from a smaller one, or goes on where a checkpoint in ``folder`` left off."""
     torch.manual_seed(seed)
-    model = Llama(stage.shape)
+    model = Llama(stage.shape) if base is None else grown(base, stage.shape)
     inner = [weight for key, weight in model.named_parameters() if weight.ndim == 2 and "embed" not in key]
     outer = [weight for key, weight in model.named_parameters() if weight.ndim != 2 or "embed" in key]
     optimizers = [
@@ -139,7 +142,8 @@ def train(name: str, stage: Stage, make: Callable[[int], Iterator[Batch]], folde
         with torch.autocast("cpu", torch.bfloat16):
             logits = model(tokens)
         learnt = labels != IGNORE
-        loss = F.cross_entropy(logits[learnt].float(), labels[learnt])
+        kinds = [learnt & (tokens == ID[TAG]), learnt & (tokens != ID[TAG])] if stage.apart else [learnt]
+        loss = sum(F.cross_entropy(logits[kind].float(), labels[kind]) for kind in kinds if kind.any())
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
@@ -208,8 +212,12 @@ def main() -> None:
         models[name] = train(name, stage, partial(solutions, chosen.seed, rows=stage.rows), chosen.work, chosen.seed)
     if chosen.only:
         return
-    judged, stage = rollouts(models, counts, chosen.work, chosen.seed), stages["reward"]
-    models["reward"] = train("reward", stage, partial(verdicts, chosen.seed, rows=stage.rows, rollouts=judged), chosen.work, chosen.seed)
+    judged = rollouts(models, counts, chosen.work, chosen.seed)
+    base = None
+    for name in ("reward-base", "reward"):
+        make = partial(verdicts, chosen.seed, rows=stages[name].rows, rollouts=judged)
+        base = train(name, stages[name], make, chosen.work, chosen.seed, base)
+    models["reward"] = base
     for name, model in models.items():
         recipe = json.dumps(asdict(stages[name]) | {"seed": chosen.seed})
         about = {

@@ -8,6 +8,7 @@ Reproducible from --seed up to floating point. Every stage writes a checkpoint e
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
 import time
@@ -21,13 +22,13 @@ import torch.nn.functional as F
 from abacus_net import BOS, EOS, ID, STEP_END, TAG, Llama, Shape, decode, encode, export, grown, sample
 from torch import Tensor
 
-from rsd_local.abacus.expression import MAX_LITERAL, Expression, render
-from rsd_local.abacus.task import LEVELS, check, draw, solution
+from rsd_local.abacus.expression import MAX_LITERAL, Expression, parse, render
+from rsd_local.abacus.task import LEVELS, draw, right_steps, solution, take_step
 
 Batch = tuple[Tensor, Tensor]  # token ids and labels, both (rows, length); label -100 is not learnt
 Rollout = tuple[str, list[str]]  # question and steps
 IGNORE = -100
-GOOD, BAD = ID["+"], ID["-"]
+GOOD, BAD, WRONG = ID["+"], ID["-"], ID["<unk>"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,25 +74,36 @@ def solutions(seed: int, first: int, rows: int) -> Iterator[Batch]:
 
 
 def verdicts(seed: int, first: int, rows: int, rollouts: list[Rollout]) -> Iterator[Batch]:
-    """Batches of sampled solutions with a verdict at each tag; right steps are also learnt as language."""
+    """Batches of sampled solutions, each up to its first wrong step, with a verdict at each tag.
+
+    What is right is also learnt as language, and from the first wrong token on each position is to say ``<unk>``: where a
+    slip is named at once, the tag has only to look for the name.
+    """
 
     def make(rng: random.Random) -> tuple[list[int], list[int]]:
         question, steps = rollouts[rng.randrange(len(rollouts))]
-        right = check(question, steps)
+        left: Expression | None = parse(question)
         tokens = [BOS, *encode(question + " ")]
-        learnt = [False] * len(tokens)
-        tags = []
+        labels = [IGNORE] * len(tokens)
         for index, step in enumerate(steps):
             written = encode(("\n" if index else "") + step)
-            tags.append(len(tokens) + len(written))
+            right = 0 if left is None else longest_right(written, index, left)
+            labels[-1:] = written[:1] if right and not index else labels[-1:]
             tokens += [*written, ID[TAG]]
-            learnt += [right[index] and (token != ID["<0x0A>"]) for token in written] + [False]
-        labels = shifted(tokens, learnt)
-        for tag, verdict in zip(tags, right, strict=True):
-            labels[tag] = GOOD if verdict else BAD
+            labels += [*written[1:right], *[IGNORE] * (right > 0), *[WRONG] * (len(written) - right)]
+            left = None if left is None else take_step(left, step)
+            labels.append(BAD if left is None else GOOD)
+            if left is None:
+                break
         return tokens, labels
 
     return batches(seed, first, rows, make)
+
+
+def longest_right(written: list[int], index: int, left: Expression) -> int:
+    """How many tokens of a step begin one that is right."""
+    wanted = [encode(("\n" if index else "") + step) for step in right_steps(left)]
+    return max(sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(written, want, strict=False))) for want in wanted)
 
 
 def shifted(tokens: list[int], learnt: list[bool]) -> list[int]:

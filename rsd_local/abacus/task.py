@@ -86,6 +86,15 @@ def take_step(expression: Expression, step: str) -> Expression | None:
     return _replace(expression, Operation(sign, left, right), result)
 
 
+def right_steps(expression: Expression) -> list[str]:
+    """Every step that is right now: each operation that can be worked next, or the boxed value of a number."""
+    if isinstance(expression, int):
+        return [f"\\boxed{{{expression}}}"]
+    if isinstance(expression.left, int) and isinstance(expression.right, int):
+        return solution(expression)[:1]
+    return [step for side in (expression.left, expression.right) if isinstance(side, Operation) for step in right_steps(side)]
+
+
 def check(question: str, steps: list[str]) -> list[bool]:
     """Which steps of a solution are right; after the first wrong one none is.
 

@@ -17,7 +17,7 @@ from rsd_local.decoding.weighting import Acceptance, weight
 from rsd_local.errors import Closed, ContextFull, DecodeFailed, MissingTokens, NoChatTemplate
 from rsd_local.events import CancelToken, Finished, Result, StepDone
 from rsd_local.reasoner import Reasoner
-from rsd_local.rewards.layouts import make_layout
+from rsd_local.rewards.layouts import MathShepherd, make_layout
 from rsd_local.rewards.logits import share
 from rsd_local.runtime import Sampler, chat_tokens
 
@@ -60,8 +60,16 @@ def steps_and_counters(reasoner: Reasoner, params: Params) -> tuple[Result, list
 
 @pytest.mark.parametrize("steps", [5, 40])
 @pytest.mark.parametrize("seed", [1, 2])
-def test_no_token_is_evaluated_twice(reasoner: Reasoner, steps: int, seed: int) -> None:
+def test_no_token_is_evaluated_twice(reasoner: Reasoner, steps: int, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The counters equal the closed form, which is linear in the steps: step 40 costs what step 5 does."""
+    lengths: list[int] = []  # of every step as the reward model reads it, candidates and the target's, in order
+    read = MathShepherd.step
+
+    def noted(layout: MathShepherd, index: int, text: str) -> list[int]:
+        lengths.append(len(read(layout, index, text)))
+        return read(layout, index, text)
+
+    monkeypatch.setattr(MathShepherd, "step", noted)
     params = replace(HALF, sampling=Sampling(seed=seed), limits=Limits(tokens=10_000, steps=steps, step_tokens=7, repeats=99))
     result = reasoner.solve(QUESTION, params)
     assert result.finish_reason in ("steps", "stop") and len(result.steps) >= 0.75 * steps and 0 < result.target_share < 1
@@ -73,13 +81,11 @@ def test_no_token_is_evaluated_twice(reasoner: Reasoner, steps: int, seed: int) 
 
     draft_rows = target_rows = 0
     unread_by_draft = unread_by_target = opening
-    candidates, unread_by_reward, reward_rows = 0, len(layout.opening()), 0
+    candidates = 0
     for step in result.steps:
         written = step.rejected or step
         draft_rows += unread_by_draft + written.tokens - 1
         candidates += written.tokens
-        reward_rows += unread_by_reward + len(layout.step(step.index, written.text.strip()))
-        unread_by_reward = 0
         if step.author == "draft":
             unread_by_draft = 1
             unread_by_target += step.tokens
@@ -87,9 +93,12 @@ def test_no_token_is_evaluated_twice(reasoner: Reasoner, steps: int, seed: int) 
             unread_by_draft = step.tokens
             target_rows += unread_by_target + step.tokens - 1
             unread_by_target = 1
-            unread_by_reward = len(layout.step(step.index, step.text.strip()))
 
+    if result.steps[-1].reward is None and result.steps[-2].author == "target":
+        lengths.pop()  # the draft ended the text at once: nothing was scored after the target's last step
+    reward_rows = len(layout.opening()) + sum(lengths)
     draft, target, reward = (result.counters[name] for name in ("draft", "target", "reward"))
+    assert len(lengths) >= len(result.steps)
     assert draft.evaluated_tokens == draft_rows
     assert target.evaluated_tokens == target_rows
     assert reward.evaluated_tokens == reward.prompt_tokens == reward_rows

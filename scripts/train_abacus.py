@@ -228,8 +228,7 @@ def main() -> None:
     base = None
     for name in ("reward-base", "reward"):
         make = partial(verdicts, chosen.seed, rows=stages[name].rows, rollouts=judged)
-        base = train(name, stages[name], make, chosen.work, chosen.seed, base)
-    models["reward"] = base
+        base = models["reward"] = train(name, stages[name], make, chosen.work, chosen.seed, base)
     for name, model in models.items():
         recipe = json.dumps(asdict(stages[name]) | {"seed": chosen.seed})
         about = {

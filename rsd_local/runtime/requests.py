@@ -5,6 +5,7 @@ An engine evaluates a request's rows and hands it their outputs until the reques
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from collections.abc import Sequence as Tokens
 from concurrent.futures import Future
@@ -57,7 +58,7 @@ class Generated:
     ended: EndOfStep
 
 
-class Request(Generic[T_co]):
+class Request(ABC, Generic[T_co]):
     """Work that a sequence waits for. Made by ``Sequence``, done by the engine's worker."""
 
     hidden = False
@@ -73,6 +74,7 @@ class Request(Generic[T_co]):
         self.future: Future[T_co] = Future()
         self.future.set_running_or_notify_cancel()
 
+    @abstractmethod
     def take(self, rows: list[int], read: ReadRow, model: Model, context: int) -> Callable[[], None] | None:
         """Uses the outputs of rows; returns what hands the result out once done, None to go on.
 
@@ -82,7 +84,6 @@ class Request(Generic[T_co]):
             model: of the engine.
             context: the most tokens of a sequence.
         """
-        raise NotImplementedError
 
 
 class Prefill(Request[None]):

@@ -28,7 +28,7 @@ HALF = Params(
 
 
 def role(path: Path, **settings: object) -> RoleConfig:
-    return RoleConfig(path, **{"ctx_size": 2048, "flash_attention": "off"} | settings)  # type: ignore[arg-type]
+    return RoleConfig(path, **{"ctx_size": 2048, "flash_attention": "off", "cache_type": "f32"} | settings)  # type: ignore[arg-type]
 
 
 def trio_of(files: dict[str, Path], kind: str = "dense", **settings: object) -> Trio:

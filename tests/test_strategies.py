@@ -154,8 +154,12 @@ def test_rejection_sampling_draws_from_the_target_and_plain_matching_would_not_n
     assert (((40_000 * drafted - 40_000 * wanted) ** 2) / (40_000 * wanted)).sum() > 1_000, "the draft's own would be seen"
 
 
+@pytest.mark.parametrize("proposing", [False, True])
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(temperature=0.3, seed=11)])
-def test_a_fallback_with_the_rejected_step_writes_what_it_writes_without(kindred: Reasoner, sampling: Sampling) -> None:
+def test_a_fallback_with_the_rejected_step_writes_what_it_writes_without(
+    kindred: Reasoner, sampling: Sampling, proposing: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rsd_local.decoding.fallback.proposing_pays", lambda *_: proposing)  # both, whatever this machine's pace
     texts: dict[str, Result] = {}
     for fallback in ("off", "on"):
         params = replace(HALF, sampling=sampling, limits=Limits(tokens=300, step_tokens=20, repeats=99), search=Search(fallback=fallback))  # type: ignore[arg-type]

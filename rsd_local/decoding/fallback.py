@@ -8,12 +8,13 @@ would be wrong here: a rejected step is no draw from the draft, it is a draw fro
 
 from __future__ import annotations
 
-from rsd_local.config import Fallback
+from rsd_local.config import Fallback, Sampling
 from rsd_local.decoding.speculation import PROPOSED, chunk_that_pays, proposing_pays, speculate
 from rsd_local.decoding.steps import Step, Writer
 from rsd_local.events import CancelToken
-from rsd_local.runtime import Guess
+from rsd_local.runtime import Guess, Sampler
 
+_LIKELIEST = Sampler(Sampling())  # the best guess of any draw; and it takes nothing from the draft's own stream
 _FORCED_CHUNK = 7  # guessed tokens in a batch where the rule would not guess
 _PRIOR_KEPT, _PRIOR_TRIED = 4.0, 5.0  # before anything is known, four guessed tokens of five hold
 
@@ -44,4 +45,4 @@ class Fallbacks:
         step = self._expert.write_step(limit, cancel, guess=Guess(rejected.tokens, chunk or _FORCED_CHUNK, only=proposing))
         if step.ended != "mismatch":
             return step
-        return speculate(self._expert, self._drafter, step, limit, PROPOSED, cancel)
+        return speculate(self._expert, self._drafter, _LIKELIEST, step, limit, PROPOSED, cancel)

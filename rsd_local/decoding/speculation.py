@@ -10,7 +10,7 @@ import numpy.typing as npt
 from rsd_local.config import Sampling
 from rsd_local.decoding.steps import Step, Writer
 from rsd_local.events import CancelToken
-from rsd_local.runtime import Guess, Pace, distribution
+from rsd_local.runtime import Guess, Pace, Sampler, distribution
 
 Proposal = tuple[int, npt.NDArray[np.int64], npt.NDArray[np.float64]]
 """A token, and the ids and probabilities that it was drawn from."""
@@ -70,12 +70,15 @@ def _place(probabilities: npt.NDArray[np.float64], chance: float) -> int:
     return int(np.searchsorted(reached, chance * reached[-1], side="right"))
 
 
-def speculate(expert: Writer, drafter: Writer, begun: Step, limit: int, ahead: int, cancel: CancelToken | None) -> Step:
+def speculate(
+    expert: Writer, drafter: Writer, proposer: Proposer | Sampler, begun: Step, limit: int, ahead: int, cancel: CancelToken | None
+) -> Step:
     """Writes the rest of the target's step, with the draft proposing tokens and the target drawing in one batch each.
 
     Args:
         expert: the target; it holds what of the step is begun.
         drafter: the draft, at the start of the same step (``begin``) or anywhere within.
+        proposer: draws the draft's tokens; what a ``Proposer`` drew is told to a target that verifies.
         begun: what of the step stands.
         limit: tokens of the whole step.
         ahead: tokens to propose at a time.
@@ -84,11 +87,11 @@ def speculate(expert: Writer, drafter: Writer, begun: Step, limit: int, ahead: i
     tokens, raw = list(begun.tokens), begun.raw
     while True:
         drafter.replace(tokens)
-        if isinstance(drafter.sampler, Proposer):
-            drafter.sampler.made.clear()
-        proposed = drafter.start_writing(min(ahead, limit - len(tokens)), cancel, until=b"")()
-        if isinstance(drafter.sampler, Proposer) and isinstance(expert.sampler, Verifier):
-            expert.sampler.expect(drafter.sampler.made)
+        if isinstance(proposer, Proposer):
+            proposer.made.clear()
+        proposed = drafter.start_writing(min(ahead, limit - len(tokens)), cancel, until=b"", sampler=proposer)()
+        if isinstance(proposer, Proposer) and isinstance(expert.sampler, Verifier):
+            expert.sampler.expect(proposer.made)
         guess = Guess(proposed.tokens, len(proposed.tokens), only=True, before=raw)
         made = expert.start_writing(limit - len(tokens), cancel, guess=guess)()
         tokens, raw = tokens + made.tokens, raw + made.raw

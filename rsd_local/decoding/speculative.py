@@ -30,14 +30,14 @@ def speculative(question: str, trio: OpenTrio, params: Params, cancel: CancelTok
         )
     with ExitStack() as opened:
         proposer, verifier = Proposer(params.sampling, (0,)), Verifier(params.sampling, (1,))
-        drafter = opened.enter_context(closing(trio.writer("draft", question, params.sampling, proposer)))
+        drafter = opened.enter_context(closing(trio.writer("draft", question, params.sampling)))
         expert = opened.enter_context(closing(trio.writer("target", question, params.sampling, verifier)))
         solution = Solution(params.limits)
         while solution.reason is None:
             with solution.growing():
                 drafter.begin()
                 expert.begin()
-                step = speculate(expert, drafter, Step([], b"", "mismatch"), solution.room, params.search.speculate, cancel)
+                step = speculate(expert, drafter, proposer, Step([], b"", "mismatch"), solution.room, params.search.speculate, cancel)
                 drafter.replace(step.tokens)
                 text = solution.add(step)
                 yield StepDone(solution.steps - 1, "target", text, None, len(step.tokens), 0.0)

@@ -85,9 +85,14 @@ class Writer:
         self._before = len(self.sequence)
         self.sequence.mark()
 
-    def start_writing(self, limit: int, cancel: CancelToken | None, *, until: bytes = DELIMITER, guess: Guess = NO_GUESS) -> Writing:
-        """Goes on writing; the outcome ends with the delimiter, the text's end, or after ``limit`` tokens."""
-        writing = self.sequence.generate(self.sampler, limit, until=until, guess=guess, cancel=cancel)
+    def start_writing(
+        self, limit: int, cancel: CancelToken | None, *, until: bytes = DELIMITER, guess: Guess = NO_GUESS, sampler: Drawer | None = None
+    ) -> Writing:
+        """Goes on writing; the outcome ends with the delimiter, the text's end, or after ``limit`` tokens.
+
+        Draws come from ``sampler`` where one is given, and then this writer's own stream stays as it is.
+        """
+        writing = self.sequence.generate(sampler or self.sampler, limit, until=until, guess=guess, cancel=cancel)
 
         def finish() -> Step:
             made = writing.result()

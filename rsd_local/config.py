@@ -12,11 +12,12 @@ from typing import Any, Literal, TypeVar, get_args
 
 from rsd_local.errors import ConfigError
 
+ROLES = ("draft", "target", "reward")
 SYSTEM_PROMPT = "Please reason step by step, and put your final answer within \\boxed{}."
 
 FlashAttention = Literal["auto", "on", "off"]
 CacheType = Literal["f32", "f16", "bf16", "q8_0", "q4_0"]
-RewardKind = Literal["tag-logits", "judge"]
+RewardKind = Literal["tag-logits", "judge", "digit", "confidence", "read-out", "value-head"]
 TagLayout = Literal["math-shepherd", "rlhflow"]
 WeightingKind = Literal["step", "constant", "clip", "ratio", "logistic"]
 Aggregate = Literal["last", "min", "product"]
@@ -79,11 +80,16 @@ class Trio:
     """The three models, how the reward is read, and how the models are asked.
 
     Attributes:
-        reward_kind: ``tag-logits`` for a process reward model, ``judge`` for any instruct model.
+        reward: None for kinds that need no third model: then ``judge`` and ``digit`` use the target's weights.
+        reward_kind: ``tag-logits`` and ``value-head`` for a process reward model, ``judge`` and ``digit`` for any instruct
+            model, ``confidence`` for the draft's own, ``read-out`` for a head fitted on the draft's or target's states.
         layout: the text that a tag-logits model was trained on.
+        head: the file of a value-head or read-out.
         threshold: the trio's own δ, used where the caller names none.
+        threshold_from: where δ comes from, for people; empty where nobody measured it.
         system: the system prompt of draft and target, empty for none.
         task: ``arithmetic`` sends questions through abacus' reader, which refuses everything else.
+        machine: what it suits, for people.
         parallel: questions answered at once; each takes its own share of every context.
         width: sequences that one question may hold in the draft and in the reward model, for strategies that try more
             than one thing (``sequences_needed``).
@@ -91,22 +97,39 @@ class Trio:
 
     draft: RoleConfig
     target: RoleConfig
-    reward: RoleConfig
+    reward: RoleConfig | None = None
     reward_kind: RewardKind = "tag-logits"
     layout: TagLayout = "math-shepherd"
+    head: Path | None = None
     threshold: float = 0.7
+    threshold_from: str = ""
     system: str = SYSTEM_PROMPT
     task: Literal["any", "arithmetic"] = "any"
+    machine: str = ""
     parallel: int = 1
     width: int = 1
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "head", self.head and Path(self.head).expanduser())
         require_choice(self.reward_kind, RewardKind, "reward_kind")
         require_choice(self.layout, TagLayout, "layout")
         require_choice(self.task, Literal["any", "arithmetic"], "task")
+        kind = self.reward_kind
+        if kind in ("tag-logits", "value-head"):
+            require(self.reward is not None, f"reward kind {kind} needs a reward model", "name its GGUF file (--reward)")
+        if kind in ("confidence", "read-out"):
+            require(self.reward is None, f"reward kind {kind} takes no reward model", "leave --reward away")
+        needs_head = kind in ("value-head", "read-out")
+        require(self.head is not None or not needs_head, f"reward kind {kind} needs a head", "name its safetensors file (--head)")
+        require(self.head is None or needs_head, f"reward kind {kind} takes no head", "leave --head away, or choose read-out or value-head")
         require(0.0 <= self.threshold <= 1.0, f"threshold {self.threshold} is outside 0 to 1")
         require(1 <= self.parallel <= 64, f"parallel {self.parallel} is outside 1 to 64")
         require(1 <= self.parallel * self.width <= 256, f"{self.parallel} questions of {self.width} sequences are more than 256")
+
+    def messages(self, question: str) -> list[dict[str, str]]:
+        """The chat that draft and target are asked a question in."""
+        asked = [{"role": "user", "content": question}]
+        return [{"role": "system", "content": self.system}, *asked] if self.system else asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,28 +258,53 @@ def default_temperature(strategy: Strategy, search: Search) -> float:
 
 
 def read_trio(file: Path | str) -> Trio:
-    """Reads a trio from a TOML file; relative model paths start at the file's folder.
+    """Reads a trio from a TOML file; relative paths start at the file's folder.
 
     Raises:
         ConfigError: no such file, no TOML, an unknown key (the nearest known one is named) or a bad value.
     """
     file = Path(file)
-    return _trio(_read_toml(file), str(file), file.parent)
+    return build_trio(_absolute(read_toml(file), file.parent), str(file))
 
 
-def read_trios(file: Path, base: Path) -> dict[str, Trio]:
-    """Reads the trios of a catalogue, ``[trio.NAME]`` each; relative model paths start at ``base``.
+Tables = dict[str, dict[str, Any]]
+
+
+def read_catalogue(file: Path, base: Path) -> tuple[Tables, Tables]:
+    """The tables ``[model.NAME]`` and ``[trio.NAME]`` of a catalogue, paths made absolute; what is in them is checked later.
+
+    Args:
+        file: the catalogue.
+        base: where relative paths start.
 
     Raises:
-        ConfigError: as ``read_trio``.
+        ConfigError: no such file, no TOML, or something else in it.
     """
-    table = _read_toml(file)
-    for key in table:
-        require(key == "trio", f"{file}: unknown key {key!r}", "known: trio")
-    return {name: _trio(trio, f"{file}: [trio.{name}]", base) for name, trio in table.get("trio", {}).items()}
+    table = read_toml(file)
+    for key, names in table.items():
+        require(key in ("model", "trio"), f"{file}: unknown key {key!r}", "known: model, trio")
+        fine = isinstance(names, dict) and all(isinstance(entry, dict) for entry in names.values())
+        require(fine, f"{file}: [{key}] holds something other than tables")
+    return table.get("model", {}), {name: _absolute(trio, base) for name, trio in table.get("trio", {}).items()}
 
 
-def _read_toml(file: Path) -> dict[str, Any]:
+def build_trio(table: dict[str, Any], where: str) -> Trio:
+    """A trio from a table whose paths are absolute.
+
+    Raises:
+        ConfigError: as ``read_trio``; ``where`` begins the message.
+    """
+    roles = {role: table[role] for role in ROLES if isinstance(table.get(role), dict)}
+    made = {role: build(RoleConfig, section, f"{where}: [{role}]") for role, section in roles.items()}
+    return build(Trio, table | made, where)
+
+
+def read_toml(file: Path) -> dict[str, Any]:
+    """A TOML file's table.
+
+    Raises:
+        ConfigError: it cannot be read, or is no TOML.
+    """
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
@@ -265,17 +313,24 @@ def _read_toml(file: Path) -> dict[str, Any]:
         raise ConfigError(f"{file} is no TOML: {error}", hint="mend the line it names") from None
 
 
-def _trio(table: dict[str, Any], where: str, base: Path) -> Trio:
-    roles = {}
-    for role in ("draft", "target", "reward"):
+def _absolute(table: dict[str, Any], base: Path) -> dict[str, Any]:
+    """A trio's table with paths that no longer depend on a folder."""
+    made = dict(table)
+    for role in ROLES:
         section = table.get(role)
-        if isinstance(section, dict):
-            made = _build(RoleConfig, section, f"{where}: [{role}]")
-            roles[role] = dataclasses.replace(made, path=base / made.path)
-    return _build(Trio, table | roles, where)
+        if isinstance(section, dict) and isinstance(section.get("path"), str):
+            made[role] = section | {"path": str(base / Path(section["path"]).expanduser())}
+    if isinstance(table.get("head"), str):
+        made["head"] = str(base / Path(table["head"]).expanduser())
+    return made
 
 
-def _build(kind: type[T], table: dict[str, Any], where: str) -> T:
+def build(kind: type[T], table: dict[str, Any], where: str) -> T:
+    """A dataclass of settings from a TOML table.
+
+    Raises:
+        ConfigError: an unknown key (the nearest known one is named), a missing or a bad one; ``where`` begins the message.
+    """
     fields = {entry.name: entry for entry in dataclasses.fields(kind)}  # type: ignore[arg-type]
     for key in table:
         if key not in fields:
@@ -285,11 +340,11 @@ def _build(kind: type[T], table: dict[str, Any], where: str) -> T:
         needed = entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
         if needed and name not in table:
             raise ConfigError(f"{where}: {name!r} is missing")
-        value, annotated = table.get(name), str(entry.type)
+        value, annotated = table.get(name), str(entry.type).removesuffix(" | None")
         wrong = (
             (annotated == "int" and (not isinstance(value, int) or isinstance(value, bool)))
             or (annotated == "float" and (not isinstance(value, int | float) or isinstance(value, bool)))
-            or (annotated in ("str", "Path") and not isinstance(value, str))
+            or (annotated in ("str", "Path") and not isinstance(value, str | Path))
             or (annotated == "RoleConfig" and not isinstance(value, RoleConfig))
             or (annotated.startswith("tuple") and not isinstance(value, list))
         )

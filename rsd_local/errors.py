@@ -7,7 +7,8 @@ RSDError
 │   ├── ModelNotFound      no such file
 │   ├── NotAModel          no GGUF file, a damaged one, or one that llama.cpp cannot load
 │   ├── NoChatTemplate     a draft or target that cannot be asked
-│   └── MissingTokens      a reward model without the tokens that its layout reads
+│   ├── MissingTokens      a reward model without the tokens that its layout reads
+│   └── BadHead            a head that is damaged, of another kind, or of another model
 ├── EngineError            an engine that could not do what it was asked
 │   ├── ContextFull        the tokens do not fit the context
 │   ├── DecodeFailed       llama.cpp refused or failed a batch
@@ -76,6 +77,12 @@ class MissingTokens(ModelError):
     """A reward model without the tokens that its layout reads."""
 
     code = "missing-tokens"
+
+
+class BadHead(ModelError):
+    """A head that is damaged, of another kind, or of another model."""
+
+    code = "bad-head"
 
 
 class EngineError(RSDError):

@@ -13,11 +13,10 @@ from rsd_local.config import Params, RoleConfig, Strategy, Trio, Weighting, requ
 from rsd_local.decoding import STRATEGIES, OpenTrio
 from rsd_local.errors import Closed
 from rsd_local.events import CancelToken, Event, Finished, Result, Role, StepDone
-from rsd_local.rewards import check_reward
+from rsd_local.rewards import Rewards, load_head, reward_config
 from rsd_local.runtime import Engine, Model, chat_tokens
 
 LoadProgress = Callable[[Role, float], None]
-ROLES: tuple[Role, ...] = ("draft", "target", "reward")
 
 
 class Reasoner:
@@ -39,21 +38,24 @@ class Reasoner:
 
     @classmethod
     def open(cls, config: Trio, progress: LoadProgress | None = None) -> Reasoner:
-        """Loads the three models; roles on one file with one placement share its weights.
+        """Loads the models; roles on one file with one placement share its weights.
 
         Args:
             config: the trio.
             progress: called with a role and its loaded share, 0 to 1.
 
         Raises:
-            ModelError: a file is missing, damaged, or not fit for its role.
+            ModelError: a file is missing, damaged, or not fit for its role; a head belongs to another model.
             EngineError: a context cannot be made.
         """
         with ExitStack() as opening:
             models: dict[tuple[object, ...], Model] = {}
             engines: dict[Role, Engine] = {}
-            for role in ROLES:
-                settings: RoleConfig = getattr(config, role)
+            head = load_head(config)
+            configs: dict[Role, RoleConfig | None] = {"draft": config.draft, "target": config.target, "reward": reward_config(config, head)}
+            for role, settings in configs.items():
+                if settings is None:
+                    continue
                 placed = (settings.path.resolve(), settings.gpu_layers, settings.main_gpu, settings.tensor_split)
                 if placed not in models:
                     report = None if progress is None else _bind(progress, role)
@@ -64,9 +66,10 @@ class Reasoner:
                 opening.callback(engines[role].close)
             for role in ("draft", "target"):
                 chat_tokens(engines[role].model, [{"role": "user", "content": "1+1"}])
-            check_reward(config, engines["reward"])
+            rewards = Rewards(config, engines.get("reward"), head)
+            rewards.check(engines["draft"])
             same = engines["draft"].model.fingerprint == engines["target"].model.fingerprint
-            trio = OpenTrio(config, engines["draft"], engines["target"], engines["reward"], same)
+            trio = OpenTrio(config, engines["draft"], engines["target"], rewards, same)
             return cls(config, trio, opening.pop_all())
 
     def stream(
@@ -93,7 +96,7 @@ class Reasoner:
         chosen = params or Params(weighting=Weighting(threshold=self.config.threshold))
         needed = sequences_needed(strategy, chosen.search)
         require(needed <= self.config.width, f"{strategy} needs {needed} sequences", f"open the trio with width={needed}")
-        return self._timed(strategy, self._read(question), chosen, cancel)
+        return self._timed(strategy, self.read_question(question), chosen, cancel)
 
     def solve(
         self, question: str, params: Params | None = None, *, strategy: Strategy = "rsd", cancel: CancelToken | None = None
@@ -102,8 +105,9 @@ class Reasoner:
         return collect(self.stream(question, params, strategy=strategy, cancel=cancel))
 
     def engines(self) -> dict[Role, Engine]:
-        """The engines by role."""
-        return {role: getattr(self.trio, role) for role in ROLES}
+        """The engines by role; a reward that the draft's own trace gives has none."""
+        made: dict[Role, Engine] = {"draft": self.trio.draft, "target": self.trio.target}
+        return made if self.trio.rewards.engine is None else made | {"reward": self.trio.rewards.engine}
 
     def close(self) -> None:
         """Frees the models; runs in flight end with Closed. A second call does nothing."""
@@ -116,7 +120,12 @@ class Reasoner:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def _read(self, question: str) -> str:
+    def read_question(self, question: str) -> str:
+        """The question as the models are given it.
+
+        Raises:
+            QuestionRefused: the trio cannot take it.
+        """
         if self.config.task == "arithmetic":
             from rsd_local.abacus import canonical
 

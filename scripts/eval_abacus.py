@@ -17,17 +17,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from make_docs import placed
 
 from rsd_local import Params, Reasoner, Result, Sampling, Weighting
 from rsd_local.abacus.task import LEVELS, Question, check, questions
+from rsd_local.bench.stats import area_under_curve, wilson
 from rsd_local.catalogue import find_trio
 from rsd_local.config import Strategy
 
 AT_ONCE = 16
 SAMPLING = Sampling(temperature=1.0)
-THRESHOLDS = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
 
 
 def run_all(reasoner: Reasoner, asked: list[Question], strategy: Strategy, params: Params) -> list[Result]:
@@ -41,22 +40,6 @@ def accuracy(asked: list[Question], results: list[Result]) -> float:
     return statistics.mean(result.answer == question.answer for question, result in zip(asked, results, strict=True))
 
 
-def wilson(share: float, count: int) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson 1927)."""
-    z = 1.96
-    middle, spread = share + z * z / (2 * count), z * (share * (1 - share) / count + z * z / (4 * count * count)) ** 0.5
-    return (middle - spread) / (1 + z * z / count), (middle + spread) / (1 + z * z / count)
-
-
-def area_under_curve(scores: list[float], right: list[bool]) -> float:
-    """The area under the ROC curve: how likely a right step scores above a wrong one, ties counted half."""
-    _, inverse, counts = np.unique(np.array(scores), return_inverse=True, return_counts=True)
-    middle_rank = np.cumsum(counts) - (counts - 1) / 2
-    labels = np.array(right)
-    good, bad = int(labels.sum()), int((~labels).sum())
-    return float((middle_rank[inverse][labels].sum() - good * (good + 1) / 2) / (good * bad))
-
-
 def sampled_steps(reasoner: Reasoner, asked: list[Question]) -> tuple[list[float], list[bool]]:
     """Rewards and labels of steps that draft and target sample at temperature 1, up to each solution's first wrong one."""
     scores: list[float] = []
@@ -66,7 +49,7 @@ def sampled_steps(reasoner: Reasoner, asked: list[Question]) -> tuple[list[float
         reward = reasoner.trio.judge(question.text)
         judged = []
         for step, verdict in zip(steps, check(question.text, steps), strict=True):
-            judged.append((reward.score(step), verdict))
+            judged.append((reward.start_score(step)(), verdict))
             if not verdict:
                 break
         reward.close()
@@ -132,32 +115,12 @@ def evaluate(trio: str, seed: int, limit: int) -> dict[str, Any]:
     return figures
 
 
-def sweep(trio: str, seed: int, limit: int) -> str:
-    """RSD at several thresholds, as a table: where the shipped threshold comes from."""
-    asked = list(itertools.islice(questions(seed), limit))
-    lines = ["| threshold | answers right | steps by the target | FLOPs, paper | FLOPs, full |", "|---|---|---|---|---|"]
-    with Reasoner.open(replace(find_trio(trio), parallel=AT_ONCE)) as reasoner:
-        target = run_all(reasoner, asked, "target", Params())
-        for threshold in THRESHOLDS:
-            results = run_all(reasoner, asked, "rsd", Params(weighting=Weighting(threshold=threshold)))
-            share = statistics.mean(step.author == "target" for result in results for step in result.steps)
-            paper, full = (
-                sum(getattr(row, name) for row in target) / sum(getattr(row, name) for row in results)
-                for name in ("paper_flops", "full_flops")
-            )
-            lines.append(
-                f"| {threshold} | {accuracy(asked, results):.1%} | {share:.1%} | {paper:.2f} times fewer | {full:.2f} times fewer |"
-            )
-    lines.append(f"| target alone | {accuracy(asked, target):.1%} | | | |")
-    return "\n".join([f"`python scripts/eval_abacus.py --sweep --seed {seed} --limit {limit}`:", "", *lines]) + "\n"
-
-
 def as_markdown(figures: dict[str, Any]) -> str:
     """The tables, with the command that prints them."""
     count = figures["questions"]
 
     def share(name: str) -> str:
-        low, high = wilson(figures[name], count)
+        low, high = wilson(round(figures[name] * count), count)
         return f"{figures[name]:.1%} ({low:.1%} to {high:.1%})"
 
     command = f"python scripts/eval_abacus.py --seed {figures['seed']} --limit {count}"
@@ -182,11 +145,6 @@ def as_markdown(figures: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def put(path: Path, mark: str, table: str) -> None:
-    """Puts a table into a file at its mark."""
-    path.write_text(placed(path.read_text(encoding="utf-8"), mark, table), encoding="utf-8")
-
-
 def main() -> None:
     """Evaluates and prints."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -194,18 +152,12 @@ def main() -> None:
     arguments.add_argument("--limit", type=int, default=1000)
     arguments.add_argument("--trio", default="abacus", help="a trio's name or TOML file")
     arguments.add_argument("--json", action="store_true")
-    arguments.add_argument("--sweep", action="store_true", help="RSD at several thresholds instead")
-    arguments.add_argument("--markdown", type=Path, help="put the tables into this file, at its mark")
+    arguments.add_argument("--markdown", type=Path, help="put the tables into this file, at their mark")
     chosen = arguments.parse_args()
-    if chosen.sweep:
-        table = sweep(chosen.trio, chosen.seed, chosen.limit)
-        if chosen.markdown:
-            put(chosen.markdown, "threshold sweep", table)
-        print(table)
-        return
     figures = evaluate(chosen.trio, chosen.seed, chosen.limit)
     if chosen.markdown:
-        put(chosen.markdown, "abacus figures", as_markdown(figures))
+        text = placed(chosen.markdown.read_text(encoding="utf-8"), "abacus figures", as_markdown(figures))
+        chosen.markdown.write_text(text, encoding="utf-8")
     print(json.dumps(figures) if chosen.json else as_markdown(figures))
 
 

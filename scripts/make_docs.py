@@ -13,8 +13,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
+
 ROOT = Path(__file__).parent.parent
 QUESTION = "(37+48)*6-129"
+WIDTH = 100
+_EXITS = """Answers go to standard output, everything else to standard error. Exit codes: 0 done, 1 something failed (a model file, a
+context), 2 the call was wrong (a flag, a setting, a question that the trio does not take), 130 stopped by Ctrl-C. Every
+failure is one line on standard error that names its cause and its mend.
+"""
 
 
 def example() -> str:
@@ -23,6 +30,20 @@ def example() -> str:
     done = subprocess.run(call, check=True, capture_output=True, text=True)
     steps = re.sub(r" +[0-9.]+ s$", "", done.stderr, flags=re.MULTILINE)
     return f'```console\n$ rsd solve "{QUESTION}"\n{steps}{done.stdout}```\n'
+
+
+def commands() -> str:
+    """What each command's ``--help`` says."""
+    from rsd_local.cli import cli
+
+    parts = [f"# Commands\n\nMade by `python scripts/make_docs.py` from the commands themselves.\n\n{_EXITS}"]
+    whole = click.Context(cli, info_name="rsd", terminal_width=WIDTH, help_option_names=["-h", "--help"])
+    for command, name in ((cli, "rsd"), *((cli.get_command(whole, name), name) for name in cli.list_commands(whole))):
+        assert command is not None
+        context = whole if command is cli else click.Context(command, info_name=name, parent=whole, terminal_width=WIDTH)
+        title = name if command is cli else f"rsd {name}"
+        parts.append(f"## {title}\n\n```text\n{command.get_help(context)}\n```\n")
+    return "\n".join(parts)
 
 
 def placed(text: str, mark: str, content: str) -> str:
@@ -39,14 +60,14 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--check", action="store_true", help="change nothing; exit with 1 where something is out of date")
     chosen = arguments.parse_args()
-    path = ROOT / "README.md"
-    old = path.read_text(encoding="utf-8")
-    new = placed(old, "solve example", example())
-    if old == new:
-        return
-    if chosen.check:
-        sys.exit("README.md is out of date: run python scripts/make_docs.py")
-    path.write_text(new, encoding="utf-8")
+    readme, reference = ROOT / "README.md", ROOT / "docs" / "cli.md"
+    wanted = {readme: placed(readme.read_text(encoding="utf-8"), "solve example", example()), reference: commands()}
+    for path, new in wanted.items():
+        if path.exists() and path.read_text(encoding="utf-8") == new:
+            continue
+        if chosen.check:
+            sys.exit(f"{path.relative_to(ROOT)} is out of date: run python scripts/make_docs.py")
+        path.write_text(new, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -45,9 +45,9 @@ class Stage:
 
 STAGES = {
     "target": Stage(Shape(384, 5, 12, 4, 1024), 4_800, 64, 2e-3),
-    "draft": Stage(Shape(64, 2, 4, 2, 160), 6_000, 64, 4e-3),
-    "reward-base": Stage(Shape(128, 3, 4, 2, 320), 7_000, 64, 2e-3),
-    "reward": Stage(Shape(128, 5, 4, 2, 320), 3_600, 64, 2e-3, apart=True),
+    "draft": Stage(Shape(64, 3, 4, 2, 96), 3_900, 64, 4e-3),
+    "reward-base": Stage(Shape(128, 3, 4, 2, 192), 7_000, 64, 2e-3),
+    "reward": Stage(Shape(128, 5, 4, 2, 192), 12_000, 64, 2e-3, apart=True),
 }
 ROLLOUTS = {"draft": 120_000, "target": 24_000}
 TEMPERATURES = (0.0, 0.7, 1.0, 1.3)

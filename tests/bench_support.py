@@ -6,11 +6,10 @@ import hashlib
 import random
 from pathlib import Path
 
-from tiny import write_model
-
 from rsd_local.bench.grading import Grader
 from rsd_local.bench.items import Item
-from rsd_local.bench.results import Config, Results, configuration
+from rsd_local.bench.journal import Config
+from rsd_local.bench.results import Results, configuration
 from rsd_local.bench.runner import run
 from rsd_local.bench.strategies import read_strategies
 from rsd_local.config import Params, RoleConfig, Strategy, Trio
@@ -19,12 +18,6 @@ from rsd_local.events import CancelToken, Counters, Result, StepDone
 
 _SKILL = {"rsd": 0.8, "target": 0.85, "draft": 0.5, "majority": 0.65, "best-of-n": 0.7}
 _COST = {"rsd": 30, "target": 100, "draft": 10, "majority": 80, "best-of-n": 90}
-
-
-def trio_flags(folder: Path) -> list[str]:
-    """Flags of a trio for runs of the command: tiny random models, written into a folder."""
-    paths = {role: write_model(folder / f"{role}.gguf", seed=seed) for seed, role in enumerate(("draft", "target", "reward"))}
-    return [*(word for role, path in paths.items() for word in (f"--{role}", str(path))), "-c", "400"]
 
 
 def trio_of_files(folder: Path, parallel: int = 2) -> Trio:

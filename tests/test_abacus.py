@@ -162,8 +162,8 @@ def test_the_trio_is_right_where_its_draft_is_wrong(reasoner: Reasoner) -> None:
         right[strategy] = sum(result.answer == question.answer for question, result in zip(ASKED, results, strict=True))
         flops[strategy] = sum(result.paper_flops for result in results)
     assert right["draft"] <= 0.75 * len(ASKED) < 0.85 * len(ASKED) <= right["target"]
-    assert right["rsd"] >= right["target"] - 3
-    assert flops["rsd"] < flops["target"]
+    assert right["rsd"] >= right["target"] - 2
+    assert 2 * flops["rsd"] < flops["target"]
 
 
 def test_the_reward_tells_right_steps_from_wrong_ones(reasoner: Reasoner) -> None:
@@ -173,10 +173,10 @@ def test_the_reward_tells_right_steps_from_wrong_ones(reasoner: Reasoner) -> Non
         head, _, result = first.rpartition("=")
         for step, right in ((first, True), (f"{head}={int(result) + 10}", False)):
             judge = reasoner.trio.judge(question.text)
-            scored[right].append(judge.score(step))
+            scored[right].append(judge.start_score(step)())
             judge.close()
     better = sum(good > bad for good in scored[True] for bad in scored[False]) / (len(ASKED) ** 2)
-    assert better > 0.8
+    assert better > 0.95
 
 
 def test_a_score_from_the_cache_is_the_score_of_a_fresh_reading(reasoner: Reasoner) -> None:
@@ -186,14 +186,14 @@ def test_a_score_from_the_cache_is_the_score_of_a_fresh_reading(reasoner: Reason
         steps = solution(parse(question.text))
         cached = reasoner.trio.judge(question.text)
         for place, step in enumerate(steps):
-            cached.score("1+1=3")
+            cached.start_score("1+1=3")()
             cached.forget()
-            score = cached.score(step)
+            score = cached.start_score(step)()
             for earlier, differences in ((steps[:place], apart), (steps[: place - 1], slipped)):
                 fresh = reasoner.trio.judge(question.text)
                 for stands in earlier:
                     fresh.read(stands)
-                differences.append(abs(score - fresh.score(step)))
+                differences.append(abs(score - fresh.start_score(step)()))
                 fresh.close()
         cached.close()
     assert sum(apart) / len(apart) < 0.02

@@ -108,7 +108,7 @@ def test_a_row_of_the_hub_becomes_a_question(name: str, tmp_path: Path, monkeypa
     row, answer = ROWS[name]
     file = tmp_path / "rows.jsonl"
     file.write_text(json.dumps(row) + "\n")
-    monkeypatch.setattr(hub, "_download", lambda *_: file)
+    monkeypatch.setattr("rsd_local.catalogue.hub.fetch", lambda *_, **__: file)
     (item,) = hub.fetch(name, seed=0)
     assert (item.id, item.answer, item.grading) == (f"{name}-1", answer, "math")
 
@@ -117,7 +117,7 @@ def test_letters_of_a_choice_stand_in_a_seeded_order_and_the_answer_is_one(tmp_p
     file = tmp_path / "rows.jsonl"
     row = {"question": "Which?", "choices": ["red", "green", "blue", "red-green"], "answer": 2}
     file.write_text((json.dumps(row) + "\n") * 20)
-    monkeypatch.setattr(hub, "_download", lambda *_: file)
+    monkeypatch.setattr("rsd_local.catalogue.hub.fetch", lambda *_, **__: file)
     items = hub.fetch("mmlu-stem", seed=0)
     assert items == hub.fetch("mmlu-stem", seed=0) != hub.fetch("mmlu-stem", seed=1)
     assert len({item.answer for item in items}) > 1, "the right choice must not always have one letter"
@@ -131,7 +131,7 @@ def test_gpqa_is_read_from_its_csv(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         "Record ID,Question,Correct Answer,Incorrect Answer 1,Incorrect Answer 2,Incorrect Answer 3,High-level domain\n"
         '1,"two\nlines, and a comma?",yes ,no,maybe,never,Physics\n'
     )
-    monkeypatch.setattr(hub, "_download", lambda *_: file)
+    monkeypatch.setattr("rsd_local.catalogue.hub.fetch", lambda *_, **__: file)
     (item,) = hub.fetch("gpqa", seed=0)
     assert item.question.startswith("two\nlines, and a comma?\n\nA) ") and f"{item.answer}) yes\n" in item.question + "\n"
     assert item.subject == "Physics"
@@ -140,6 +140,6 @@ def test_gpqa_is_read_from_its_csv(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_a_row_of_the_hub_that_is_not_as_expected_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_text(json.dumps({"problem": "p"}) + "\n")
-    monkeypatch.setattr(hub, "_download", lambda *_: file)
+    monkeypatch.setattr("rsd_local.catalogue.hub.fetch", lambda *_, **__: file)
     with pytest.raises(ConfigError, match="gsm8k: row 1"):
         hub.fetch("gsm8k", seed=0)

@@ -14,8 +14,9 @@ import pytest
 from bench_support import run_fake, sums
 
 from rsd_local.bench.estimate import estimate
+from rsd_local.bench.journal import Config, read_config
 from rsd_local.bench.report import write_report
-from rsd_local.bench.results import Config, Row, read_config, read_rows
+from rsd_local.bench.results import Results, Row
 from rsd_local.bench.stats import mcnemar, wilson
 from rsd_local.bench.summary import Summary, summarize
 from rsd_local.bench.tables import markdown, remarks, strategy_table
@@ -168,7 +169,7 @@ def test_what_is_no_folder_of_a_bench_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"config\.json"):
         read_config(tmp_path)
     with pytest.raises(ConfigError, match=r"results\.jsonl"):
-        read_rows(tmp_path)
+        Results.read(tmp_path)
     run_fake(tmp_path / "empty", ["rsd"], [])
     with pytest.raises(ConfigError, match="no line yet"):
         write_report(tmp_path / "empty")

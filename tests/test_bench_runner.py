@@ -11,7 +11,7 @@ import pytest
 from bench_support import FakeSolver, run_fake, sums, trio_of_files
 
 from rsd_local.bench.grading import Grader
-from rsd_local.bench.results import Results, configuration, read_rows
+from rsd_local.bench.results import Results, configuration
 from rsd_local.bench.runner import Tally, question_seed, run
 from rsd_local.bench.strategies import read_strategies
 from rsd_local.config import Params
@@ -98,7 +98,7 @@ def test_a_torn_last_line_is_taken_out_and_answered_again(tmp_path: Path, cut: i
             file.write_bytes(data[:-1])
         case _:  # blocks that the disk gave out but never filled
             file.write_bytes(data + b"\0" * 4096 + b"\n")
-    assert len(read_rows(tmp_path / "out")) == (4 if cut == "zeros" else 3)
+    assert len(Results.read(tmp_path / "out")) == (4 if cut == "zeros" else 3)
     run_fake(tmp_path / "out", ["rsd"], sums(4), resume=True)
     assert rows_of(tmp_path / "out") == whole
     assert len(file.read_text().splitlines()) == 4

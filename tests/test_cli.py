@@ -104,7 +104,7 @@ def test_files_that_are_no_models_exit_with_1_and_one_line(flags: list[object], 
     text, cut = tmp_path / "text.gguf", tmp_path / "cut.gguf"
     text.write_text("not a model")
     cut.write_bytes(Path(str(flags[1])).read_bytes()[:20_000])
-    for path, words in ((tmp_path / "none.gguf", "no model file"), (text, "is not a GGUF file"), (cut, "cannot be loaded")):
+    for path, words in ((tmp_path / "none.gguf", "no model file"), (text, "is not a GGUF file"), (cut, "lies outside the file")):
         refused(rsd("solve", "x", *flags, "--draft", path), 1, words, str(path))
     plain = write_model(tmp_path / "plain.gguf", template=None)
     refused(rsd("solve", "x", *flags, "--draft", plain), 1, "has no chat template", "instruct")

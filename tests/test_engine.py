@@ -228,7 +228,7 @@ def test_files_that_are_no_models_are_refused_with_their_cause(tiny: dict[str, P
     for share in (0.001, 0.2, 0.6, 0.99):
         cut = tmp_path / "cut.gguf"
         cut.write_bytes(whole[: int(len(whole) * share)])
-        with pytest.raises(NotAModel, match="cannot be loaded: .+"):
+        with pytest.raises(NotAModel, match="not a GGUF file that can be used: .+"):
             Model(RoleConfig(cut))
 
 

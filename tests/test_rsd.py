@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from test_engine import poisoned
 from tiny import VOCABULARY, write_model
@@ -17,8 +18,7 @@ from rsd_local.decoding.weighting import Acceptance, weight
 from rsd_local.errors import Closed, ContextFull, DecodeFailed, MissingTokens, NoChatTemplate
 from rsd_local.events import CancelToken, Finished, Result, StepDone
 from rsd_local.reasoner import Reasoner
-from rsd_local.rewards.layouts import MathShepherd, make_layout
-from rsd_local.rewards.logits import share
+from rsd_local.rewards.layouts import MathShepherd, TwoTokens
 from rsd_local.runtime import Sampler, chat_tokens
 
 QUESTION = "What is the number of the day after the last one?"
@@ -77,7 +77,7 @@ def test_no_token_is_evaluated_twice(reasoner: Reasoner, steps: int, seed: int, 
     opening = len(
         chat_tokens(engines["draft"].model, [{"role": r, "content": c} for r, c in (("system", config.system), ("user", QUESTION))])
     )
-    layout = make_layout("math-shepherd", engines["reward"].model, QUESTION)
+    layout = MathShepherd(engines["reward"].model, QUESTION)
 
     draft_rows = target_rows = 0
     unread_by_draft = unread_by_target = opening
@@ -264,6 +264,9 @@ def test_steps_are_accepted_as_often_as_their_weight_says() -> None:
 
 
 def test_the_softmax_of_two_logits() -> None:
+    def share(logit: float, other: float) -> float:
+        return TwoTokens(1, 0).reward(np.array([other, logit], np.float32))
+
     assert share(2.0, 2.0) == 0.5
     assert share(1.0, 0.0) == pytest.approx(math.e / (1 + math.e))
     assert share(-1e4, 1e4) == pytest.approx(0.0) and share(1e4, -1e4) == 1.0

@@ -10,13 +10,14 @@ import rsd_local
 ROOT = Path(rsd_local.__file__).parent
 FLOORS = [
     {"errors"},
-    {"config", "events", "answers"},
+    {"config", "events", "answers", "gguf_header", "hashes"},
     {"abacus"},
     {"runtime", "catalogue"},
     {"rewards"},
     {"decoding"},
     {"reasoner"},
     {"bench", "server"},
+    {"calibration"},
     {"cli"},
 ]
 

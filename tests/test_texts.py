@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tiny import write_model
 
 from rsd_local.config import RoleConfig
 from rsd_local.errors import MissingTokens, NoChatTemplate
-from rsd_local.rewards.judge import Judge
-from rsd_local.rewards.layouts import make_layout, single_token
+from rsd_local.rewards.judge import Digit, Judge
+from rsd_local.rewards.layouts import MathShepherd, RLHFlow, single_token
 from rsd_local.runtime import Model, chat_tokens, render_chat
 
 LLAMA3 = (
@@ -42,17 +44,19 @@ def text_of(model: Model, tokens: list[int]) -> str:
 
 def test_math_shepherds_layout(opened: Opened) -> None:
     model = opened(None)
-    layout = make_layout("math-shepherd", model, "What is 1+1?")
+    layout = MathShepherd(model, "What is 1+1?")
     opening, *steps = layout.opening(), layout.step(0, "one and one"), layout.step(1, "is two")
     assert opening[0] == model.bos
     assert text_of(model, opening + steps[0] + steps[1]) == "What is 1+1? one and oneки\nis twoки"
     assert all(step[-1] == single_token(model, " ки") for step in steps)
-    assert layout.good != layout.bad and layout.query == []
+    logits = np.zeros(model.n_vocab, np.float32)
+    logits[single_token(model, "+")] = 2.0
+    assert layout.reward(logits) == pytest.approx(1 / (1 + math.exp(-2))) and layout.query == []
 
 
 def test_rlhflows_layout_is_the_chat_that_it_was_trained_on(opened: Opened) -> None:
     model = opened(LLAMA3)
-    layout = make_layout("rlhflow", model, "What is 1+1?")
+    layout = RLHFlow(model, "What is 1+1?")
     tokens = layout.opening() + layout.step(0, "one and one") + layout.step(1, "is two") + layout.step(2, "so 2")
     turns = ["What is 1+1? one and one", "+", "is two", "+", "so 2"]
     messages = [{"role": "user" if place % 2 == 0 else "assistant", "content": turn} for place, turn in enumerate(turns)]
@@ -66,7 +70,22 @@ def test_a_judge_sees_question_steps_and_query_in_one_turn(opened: Opened) -> No
     text = text_of(model, judge.opening() + judge.step(0, "one and one") + judge.step(1, "is two") + judge.query)
     assert text.startswith("[user]\n\n") and text.endswith("[eot][assistant]\n\n")
     assert "Problem: What is 1+1?" in text and "one and one\n\nis two\n\nIs the last step" in text
-    assert judge.good != judge.bad
+    assert judge.reward(np.zeros(model.n_vocab, np.float32)) == 0.5
+
+
+def test_a_judge_of_digits_expects_over_all_ten(opened: Opened) -> None:
+    model = opened(LLAMA3)
+    judge = Digit(model, "What is 1+1?")
+    text = text_of(model, judge.opening() + judge.step(0, "one and one") + judge.query)
+    assert "one and one\n\nScore the last step" in text and text.endswith("[eot][assistant]\n\n")
+    digits = [model.tokenize(digit)[0] for digit in "0123456789"]
+    if len(set(digits)) < 10:
+        digits = [model.tokenize(digit, continues=True)[0] for digit in "0123456789"]
+    logits = np.full(model.n_vocab, 50.0, np.float32)  # what no digit says does not count
+    logits[digits] = np.log(np.arange(1, 11) / 55)
+    assert judge.reward(logits) == pytest.approx(sum(digit * (digit + 1) for digit in range(10)) / 55 / 9)
+    logits[digits[3]] = np.inf
+    assert math.isnan(judge.reward(logits))
 
 
 def test_control_tokens_that_a_user_writes_are_plain_text(opened: Opened) -> None:

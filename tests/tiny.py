@@ -58,7 +58,7 @@ def write_model(
 
 def _add_vocabulary(out: Any, vocabulary: list[str], template: str | None) -> None:
     kinds = gguf.TokenType
-    special = {"<unk>": kinds.UNKNOWN, "<s>": kinds.CONTROL, "</s>": kinds.CONTROL}
+    special = {"<unk>": kinds.UNKNOWN, "<s>": kinds.CONTROL, "</s>": kinds.CONTROL, "<extra_0>": kinds.CONTROL}
     out.add_tokenizer_model("llama")
     out.add_token_list(vocabulary)
     out.add_token_scores([float(-index) for index in range(len(vocabulary))])

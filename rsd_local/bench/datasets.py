@@ -18,7 +18,7 @@ ARITHMETIC = "arithmetic"
 _ARITHMETIC_QUESTIONS = 100  # where no limit is given: its generator never ends
 
 
-def load_dataset(spec: str, limit: int | None = None, seed: int = 0, level: int | None = None) -> list[Item]:
+def load_dataset(spec: str, limit: int | None = None, seed: int = 0, level: int | None = None, *, labelled: bool = True) -> list[Item]:
     """The questions of a data set, in the data set's order.
 
     Args:
@@ -26,6 +26,7 @@ def load_dataset(spec: str, limit: int | None = None, seed: int = 0, level: int 
         limit: how many: a seeded choice, of which a smaller limit takes a part; None for all (100 of ``arithmetic``).
         seed: of that choice, of arithmetic's questions, and of the order of choices.
         level: 1 to 5 for ``arithmetic``, None for all in turn.
+        labelled: whether each line of a file must have an answer; it is empty where one has none.
 
     Raises:
         ConfigError: there is no such data set, or a line of it cannot be used.
@@ -38,7 +39,7 @@ def load_dataset(spec: str, limit: int | None = None, seed: int = 0, level: int 
     if spec in hub.SOURCES:
         items = hub.fetch(spec, seed)
     elif Path(spec).is_file():
-        items = read_jsonl(Path(spec))
+        items = read_jsonl(Path(spec), labelled=labelled)
     else:
         known = [ARITHMETIC, *hub.SOURCES]
         near = difflib.get_close_matches(spec, known, 1)
@@ -46,7 +47,12 @@ def load_dataset(spec: str, limit: int | None = None, seed: int = 0, level: int 
     return _chosen(items, limit, seed)
 
 
-def read_jsonl(file: Path) -> list[Item]:
+def has_answers(spec: str) -> bool:
+    """Whether a data set has answers: false only for a file without a single one."""
+    return not Path(spec).is_file() or any("answer" in row for _, row in jsonl_lines(Path(spec)))
+
+
+def read_jsonl(file: Path, *, labelled: bool = True) -> list[Item]:
     """The questions of a JSONL file: ``question`` or ``problem``, ``answer``, and if there is one ``id``.
 
     Raises:
@@ -55,19 +61,19 @@ def read_jsonl(file: Path) -> list[Item]:
     items: dict[str, Item] = {}
     for number, line in jsonl_lines(file):
         where = f"{file}, line {number}"
-        item = _item(line, f"{file.stem}-{number}", where)
+        item = _item(line if labelled else {"answer": ""} | line, f"{file.stem}-{number}", where, labelled)
         require(item.id not in items, f"{where}: the id {item.id!r} stands there a second time")
         items[item.id] = item
     require(bool(items), f"{file} has no question")
     return list(items.values())
 
 
-def _item(row: dict[str, Any], default_id: str, where: str) -> Item:
+def _item(row: dict[str, Any], default_id: str, where: str, labelled: bool) -> Item:
     question = row.get("question", row.get("problem"))
     require(isinstance(question, str) and bool(question.strip()), f"{where} has no 'question' or 'problem' that is a text")
     answer = row.get("answer")
     written = isinstance(answer, str | int | float) and not isinstance(answer, bool) and str(answer).strip()
-    require(bool(written), f"{where} has no 'answer' that is a text or a number")
+    require(bool(written) or not labelled, f"{where} has no 'answer' that is a text or a number")
     name, level, subject = (None if row.get(key) is None else str(row[key]) for key in ("id", "level", "subject"))
     return Item(name or default_id, str(question), str(answer).strip(), level=level, subject=subject)
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from rsd_local.bench.items import Item, jsonl_lines
-from rsd_local.errors import ConfigError, RSDError
+from rsd_local.catalogue import hub
+from rsd_local.errors import ConfigError
 
 LETTERS = "ABCDEFGHIJ"
 Fields = Mapping[str, Any]
@@ -55,7 +56,7 @@ def fetch(name: str, seed: int) -> list[Item]:
         RSDError: the file cannot be fetched.
     """
     source = SOURCES[name]
-    file = _download(name, source)
+    file = hub.fetch(name, source.repo, source.file, source.revision, kind="dataset", mend="give a JSONL file instead")
     items = []
     for number, row in _rows(file):
         try:
@@ -63,24 +64,6 @@ def fetch(name: str, seed: int) -> list[Item]:
         except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             raise ConfigError(f"{name}: row {number} of {source.file} cannot be read: {error!r}") from None
     return items
-
-
-def _download(name: str, source: Source) -> Path:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
-
-    at = f"{source.repo}/{source.file} at {source.revision[:10]}"
-    try:
-        return Path(hf_hub_download(source.repo, source.file, repo_type="dataset", revision=source.revision))
-    except GatedRepoError:
-        hint = f"accept its terms on its page ({source.repo}), then set HF_TOKEN"
-        raise ConfigError(f"{name} asks for an account on the hub", hint=hint) from None
-    except LocalEntryNotFoundError:
-        raise RSDError(f"{name} ({at}) is not in the cache, and the hub does not answer", hint="go online, or set HF_ENDPOINT") from None
-    except (EntryNotFoundError, RepositoryNotFoundError):
-        raise RSDError(f"{name}: the hub has no {at}", hint="give a JSONL file instead") from None
-    except (HfHubHTTPError, OSError) as error:
-        raise RSDError(f"{name} ({at}) cannot be fetched: {error}", hint="try again later, or give a JSONL file") from None
 
 
 def _rows(file: Path) -> Iterator[tuple[int, Fields]]:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rsd_local.bench.results import Config, Row
+from rsd_local.bench.journal import Config
+from rsd_local.bench.results import Row
 from rsd_local.bench.summary import StrategyFigures, Summary
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 Table = dict[str, dict[str, Row]]
 # Okabe and Ito's colours, which stay apart for colour-blind readers; the markers stay apart without colour.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F6A00", "#444444")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F6A00", "#444444")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "p")  # one more than colours: no two of 72 strategies look alike
 _RIGHT, _WRONG = "#009E73", "#D55E00"
 _INK, _GRID = "#333333", "#DDDDDD"
@@ -52,7 +53,7 @@ def _against(summary: Summary, cost: Callable[[StrategyFigures], float], name: s
     shown = [one for one in summary.strategies if cost(one) > 0]
     if not shown:
         return None
-    figure, axes = _figure(9.0, 4.4)
+    figure, axes = new_figure(9.0, 4.4)
     front = sorted((one for one in shown if not any(_better(cost, other, one) for other in shown)), key=cost)
     axes.plot(
         [cost(one) for one in front],
@@ -71,7 +72,7 @@ def _against(summary: Summary, cost: Callable[[StrategyFigures], float], name: s
             cost(one),
             100 * one.accuracy,
             yerr=[[100 * (one.accuracy - low)], [100 * (high - one.accuracy)]],
-            color=_COLOURS[place % len(_COLOURS)],
+            color=COLOURS[place % len(COLOURS)],
             marker=_MARKERS[place % len(_MARKERS)],
             markersize=8,
             markeredgecolor="white",
@@ -89,7 +90,7 @@ def _against(summary: Summary, cost: Callable[[StrategyFigures], float], name: s
         axes.set_xlim(0, 1.1 * max(costs))
     axes.set_xlabel(name)
     axes.set_ylabel("accuracy, % (bars: 95 % interval)")
-    _legend(axes)
+    legend_beside(axes)
     return figure
 
 
@@ -115,11 +116,11 @@ def _accepted(config: Config, table: Table) -> Figure | None:
         return None
     from matplotlib.ticker import MaxNLocator
 
-    figure, axes = _figure(9.0, 4.0)
+    figure, axes = new_figure(9.0, 4.0)
     order = list(config["strategies"])
     for label, shares in lines.items():
         place = order.index(label)
-        colour, marker = _COLOURS[place % len(_COLOURS)], _MARKERS[place % len(_MARKERS)]
+        colour, marker = COLOURS[place % len(COLOURS)], _MARKERS[place % len(_MARKERS)]
         axes.plot(*zip(*shares, strict=True), color=colour, marker=marker, linewidth=1.8, markersize=5, label=label)
     last = max(index for shares in lines.values() for index, _ in shares)
     axes.set_xlim(0.5, last + 0.5)
@@ -127,7 +128,7 @@ def _accepted(config: Config, table: Table) -> Figure | None:
     axes.set_ylim(-3, 103)
     axes.set_xlabel(f"step of the solution (places that at least {_FEWEST} solutions reach)")
     axes.set_ylabel("draft steps that stood, %")
-    _legend(axes)
+    legend_beside(axes)
     return figure
 
 
@@ -143,7 +144,7 @@ def _rewards(config: Config, table: Table) -> Figure | None:
         return None
     columns = min(2, len(panels))
     lines = math.ceil(len(panels) / columns)
-    figure, _ = _figure(4.2 * columns + 0.6, 2.7 * lines + 0.5, lines, columns)
+    figure, _ = new_figure(4.2 * columns + 0.6, 2.7 * lines + 0.5, lines, columns)
     for axes, (label, rewards) in zip(figure.axes, panels.items(), strict=False):
         for correct, colour, name in ((True, _RIGHT, "right"), (False, _WRONG, "wrong")):
             values = rewards[correct]
@@ -167,7 +168,7 @@ def _rewards(config: Config, table: Table) -> Figure | None:
     return figure
 
 
-def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, Axes]:
+def new_figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, Axes]:
     """A figure of its own: pyplot's would stay in memory and choose a backend of the desktop."""
     from matplotlib.figure import Figure
 
@@ -184,7 +185,8 @@ def _figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tup
     return figure, figure.axes[0]
 
 
-def _legend(axes: Axes) -> None:
+def legend_beside(axes: Axes) -> None:
+    """A legend to the right of the plot, where it hides nothing."""
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9)
 
 

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rsd_local.bench import tables
+from rsd_local.bench.journal import read_config
 from rsd_local.bench.plots import draw
-from rsd_local.bench.results import read_config, read_rows
+from rsd_local.bench.results import Results
 from rsd_local.bench.summary import Summary, by_strategy, summarize
 from rsd_local.config import require
 from rsd_local.errors import ConfigError
@@ -24,7 +25,7 @@ def read_summary(folder: Path) -> Summary:
     Raises:
         ConfigError: it is no folder of a bench, or has no line yet.
     """
-    return summarize(read_config(folder), read_rows(folder))
+    return summarize(read_config(folder), Results.read(folder))
 
 
 def write_report(folder: Path) -> tuple[Summary, list[Path]]:
@@ -35,7 +36,7 @@ def write_report(folder: Path) -> tuple[Summary, list[Path]]:
     """
     installed = importlib.util.find_spec("matplotlib") is not None
     require(installed, "matplotlib is not installed", "pip install 'rsd-local[bench]'")
-    config, rows = read_config(folder), read_rows(folder)
+    config, rows = read_config(folder), Results.read(folder)
     summary = summarize(config, rows)
     try:
         plots = draw(summary, by_strategy(config, rows), folder)

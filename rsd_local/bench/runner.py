@@ -94,7 +94,7 @@ def run(
         Cancelled: ``cancel`` was called.
         ConfigError, Closed: no question could be answered; any other error of a question is its line's ``error``.
     """
-    with _pool(parallel, cancel) as pool:
+    with question_pool(parallel, cancel) as pool:
         for plan in plans:
             tally = Tally(plan, len(items))
             for row in results.rows:
@@ -123,7 +123,8 @@ def question_seed(seed: int, place: int) -> int:
 
 
 @contextmanager
-def _pool(parallel: int, cancel: CancelToken) -> Iterator[ThreadPoolExecutor]:
+def question_pool(parallel: int, cancel: CancelToken) -> Iterator[ThreadPoolExecutor]:
+    """Threads for questions; an error cancels what is in flight."""
     pool = ThreadPoolExecutor(parallel, "bench")
     try:
         yield pool

@@ -66,3 +66,16 @@ def holm(values: Sequence[float]) -> list[float]:
         least = max(least, min(1.0, (len(values) - rank) * values[place]))
         adjusted[place] = least
     return adjusted
+
+
+def area_under_curve(scores: Sequence[float], right: Sequence[bool]) -> float:
+    """The area under the ROC curve: how likely a right one scores above a wrong one, ties counted half; NaN without both."""
+    import numpy as np
+
+    _, inverse, counts = np.unique(np.array(scores), return_inverse=True, return_counts=True)
+    middle_rank = np.cumsum(counts) - (counts - 1) / 2
+    labels = np.array(right, bool)
+    good, bad = int(labels.sum()), int((~labels).sum())
+    if not good or not bad:
+        return math.nan
+    return float((middle_rank[inverse][labels].sum() - good * (good + 1) / 2) / (good * bad))

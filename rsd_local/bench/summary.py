@@ -7,7 +7,8 @@ import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from rsd_local.bench.results import Config, Row
+from rsd_local.bench.journal import Config
+from rsd_local.bench.results import Row
 from rsd_local.bench.stats import discordant, holm, mcnemar, paired_bootstrap, wilson
 
 

@@ -90,11 +90,14 @@ def setting(summary: Summary) -> list[tuple[str, str]]:
     """What was run: names and values."""
     config, trio = summary.config, summary.config["trio"]
     questions = f"{config['dataset']}, {config['questions']['number']} questions"
-    models = [(role, f"{trio[role]['file']} ({trio[role]['bytes'] / 1e6:,.1f} MB)") for role in ("draft", "target", "reward")]
+    models = [
+        (role, f"{trio[role]['file']} ({trio[role]['bytes'] / 1e6:,.1f} MB)") for role in ("draft", "target", "reward") if trio.get(role)
+    ]
+    reward = trio["reward_kind"] + (f", {trio['head']['file']}" if trio.get("head") else "")
     return [
         ("questions", questions + (f", level {config['level']}" if config["level"] else "") + f", seed {config['seed']}"),
         *models,
-        ("reward", f"{trio['reward_kind']}, δ = {trio['threshold']:g}"),
+        ("reward", f"{reward}, δ = {trio['threshold']:g}"),
         ("at once", str(trio["parallel"])),
         ("versions", ", ".join(f"{name} {version}" for name, version in config["versions"].items() if version)),
     ]

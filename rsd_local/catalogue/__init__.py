@@ -1,10 +1,15 @@
-"""Trios by name, from the package's ``models.toml`` or a file of one's own."""
+"""Models and trios by name, from the package's ``models.toml``, a user's own one beside it, or a file of one's own."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from rsd_local.config import Trio, read_trio, read_trios
+import platformdirs
+
+from rsd_local.catalogue.models import ModelEntry
+from rsd_local.config import ROLES, Tables, Trio, build, build_trio, read_catalogue, read_toml, read_trio, require
 from rsd_local.errors import ConfigError
 
 _PACKAGE = Path(__file__).parent.parent
@@ -16,9 +21,89 @@ def models_file() -> Path:
     return inside if inside.exists() else _PACKAGE.parent / "models.toml"
 
 
-def known_trios() -> dict[str, Trio]:
-    """The trios of ``models.toml``; their paths start at the package's folder."""
-    return read_trios(models_file(), base=_PACKAGE)
+def user_models_file() -> Path:
+    """The user's own ``models.toml``, which need not be there: it adds to the package's, and changes single settings."""
+    return platformdirs.user_config_path("rsd") / "models.toml"
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """All that is known by name.
+
+    Attributes:
+        models: entries by name.
+        trios: tables by name, roles with ``model`` in place of ``path`` where they name an entry.
+        origins: for each trio, the file that a setting (threshold, draft.path) comes from.
+    """
+
+    models: dict[str, ModelEntry]
+    trios: Tables
+    origins: dict[str, dict[str, Path]]
+
+    @classmethod
+    def read(cls) -> Catalogue:
+        """The package's and the user's own, whose settings go before it.
+
+        Raises:
+            ConfigError: one of the files is not right.
+        """
+        models: dict[str, ModelEntry] = {}
+        trios: Tables = {}
+        origins: dict[str, dict[str, Path]] = {}
+        for file, base in ((models_file(), _PACKAGE), (user_models_file(), user_models_file().parent)):
+            if not file.exists() and file == user_models_file():
+                continue
+            entries, tables = read_catalogue(file, base)
+            models |= {name: build(ModelEntry, entry, f"{file}: [model.{name}]") for name, entry in entries.items()}
+            for name, table in tables.items():
+                below = trios.get(name, {})
+                roles = {role: below.get(role, {}) | table[role] for role in ROLES if isinstance(table.get(role), dict)}
+                trios[name] = below | table | roles
+                origins[name] = origins.get(name, {}) | dict.fromkeys(_flat(table), file)
+        return cls(models, trios, origins)
+
+    def trio(self, name: str) -> Trio:
+        """A trio by its name, files that are not there yet included.
+
+        Raises:
+            ConfigError: there is none, or its table is not right.
+        """
+        if name not in self.trios:
+            known = ", ".join(self.trios)
+            raise ConfigError(f"no trio {name!r}", hint=f"known: {known}; or give --draft, --target and --reward, or a TOML file")
+        table, where = dict(self.trios[name]), f"{self._file(name)}: [trio.{name}]"
+        for role, entry in self.models_of(name).items():
+            rest = {key: value for key, value in table[role].items() if key != "model"} if role != "head" else {}
+            table[role] = str(entry.path) if role == "head" else rest | {"path": str(entry.path)}
+        return build_trio(table, where)
+
+    def models_of(self, name: str) -> dict[str, ModelEntry]:
+        """The entries that a trio uses, by role; ``head`` for a head.
+
+        Raises:
+            ConfigError: it names one that is not known.
+        """
+        found = {}
+        for role in (*ROLES, "head"):
+            section = self.trios[name].get(role)
+            named = section.get("model") if isinstance(section, dict) else None
+            if named is not None:
+                require(named in self.models, f"{self._file(name)}: [trio.{name}] {role}: no model {named!r}", "see rsd list")
+                found[role] = self.models[named]
+        return found
+
+    def state(self, name: str) -> str:
+        """Whether a trio is complete, or what is missing or wrong."""
+        try:
+            trio = self.trio(name)
+        except ConfigError as error:
+            return str(error)
+        files = [role.path for role in (trio.draft, trio.target, trio.reward) if role] + ([trio.head] if trio.head else [])
+        missing = dict.fromkeys(file.name for file in files if not file.exists())
+        return f"{', '.join(missing)} missing" if missing else "complete"
+
+    def _file(self, name: str) -> Path:
+        return user_models_file() if user_models_file() in self.origins[name].values() else models_file()
 
 
 def find_trio(name: str) -> Trio:
@@ -27,9 +112,20 @@ def find_trio(name: str) -> Trio:
     Raises:
         ConfigError: there is neither, or the file is not right.
     """
+    return read_trio(Path(name)) if name.endswith(".toml") else Catalogue.read().trio(name)
+
+
+def trio_origins(name: str) -> dict[str, Path]:
+    """The file that each setting of a trio comes from; a setting of none (threshold, draft.path) is the program's own.
+
+    Args:
+        name: as for ``find_trio``.
+    """
     if name.endswith(".toml"):
-        return read_trio(Path(name))
-    known = known_trios()
-    if name not in known:
-        raise ConfigError(f"no trio {name!r}", hint=f"known: {', '.join(known)}; or give --draft, --target and --reward, or a TOML file")
-    return known[name]
+        return dict.fromkeys(_flat(read_toml(Path(name))), Path(name))
+    return Catalogue.read().origins.get(name, {})
+
+
+def _flat(table: dict[str, Any]) -> list[str]:
+    """The names of settings, those of a role behind the role's."""
+    return [name for key, value in table.items() for name in ([f"{key}.{inner}" for inner in value] if isinstance(value, dict) else [key])]

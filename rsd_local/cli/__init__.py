@@ -19,6 +19,15 @@ _COMMANDS = {
     "bench": "rsd_local.cli.bench:bench",
     "report": "rsd_local.cli.report:report",
     "estimate": "rsd_local.cli.estimate:estimate",
+    "train-reward": "rsd_local.cli.train_reward:train_reward",
+    "tune": "rsd_local.cli.tune:tune",
+    "pull": "rsd_local.cli.models:pull",
+    "list": "rsd_local.cli.models:list_",
+    "show": "rsd_local.cli.models:show",
+    "verify": "rsd_local.cli.models:verify",
+    "rm": "rsd_local.cli.models:rm",
+    "doctor": "rsd_local.cli.doctor:doctor",
+    "config": "rsd_local.cli.config:config",
 }
 
 

@@ -43,11 +43,12 @@ def bench(
     as_json: bool,
     **flags: Any,
 ) -> None:
-    """Answer the questions of DATASET with each strategy, and compare accuracy and cost.
+    """Compare strategies on the questions of DATASET.
 
-    DATASET is arithmetic, a JSONL file (question, answer), or gsm8k, math500, olympiadbench, gaokao2023en, minerva, gpqa
-    or mmlu-stem from the hub. A strategy is rsd, target, draft, speculative, majority, best-of-n, step-best-of-n or beam,
-    with settings behind a colon: best-of-n:samples=8,aggregate=min. The table goes to standard output.
+    Shows accuracy and cost of each. DATASET is arithmetic, a JSONL file (question, answer), or gsm8k, math500,
+    olympiadbench, gaokao2023en, minerva, gpqa or mmlu-stem from the hub. A strategy is rsd, target, draft,
+    speculative, majority, best-of-n, step-best-of-n or beam, with settings behind a colon: best-
+    of-n:samples=8,aggregate=min. The table goes to standard output.
     """
     trio = make_trio(flags, parallel=parallel)
 

@@ -18,14 +18,16 @@ from rsd_local.cli.text import printable
 @click.option("--price-per-hour", type=float, required=True, metavar="X", help="Price of the machine for an hour, in any currency.")
 @click.option("--json", "as_json", is_flag=True, help="Print one object.")
 def estimate(folder: Path, questions_per_day: float, price_per_hour: float, as_json: bool) -> None:
-    """Say what each strategy of DIR, a folder of rsd bench, saves against the target in machine hours and money.
+    """Say what a measured saving is worth.
 
-    The seconds are those measured, on that machine and with as many questions at once; the arithmetic is shown.
+    For each strategy of DIR, a folder of rsd bench: machine hours and money against the target. The seconds are
+    those measured, on that machine and with as many questions at once; the arithmetic is shown.
     """
     from rsd_local.bench.estimate import estimate as worth_of
-    from rsd_local.bench.results import read_config, read_rows
+    from rsd_local.bench.journal import read_config
+    from rsd_local.bench.results import Results
 
-    found = worth_of(read_config(folder), read_rows(folder), questions_per_day, price_per_hour)
+    found = worth_of(read_config(folder), Results.read(folder), questions_per_day, price_per_hour)
     if as_json:
         strategies = [dataclasses.asdict(worth) for worth in found]
         click.echo(json.dumps({"questions_per_day": questions_per_day, "price_per_hour": price_per_hour, "strategies": strategies}))

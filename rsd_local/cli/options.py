@@ -29,7 +29,7 @@ from rsd_local.config import (
     default_temperature,
     require,
 )
-from rsd_local.errors import ConfigError
+from rsd_local.errors import ConfigError, ModelNotFound
 
 F = TypeVar("F", bound=Callable[..., Any])
 Option = Callable[[Any], Any]
@@ -58,18 +58,25 @@ class StrictCommand(click.Command):
         return super().parse_args(ctx, args)
 
 
+def option(*names: str, **settings: Any) -> Option:
+    """A click option whose value can come from a variable too: ``--max-tokens`` from ``RSD_MAX_TOKENS``."""
+    long = next(name for name in names if name.startswith("--"))
+    return click.option(*names, envvar=f"RSD_{long.strip('-').replace('-', '_').upper()}", **settings)
+
+
 def _per_role(*names: str, metavar: str, help: str) -> Option:
-    return click.option(*names, multiple=True, metavar=f"[ROLE=]{metavar}", help=help)
+    return option(*names, multiple=True, metavar=f"[ROLE=]{metavar}", help=help)
 
 
 _TRIO: list[Option] = [
-    click.option("--trio", metavar="NAME|FILE", help="A trio by name, or a TOML file. Default: abacus, built in."),
-    click.option("-md", "--draft", type=Path, metavar="FILE", help="GGUF file of the draft model."),
-    click.option("-m", "--target", type=Path, metavar="FILE", help="GGUF file of the target model."),
-    click.option("-mr", "--reward", type=Path, metavar="FILE", help="GGUF file of the reward model."),
-    click.option("--reward-kind", type=click.Choice(get_args(RewardKind)), help="How the reward is read."),
-    click.option("--layout", type=click.Choice(get_args(TagLayout)), help="The text a tag-logits model was trained on."),
-    click.option("--system", metavar="TEXT", help="System prompt of draft and target; '' for none."),
+    option("--trio", metavar="NAME|FILE", help="A trio by name, or a TOML file. Default: abacus, built in."),
+    option("-md", "--draft", type=Path, metavar="FILE", help="GGUF file of the draft model."),
+    option("-m", "--target", type=Path, metavar="FILE", help="GGUF file of the target model."),
+    option("-mr", "--reward", type=Path, metavar="FILE", help="GGUF file of the reward model, for kinds that take one."),
+    option("--reward-kind", type=click.Choice(get_args(RewardKind)), help="How the reward is read."),
+    option("--layout", type=click.Choice(get_args(TagLayout)), help="The text a tag-logits model was trained on."),
+    option("--head", type=Path, metavar="FILE", help="Safetensors file of a read-out or value-head."),
+    option("--system", metavar="TEXT", help="System prompt of draft and target; '' for none."),
     _per_role("-c", "--ctx-size", metavar="N", help="Tokens per question. ROLE is draft, target or reward; without it, all."),
     _per_role("-ngl", "--n-gpu-layers", metavar="N|all", help="Layers on the GPU."),
     _per_role("-mg", "--main-gpu", metavar="N", help="The device that holds what is not split."),
@@ -80,27 +87,27 @@ _TRIO: list[Option] = [
 ]
 
 _PARAMS: list[Option] = [
-    click.option("--threshold", type=float, metavar="δ", help="Reward from which a draft step stands, 0 to 1."),
-    click.option("--weighting", type=click.Choice(get_args(WeightingKind)), default="step", show_default=True, help="ω(r)."),
-    click.option("--probability", type=float, default=0.5, show_default=True, help="p of constant weighting."),
-    click.option("--steepness", type=float, default=10.0, show_default=True, help="α of logistic weighting."),
-    click.option("--strategy", type=click.Choice(get_args(Strategy)), default="rsd", show_default=True, help="The algorithm."),
-    click.option("--candidates", type=int, default=1, show_default=True, help="Draft steps sampled at each place (rsd)."),
-    click.option("--samples", type=int, default=8, show_default=True, help="Samples (majority, best-of-n, step-best-of-n)."),
-    click.option("--beams", type=int, default=2, show_default=True, help="Solutions that stay at each step (beam)."),
-    click.option("--branches", type=int, default=4, show_default=True, help="Steps tried after each of them (beam)."),
-    click.option("--aggregate", type=click.Choice(get_args(Aggregate)), default="last", show_default=True, help="Of rewards (best-of-n)."),
-    click.option("--speculate", type=int, default=4, show_default=True, help="Tokens drafted at a time (speculative)."),
-    click.option(
+    option("--threshold", type=float, metavar="δ", help="Reward from which a draft step stands, 0 to 1."),
+    option("--weighting", type=click.Choice(get_args(WeightingKind)), default="step", show_default=True, help="ω(r)."),
+    option("--probability", type=float, default=0.5, show_default=True, help="p of constant weighting."),
+    option("--steepness", type=float, default=10.0, show_default=True, help="α of logistic weighting."),
+    option("--strategy", type=click.Choice(get_args(Strategy)), default="rsd", show_default=True, help="The algorithm."),
+    option("--candidates", type=int, default=1, show_default=True, help="Draft steps sampled at each place (rsd)."),
+    option("--samples", type=int, default=8, show_default=True, help="Samples (majority, best-of-n, step-best-of-n)."),
+    option("--beams", type=int, default=2, show_default=True, help="Solutions that stay at each step (beam)."),
+    option("--branches", type=int, default=4, show_default=True, help="Steps tried after each of them (beam)."),
+    option("--aggregate", type=click.Choice(get_args(Aggregate)), default="last", show_default=True, help="Of rewards (best-of-n)."),
+    option("--speculate", type=int, default=4, show_default=True, help="Tokens drafted at a time (speculative)."),
+    option(
         "--fallback", type=click.Choice(get_args(Fallback)), default="auto", show_default=True, help="Evaluate a rejected step ahead (rsd)."
     ),
-    click.option("-n", "--max-tokens", type=int, default=2048, show_default=True, help="Tokens of the solution."),
-    click.option("--max-steps", type=int, default=100, show_default=True, help="Steps of the solution."),
-    click.option("--temp", type=float, help="Temperature; 0 is greedy. Default: 0, or 0.7 for strategies that sample several times."),
-    click.option("--top-k", type=int, default=0, show_default=True, help="Most likely tokens kept; 0 for all."),
-    click.option("--top-p", type=float, default=1.0, show_default=True, help="Probability mass kept."),
-    click.option("--min-p", type=float, default=0.0, show_default=True, help="Share of the best token's probability to stay."),
-    click.option("-s", "--seed", type=int, default=0, show_default=True, help="Seed of the question."),
+    option("-n", "--max-tokens", type=int, default=2048, show_default=True, help="Tokens of the solution."),
+    option("--max-steps", type=int, default=100, show_default=True, help="Steps of the solution."),
+    option("--temp", type=float, help="Temperature; 0 is greedy. Default: 0, or 0.7 for strategies that sample several times."),
+    option("--top-k", type=int, default=0, show_default=True, help="Most likely tokens kept; 0 for all."),
+    option("--top-p", type=float, default=1.0, show_default=True, help="Probability mass kept."),
+    option("--min-p", type=float, default=0.0, show_default=True, help="Share of the best token's probability to stay."),
+    option("-s", "--seed", type=int, default=0, show_default=True, help="Seed of the question."),
 ]
 
 
@@ -133,16 +140,18 @@ def make_trio(flags: dict[str, Any], parallel: int = 1, width: int = 1) -> Trio:
     """
     from rsd_local.catalogue import find_trio
 
-    paths = {role: flags[role] for role in ("draft", "target", "reward")}
-    if flags["trio"] is None and any(paths.values()):
-        missing = [role for role, path in paths.items() if path is None]
+    named = {role: flags[role] for role in ("draft", "target", "reward") if flags[role]}
+    kind: RewardKind = flags["reward_kind"] or "tag-logits"
+    if flags["trio"] is None and named:
+        needed = ["draft", "target", *(["reward"] if kind in ("tag-logits", "value-head") else [])]
+        missing = [role for role in needed if role not in named]
         if missing:
             raise ConfigError(f"no {' and no '.join(missing)} model is named", hint="give --draft, --target and --reward, or --trio")
-        trio = Trio(RoleConfig(paths["draft"]), RoleConfig(paths["target"]), RoleConfig(paths["reward"]))
+        roles: dict[str, Any] = {role: RoleConfig(path) for role, path in named.items()}
+        trio = Trio(**roles, reward_kind=kind, head=flags["head"])
     else:
-        trio = find_trio(flags["trio"] or "abacus")
-        changed = {role: dataclasses.replace(getattr(trio, role), path=path) for role, path in paths.items() if path}
-        trio = dataclasses.replace(trio, **changed)
+        trio = _changed(find_trio(flags["trio"] or "abacus"), named, flags["reward_kind"], flags["head"])
+        _require_files(trio, flags["trio"])
     for flag, field, read in (
         ("ctx_size", "ctx_size", int),
         ("n_gpu_layers", "gpu_layers", lambda text: -1 if text == "all" else int(text)),
@@ -154,8 +163,30 @@ def make_trio(flags: dict[str, Any], parallel: int = 1, width: int = 1) -> Trio:
     ):
         for given in flags[flag]:
             trio = _place(trio, flag, field, read, given)
-    plain = {name: flags[name] for name in ("reward_kind", "layout", "system") if flags[name] is not None}
+    plain = {name: flags[name] for name in ("layout", "system") if flags[name] is not None}
     return dataclasses.replace(trio, parallel=parallel, width=width, **plain)
+
+
+def _require_files(trio: Trio, name: str | None) -> None:
+    """Says how to get a trio of the catalogue whose files are not here."""
+    missing = [role.path.name for role in (trio.draft, trio.target, trio.reward) if role and not role.path.exists()]
+    if missing and name and not name.endswith(".toml"):
+        raise ModelNotFound(f"trio {name}: {', '.join(dict.fromkeys(missing))} not here", hint=f"rsd pull {name} fetches what is missing")
+
+
+def _changed(trio: Trio, named: dict[str, Path], kind: str | None, head: Path | None) -> Trio:
+    """The trio with other files, or with another kind of reward, which takes over no model that it cannot use.
+
+    A threshold belongs to a combination: of another one nobody knows it, and the usual one is taken.
+    """
+    roles = {role: dataclasses.replace(getattr(trio, role) or RoleConfig(path), path=path) for role, path in named.items()}
+    rewarded: dict[str, Any] = {} if head is None else {"head": head}
+    if kind is not None and kind != trio.reward_kind:
+        keeps = trio.reward if kind in ("tag-logits", "value-head") else None
+        rewarded = {"reward": keeps, "reward_kind": kind, "head": head}
+    if rewarded or roles:
+        rewarded |= {"threshold": Trio.__dataclass_fields__["threshold"].default, "threshold_from": ""}
+    return dataclasses.replace(trio, **rewarded | roles)
 
 
 def _place(trio: Trio, flag: str, field: str, read: Callable[[str], Any], given: str) -> Trio:
@@ -166,7 +197,9 @@ def _place(trio: Trio, flag: str, field: str, read: Callable[[str], Any], given:
         value = read(text)
     except ValueError:
         raise ConfigError(f"--{flag.replace('_', '-')} {given}: {text!r} is no number") from None
-    roles = (role,) if role else ("draft", "target", "reward")
+    roles = [name for name in ((role,) if role else ("draft", "target", "reward")) if getattr(trio, name) is not None]
+    if not roles:
+        raise ConfigError(f"--{flag.replace('_', '-')} {given}: this trio has no reward model", hint="it uses the target's, or none")
     return dataclasses.replace(trio, **{name: dataclasses.replace(getattr(trio, name), **{field: value}) for name in roles})
 
 

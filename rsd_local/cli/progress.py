@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 import click
 
@@ -72,3 +72,75 @@ def _clock(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+@contextmanager
+def parts() -> Iterator[Callable[[str, int, int], None]]:
+    """Progress of a job in named parts: name, done, total."""
+    with ExitStack() as opened:
+        counts: dict[str, Callable[[int, int], None]] = {}
+
+        def watch(name: str, done: int, total: int) -> None:
+            if name not in counts:
+                opened.close()
+                counts[name] = opened.enter_context(counting(name))
+            counts[name](done, total)
+
+        yield watch
+
+
+@contextmanager
+def counting(label: str) -> Iterator[Callable[[int, int], None]]:
+    """Progress of one job that counts up: done, total."""
+    if not sys.stderr.isatty():
+        yield _counted_lines(label)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(None), MofNCompleteColumn(), TimeRemainingColumn(elapsed_when_finished=True))
+    with Progress(*columns, console=Console(stderr=True), expand=True) as bars:
+        task = bars.add_task(label, total=None)
+        yield lambda done, total: bars.update(task, completed=done, total=total)
+
+
+def _counted_lines(label: str) -> Callable[[int, int], None]:
+    last = 0.0
+
+    def watch(done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if done == total or now - last >= _SECONDS_BETWEEN_LINES:
+            last = now
+            click.echo(f"{label}: {done}/{total}", err=True)
+
+    return watch
+
+
+@contextmanager
+def transfers() -> Iterator[Callable[[str, int, int], None]]:
+    """Progress of downloads side by side: name, bytes that are there, bytes of the whole."""
+    if not sys.stderr.isatty():
+        said: dict[str, int] = {}
+
+        def lines(name: str, there: int, whole: int) -> None:
+            tenth = 10 * there // whole if whole else 0
+            if said.get(name) != tenth:
+                said[name] = tenth
+                click.echo(f"{name}: {there / 1e6:.1f} of {whole / 1e6:.1f} MB", err=True)
+
+        yield lines
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(None), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    tasks: dict[str, TaskID] = {}
+    with Progress(*columns, console=Console(stderr=True), expand=True) as bars:
+
+        def watch(name: str, there: int, whole: int) -> None:
+            if name not in tasks:
+                tasks[name] = bars.add_task(name, total=whole)
+            bars.update(tasks[name], completed=there, total=whole)
+
+        yield watch

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from rsd_local.cli.text import printable
+from rsd_local.config import Trio
 from rsd_local.events import Event, Finished, Result, Role, StepDone
 from rsd_local.reasoner import LoadProgress, Reasoner
 
@@ -27,10 +28,15 @@ def loading() -> LoadProgress | None:
         return None
 
     def show(role: Role, share: float) -> None:
-        line = "" if role == "reward" and share >= 1.0 else f"loading the {role} model {share:4.0%}"
+        line = "" if share >= 1.0 else f"loading the {role} model {share:4.0%}"
         click.echo(f"\r\x1b[K{line}", err=True, nl=False)
 
     return show
+
+
+def origin(trio: Trio) -> None:
+    """Says where the threshold in use comes from."""
+    click.secho(printable(f"threshold {trio.threshold:g}, from {trio.threshold_from}"), dim=True, err=True)
 
 
 def step(event: StepDone) -> None:

@@ -14,9 +14,10 @@ from rsd_local.cli.text import printable
 @click.argument("folder", metavar="DIR", type=Path)
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as one object.")
 def report(folder: Path, as_json: bool) -> None:
-    """Write report.md, its plots and report.html into DIR, a folder of rsd bench.
+    """Write the report of a bench: tables, plots, a page.
 
-    The tables go to standard output. The page needs no other file and no network.
+    Puts report.md, its plots and report.html into DIR, a folder of rsd bench. The tables go to standard output. The
+    page needs no other file and no network.
     """
     from rsd_local.bench.report import write_report
     from rsd_local.bench.tables import pair_table

@@ -63,6 +63,8 @@ def solve(question: str, stats: bool, as_json: bool, as_jsonl: bool, quiet: bool
         elif not as_jsonl:
             if not quiet:
                 render.ending(result)
+                if trio.threshold_from and flags["threshold"] is None and flags["strategy"] == "rsd":
+                    render.origin(trio)
             click.echo(printable(result.answer if result.answer is not None else result.text.strip()))
         if stats:
             render.stats(result, reasoner)

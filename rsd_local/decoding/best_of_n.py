@@ -21,7 +21,7 @@ def best_of_n(question: str, trio: OpenTrio, params: Params, cancel: CancelToken
         ContextFull: the question does not fit.
     """
     with ExitStack() as opened:
-        writer = opened.enter_context(closing(trio.writer("draft", question, params.sampling)))
+        writer = opened.enter_context(closing(trio.writer("draft", question, params.sampling, scored=True)))
         judge = opened.enter_context(closing(trio.judge(question)))
         solution = Solution(params.limits)
         bad = 0
@@ -44,9 +44,10 @@ def scored(judge: Reward, solutions: list[list[Step]], cancel: CancelToken | Non
         judges.extend(judge.fork() for _ in solutions)
         for index in range(max(map(len, solutions))):
             live = [number for number, steps in enumerate(solutions) if index < len(steps)]
+            steps = [solutions[number][index] for number in live]
             scorings = [
-                None if solutions[number][index].blank else judges[number].start_score(solutions[number][index].text, cancel)
-                for number in live
+                None if step.blank else judges[number].start_score(step.text, step.trace, cancel)
+                for number, step in zip(live, steps, strict=True)
             ]
             for number, scoring in zip(live, scorings, strict=True):
                 rewards[number].append(None if scoring is None else scoring())

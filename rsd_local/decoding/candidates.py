@@ -38,7 +38,7 @@ def best_step(writer: Writer, judge: Reward, solution: Solution, params: Params,
     """The draft's next step and its reward, None for a blank one; writer and judge hold it provisionally."""
     if params.search.candidates == 1:
         step = writer.write_step(solution.room, cancel)
-        return step, None if step.blank else judge.score(step.text, cancel)
+        return step, None if step.blank else judge.start_score(step.text, step.trace, cancel)()
     with candidates(writer, judge, params.search.candidates, (solution.steps,), params.sampling, solution.room, cancel) as made:
         best = max(made, key=lambda candidate: candidate.rank)
         writer.adopt(best.writer)
@@ -73,7 +73,7 @@ def candidates(
             writers.append(writer.fork(Sampler(sampling, (0, *place, number))))
             judges.append(judge.fork())
         steps = [finish() for finish in [fork.start_writing(limit, cancel) for fork in writers]]
-        scorings = [None if s.blank else j.start_score(s.text, cancel) for s, j in zip(steps, judges, strict=True)]
+        scorings = [None if s.blank else j.start_score(s.text, s.trace, cancel) for s, j in zip(steps, judges, strict=True)]
         rewards = [None if scoring is None else scoring() for scoring in scorings]
         made = [Candidate(*parts) for parts in zip(steps, rewards, writers, judges, strict=True)]
         yield made

@@ -24,7 +24,7 @@ def rsd(question: str, trio: OpenTrio, params: Params, cancel: CancelToken | Non
         ContextFull: the question does not fit one of the contexts. A solution that outgrows one just ends.
     """
     with ExitStack() as opened:
-        writer = opened.enter_context(closing(trio.writer("draft", question, params.sampling)))
+        writer = opened.enter_context(closing(trio.writer("draft", question, params.sampling, scored=True)))
         judge = opened.enter_context(closing(trio.judge(question)))
         expert = opened.enter_context(closing(trio.writer("target", question, params.sampling)))
         fallbacks = Fallbacks(expert, writer, params.search.fallback)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 
 from rsd_local.config import Params
 from rsd_local.decoding.steps import DELIMITER, Solution, Step, Writer
@@ -29,20 +30,25 @@ def sampled(writer: Writer, params: Params, cancel: CancelToken | None) -> Itera
 
 def split(whole: Step, model: Model) -> list[Step]:
     """A solution's steps, cut behind the tokens in which delimiters complete; blank ones go with the step before."""
-    steps: list[Step] = []
-    tokens: list[int] = []
-    raw = b""
-    for token in whole.tokens:
-        tokens.append(token)
+    cuts, raw = [0], b""
+    for place, token in enumerate(whole.tokens, 1):
         raw += b"" if model.is_end(token) else model.piece(token)
         at = raw.rfind(DELIMITER)
         if at >= 0 and raw[:at].strip():
-            steps.append(Step(tokens, raw, "delimiter"))
-            tokens, raw = [], b""
-    if raw.strip() or not steps:
-        return [*steps, Step(tokens, raw, whole.ended)]
-    last = steps.pop()
-    return [*steps, Step(last.tokens + tokens, last.raw + raw, whole.ended)]
+            cuts.append(place)
+            raw = b""
+    if not raw.strip() and len(cuts) > 1:
+        cuts.pop()
+    cuts.append(len(whole.tokens))
+    return [_part(whole, model, first, last) for first, last in pairwise(cuts)]
+
+
+def _part(whole: Step, model: Model, first: int, last: int) -> Step:
+    """The step of a solution that goes from a token up to another one."""
+    tokens = whole.tokens[first:last]
+    raw = b"".join(model.piece(token) for token in tokens if not model.is_end(token))
+    ended = whole.ended if last == len(whole.tokens) else "delimiter"
+    return Step(tokens, raw, ended, whole.trace and whole.trace.part(first, last))
 
 
 def told(steps: list[Step], rewards: list[float | None], solution: Solution) -> Iterator[StepDone]:

@@ -13,7 +13,7 @@ from rsd_local.answers import boxed
 from rsd_local.config import Limits
 from rsd_local.errors import Cancelled, ContextFull
 from rsd_local.events import CancelToken, Counters, Finished, FinishReason, Role, total
-from rsd_local.runtime import Drawer, EndOfStep, Engine, Guess, Sequence
+from rsd_local.runtime import Drawer, EndOfStep, Engine, Guess, Sequence, Trace
 
 DELIMITER = b"\n\n"
 NO_GUESS = Guess()
@@ -27,11 +27,13 @@ class Step:
         tokens: in its author's vocabulary, an end-of-text token included.
         raw: their bytes, the delimiter included.
         ended: by the delimiter, the end of the text, a length limit or the context's end.
+        trace: what its writer let be seen, where it was asked to.
     """
 
     tokens: list[int]
     raw: bytes
     ended: EndOfStep
+    trace: Trace | None = None
 
     @property
     def text(self) -> str:
@@ -56,16 +58,19 @@ class Writer:
         sampler: draws this writer's tokens.
         family: sequences of all writers that were forked from the same; this one's is added.
         same_tokens: whether steps by the other model can be read by their tokens.
+        traced: whether its steps are to carry a trace.
     """
 
-    def __init__(self, engine: Engine, sequence: Sequence, sampler: Drawer, family: list[Sequence], *, same_tokens: bool) -> None:
-        self.engine, self.sequence, self.sampler, self.same_tokens = engine, sequence, sampler, same_tokens
+    def __init__(
+        self, engine: Engine, sequence: Sequence, sampler: Drawer, family: list[Sequence], *, same_tokens: bool, traced: bool
+    ) -> None:
+        self.engine, self.sequence, self.sampler, self.same_tokens, self._traced = engine, sequence, sampler, same_tokens, traced
         self._family = family
         self._before = len(sequence)
         family.append(sequence)
 
     @classmethod
-    def open(cls, engine: Engine, prompt: list[int], sampler: Drawer, *, same_tokens: bool) -> Writer:
+    def open(cls, engine: Engine, prompt: list[int], sampler: Drawer, *, same_tokens: bool, traced: bool = False) -> Writer:
         """A writer at a question's tokens.
 
         Raises:
@@ -78,7 +83,7 @@ class Writer:
             sequence.close()
             raise
         sequence.counters.opening_tokens = len(prompt)
-        return cls(engine, sequence, sampler, [], same_tokens=same_tokens)
+        return cls(engine, sequence, sampler, [], same_tokens=same_tokens, traced=traced)
 
     def begin(self) -> None:
         """Says that a step starts here: the place that ``forget`` and ``replace`` go back to."""
@@ -90,13 +95,14 @@ class Writer:
     ) -> Writing:
         """Goes on writing; the outcome ends with the delimiter, the text's end, or after ``limit`` tokens.
 
-        Draws come from ``sampler`` where one is given, and then this writer's own stream stays as it is.
+        Draws come from ``sampler`` where one is given: then nothing is traced, and this writer's own stream stays as it is.
         """
-        writing = self.sequence.generate(sampler or self.sampler, limit, until=until, guess=guess, cancel=cancel)
+        traced = self._traced and sampler is None
+        writing = self.sequence.generate(sampler or self.sampler, limit, until=until, guess=guess, traced=traced, cancel=cancel)
 
         def finish() -> Step:
             made = writing.result()
-            return Step(made.tokens, made.text, made.ended)
+            return Step(made.tokens, made.text, made.ended, made.trace)
 
         return finish
 
@@ -133,7 +139,7 @@ class Writer:
 
     def fork(self, sampler: Drawer) -> Writer:
         """Another writer that goes on from here with draws of its own and shares the cache."""
-        return Writer(self.engine, self.sequence.fork(), sampler, self._family, same_tokens=self.same_tokens)
+        return Writer(self.engine, self.sequence.fork(), sampler, self._family, same_tokens=self.same_tokens, traced=self._traced)
 
     def settle(self, cancel: CancelToken | None) -> None:
         """Begins a step and evaluates what stands but for its last token, so that forks share it."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from rsd_local.config import Sampling, Trio
 from rsd_local.decoding.steps import Writer
 from rsd_local.events import Author
-from rsd_local.rewards import Reward, open_reward
+from rsd_local.rewards import Reward, Rewards
 from rsd_local.runtime import Drawer, Engine, Sampler, chat_tokens
 
 _STREAMS: dict[Author, int] = {"draft": 0, "target": 1}
@@ -15,7 +15,7 @@ _STREAMS: dict[Author, int] = {"draft": 0, "target": 1}
 
 @dataclass(frozen=True, slots=True)
 class OpenTrio:
-    """Engines of the three roles.
+    """The engines that write, and what scores.
 
     Attributes:
         config: how the models are asked and the reward is read.
@@ -25,28 +25,33 @@ class OpenTrio:
     config: Trio
     draft: Engine
     target: Engine
-    reward: Engine
+    rewards: Rewards
     same_tokens: bool
 
-    def writer(self, role: Author, question: str, sampling: Sampling, sampler: Drawer | None = None) -> Writer:
+    def writer(self, role: Author, question: str, sampling: Sampling, sampler: Drawer | None = None, *, scored: bool = False) -> Writer:
         """The draft or the target at a question, with draws of its own stream.
+
+        Args:
+            role: which.
+            question: the text.
+            sampling: how tokens are drawn.
+            sampler: draws them, where it is not to be an ordinary one.
+            scored: whether the reward will score what it writes; then it is traced where the reward needs that.
 
         Raises:
             NoChatTemplate: the model cannot be asked.
             ContextFull: the question does not fit its context.
         """
         engine = self.draft if role == "draft" else self.target
-        messages = [{"role": "user", "content": question}]
-        if self.config.system:
-            messages.insert(0, {"role": "system", "content": self.config.system})
-        prompt = chat_tokens(engine.model, messages)
-        return Writer.open(engine, prompt, sampler or Sampler(sampling, (_STREAMS[role],)), same_tokens=self.same_tokens)
+        prompt = chat_tokens(engine.model, self.config.messages(question))
+        drawer = sampler or Sampler(sampling, (_STREAMS[role],))
+        traced = scored and self.rewards.traced
+        return Writer.open(engine, prompt, drawer, same_tokens=self.same_tokens, traced=traced)
 
     def judge(self, question: str) -> Reward:
         """The reward at a question.
 
         Raises:
-            MissingTokens, NoChatTemplate: the model cannot be read in the trio's way.
             ContextFull: the question does not fit its context.
         """
-        return open_reward(self.config, self.reward, question)
+        return self.rewards.open(question)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Protocol, Self
 
 from rsd_local.events import CancelToken, Counters
+from rsd_local.runtime import Trace
 
 Scoring = Callable[[], float]
 """Waits for a score that was started."""
@@ -14,14 +15,16 @@ Scoring = Callable[[], float]
 class Reward(Protocol):
     """Scores the steps of one question. The question and the steps that stand stay in the cache."""
 
-    def start_score(self, step: str, cancel: CancelToken | None = None) -> Scoring:
-        """Begins to score the next step; the outcome is the reward in [0, 1], or NaN where logits are no numbers.
+    def start_score(self, step: str, trace: Trace | None = None, cancel: CancelToken | None = None) -> Scoring:
+        """Begins to score the next step; the outcome is the reward in [0, 1], or NaN where a model's outputs are no numbers.
 
         The step is provisional until the next call: ``forget`` takes it back, anything else lets it stand.
-        """
 
-    def score(self, step: str, cancel: CancelToken | None = None) -> float:
-        """``start_score`` and its outcome."""
+        Args:
+            step: its text.
+            trace: what the draft let be seen while it wrote it, for rewards that are ``traced``.
+            cancel: ends it.
+        """
 
     def forget(self) -> None:
         """Takes back the step that was scored last; the cache is as before it."""

@@ -1,25 +1,25 @@
 """The texts that process reward models of the tag kind were trained on.
 
 A layout turns a question and its steps into tokens such that, after each step (and its query, where there is one),
-the logits of the last token say whether the step is good: the reward is the softmax over the logits of ``good`` and ``bad``.
+the output of the last token says whether the step is good.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
-from rsd_local.config import TagLayout
 from rsd_local.errors import MissingTokens
-from rsd_local.runtime import Model, render_chat, tokenize_chat, with_bos
+from rsd_local.runtime import Floats, Model, render_chat, tokenize_chat, with_bos
 
 
 class Layout(Protocol):
     """One question's text as a reward model reads it."""
 
-    good: int
-    bad: int
     query: list[int]
     """Tokens behind a step that ask for its score, and are rolled back; empty where the step's own end is read."""
+    hidden: bool
+    """Whether the hidden state (n_embd,) is read, otherwise logits (n_vocab,)."""
 
     def opening(self) -> list[int]:
         """The tokens before the first step."""
@@ -27,25 +27,34 @@ class Layout(Protocol):
     def step(self, index: int, text: str) -> list[int]:
         """The tokens of step ``index`` (from 0), the last of them the one to read at."""
 
-
-def make_layout(kind: TagLayout, model: Model, question: str) -> Layout:
-    """The layout by its name.
-
-    Raises:
-        MissingTokens: the model's vocabulary lacks what the layout reads.
-        NoChatTemplate: the layout needs a chat template that the file does not have.
-    """
-    return MathShepherd(model, question) if kind == "math-shepherd" else RLHFlow(model, question)
+    def reward(self, values: Floats) -> float:
+        """The reward in [0, 1] from what was read, NaN where that is no number."""
 
 
-class MathShepherd:
+class TwoTokens:
+    """A reward that is the softmax over the logits of two tokens, the good one's part."""
+
+    hidden = False
+
+    def __init__(self, good: int, bad: int) -> None:
+        self._good, self._bad = good, bad
+        self.query: list[int] = []
+
+    def reward(self, values: Floats) -> float:
+        """The softmax of the two logits, the first one's part; NaN where one is not finite."""
+        logit, other = float(values[self._good]), float(values[self._bad])
+        if not (math.isfinite(logit) and math.isfinite(other)):
+            return math.nan
+        return 1.0 / (1.0 + math.exp(min(other - logit, 700.0)))
+
+
+class MathShepherd(TwoTokens):
     """``question step ки⏎step ки``: plain text, read at the tag ``ки`` (Math-Shepherd, arXiv 2312.08935)."""
 
     def __init__(self, model: Model, question: str) -> None:
+        super().__init__(single_token(model, "+"), single_token(model, "-"))
         self._model, self._question = model, question
-        self.good, self.bad = single_token(model, "+"), single_token(model, "-")
         self._tag = single_token(model, " ки")
-        self.query: list[int] = []
 
     def opening(self) -> list[int]:
         """The question and the space behind it."""
@@ -57,16 +66,15 @@ class MathShepherd:
         return [*self._model.tokenize(("\n" if index else "") + text, continues=True), self._tag]
 
 
-class RLHFlow:
+class RLHFlow(TwoTokens):
     """A chat whose user brings the steps, one a turn, and whose assistant answers ``+`` to each (RLHFlow PRMs).
 
     Read where the assistant's answer is predicted; earlier answers are always ``+``, as in training.
     """
 
     def __init__(self, model: Model, question: str) -> None:
+        super().__init__(single_token(model, "+"), single_token(model, "-"))
         self._model, self._question = model, question
-        self.good, self.bad = single_token(model, "+"), single_token(model, "-")
-        self.query: list[int] = []
         whole = render_chat(model, [{"role": "user", "content": f"{question} \0"}])
         self._head, _, self._tail = whole.partition(" \0")
         two = [{"role": "user", "content": "\0"}, {"role": "assistant", "content": "+"}, {"role": "user", "content": "\1"}]

@@ -6,13 +6,15 @@ from rsd_local.runtime.llama import physical_cores, supports_gpu
 from rsd_local.runtime.model import Model, Progress
 from rsd_local.runtime.pace import Pace
 from rsd_local.runtime.requests import EndOfStep, Generated, Guess
-from rsd_local.runtime.sampler import Drawer, Sampler, distribution, greedy
+from rsd_local.runtime.sampler import Drawer, Floats, Sampler, distribution, greedy
 from rsd_local.runtime.sequence import Sequence
+from rsd_local.runtime.trace import Trace
 
 __all__ = [
     "Drawer",
     "EndOfStep",
     "Engine",
+    "Floats",
     "Generated",
     "Guess",
     "Model",
@@ -20,6 +22,7 @@ __all__ = [
     "Progress",
     "Sampler",
     "Sequence",
+    "Trace",
     "chat_tokens",
     "distribution",
     "greedy",

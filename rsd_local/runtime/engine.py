@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import ctypes
 import threading
 import time
 import weakref
@@ -19,6 +18,7 @@ from rsd_local.errors import Cancelled, Closed, ContextFull, DecodeFailed, Engin
 from rsd_local.runtime import llama
 from rsd_local.runtime.batch import Batch
 from rsd_local.runtime.model import Model
+from rsd_local.runtime.outputs import Outputs
 from rsd_local.runtime.pace import Pace
 from rsd_local.runtime.requests import Request
 from rsd_local.runtime.rollback import probe
@@ -75,9 +75,11 @@ class Engine:
             )
         self._memory = C.llama_get_memory(self._context)
         self._rollback = probe(self._context)
-        self._batch = Batch(rows)
+        self._batch, self._read = Batch(rows), Outputs(self._context, model, name)
         self._outputs = slots + _AHEAD
+        self._bare = False  # in turns, so that neither prompts nor hidden states wait for the other for ever
         self.pace = Pace()
+        self.gives_states = True  # until ``probe_states`` finds otherwise
         self._free = list(range(slots))
         self._active: list[Request[Any]] = []
         self._orders: list[Callable[[], None]] = []
@@ -135,6 +137,28 @@ class Engine:
     def settle(self, sequence: Sequence) -> None:
         """Carries out a truncation now instead of with the next call, to measure it or to look at the cache."""
         self._ask(lambda: self._settle(sequence))
+
+    def probe_states(self) -> bool:
+        """Finds out whether the model gives hidden states and logits in one pass; for some kinds llama.cpp leaves the logits out.
+
+        To be called before traced generations, with a sequence free. The outcome is kept in ``gives_states``.
+        """
+        logits: list[Floats] = []
+
+        class Looking:
+            def draw(self, row: Floats) -> int:
+                logits.append(row.copy())
+                return 0
+
+        self.gives_states = True
+        for token, traced in ((0, False), (1, True), (1, False)):  # logits that are left out are those of the pass before
+            sequence = self.sequence()
+            sequence.append([token])
+            sequence.generate(Looking(), 1, traced=traced).result()
+            sequence.close()
+        before, traced_row, plain = logits
+        self.gives_states = bool(np.abs(traced_row - plain).max() < np.abs(traced_row - before).max() / 2)
+        return self.gives_states
 
     def about(self) -> str:
         """How the engine runs, in one line for people: model, context, threads, device and what was asked for."""
@@ -207,7 +231,8 @@ class Engine:
             self._settle(request.sequence)
             if not request.reads_last and request.sequence.cached >= request.start - 1:
                 self._hand_out(request, [])
-        shares = fill(self._batch, self._active, self._outputs, self.context, self._rollback.needs_marks)
+        self._bare = not self._bare
+        shares = fill(self._batch, self._active, self._outputs, self.context, self._rollback.needs_marks, self._bare)
         if not shares:
             return
         with self.model.lane:
@@ -225,7 +250,7 @@ class Engine:
                 self._hand_out(share.request, share.outputs)
 
     def _decode(self, shares: list[Share]) -> int:
-        hidden = shares[0].request.hidden and bool(shares[0].outputs)
+        hidden = any(share.request.hidden and share.outputs for share in shares)
         if hidden:
             C.llama_set_embeddings(self._context, True)
         status: int = C.llama_decode(self._context, self._batch.struct)
@@ -245,22 +270,13 @@ class Engine:
 
     def _hand_out(self, request: Request[Any], rows: list[int]) -> None:
         try:
-            deliver = request.take(rows, lambda row: self._row(row, hidden=request.hidden), self.model, self.context)
+            deliver = request.take(rows, self._read, self.model, self.context)
         except RSDError as error:
             self._fail(request, error)
             return
         if deliver is not None:
             self._done(request)
             deliver()
-
-    def _row(self, row: int, *, hidden: bool) -> Floats:
-        """A view of an output row; it holds until the next decode."""
-        read, width = (C.llama_get_embeddings_ith, self.model.n_embd) if hidden else (C.llama_get_logits_ith, self.model.n_vocab)
-        address = ctypes.cast(read(self._context, row), ctypes.c_void_p).value
-        if address is None:
-            raise DecodeFailed(f"{self.name}: llama.cpp gave no output for a row")
-        view: Floats = np.frombuffer(memoryview((ctypes.c_float * width).from_address(address)), np.float32)
-        return view
 
     def _settle(self, sequence: Sequence) -> None:
         """Brings the cache in line with the tokens: forgets what was cut, takes a snapshot where one was asked for."""

@@ -7,20 +7,19 @@ import functools
 import hashlib
 import weakref
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llama_cpp import llama_cpp as C
 
 from rsd_local.config import RoleConfig
-from rsd_local.errors import Closed, ModelError, ModelNotFound, NotAModel
+from rsd_local.errors import Closed, ModelError, NotAModel
+from rsd_local.gguf_header import read_header
 from rsd_local.runtime import llama
 
 if TYPE_CHECKING:
     from rsd_local.runtime.engine import Engine
 
 Progress = Callable[[float], None]
-_MAGIC = b"GGUF"
 
 
 class Model:
@@ -37,7 +36,7 @@ class Model:
 
     def __init__(self, config: RoleConfig, progress: Progress | None = None) -> None:
         self.path = config.path
-        _check_file(config.path)
+        read_header(config.path)
         params = C.llama_model_default_params()
         params.n_gpu_layers = config.gpu_layers
         params.main_gpu = config.main_gpu
@@ -169,15 +168,3 @@ class Model:
         handle, self._handle = self._handle, None
         if handle:
             C.llama_model_free(handle)
-
-
-def _check_file(path: Path) -> None:
-    try:
-        with path.open("rb") as file:
-            magic = file.read(4)
-    except FileNotFoundError:
-        raise ModelNotFound(f"no model file {path}", hint="check the path") from None
-    except OSError as error:
-        raise ModelNotFound(f"{path}: {error.strerror or error}", hint="check the path") from None
-    if magic != _MAGIC:
-        raise NotAModel(f"{path} is not a GGUF file", hint="llama.cpp needs models in the GGUF format")

@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 from rsd_local.events import CancelToken
 from rsd_local.runtime.sampler import Drawer, Floats
+from rsd_local.runtime.trace import Trace, Tracer
 
 if TYPE_CHECKING:
     from rsd_local.runtime.model import Model
+    from rsd_local.runtime.outputs import Outputs
     from rsd_local.runtime.sequence import Sequence
 
 EndOfStep = Literal["delimiter", "end", "length", "context", "mismatch"]
 T_co = TypeVar("T_co", covariant=True)
-ReadRow = Callable[[int], Floats]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +52,20 @@ class Generated:
         text: their bytes; a character may be cut at either end.
         ended: by the delimiter, by an end-of-text token, by the length asked for, by the context's end, or by the first
             token that a guess did not have.
+        trace: of the tokens, where one was asked for.
     """
 
     tokens: list[int]
     text: bytes
     ended: EndOfStep
+    trace: Trace | None = None
 
 
 class Request(ABC, Generic[T_co]):
     """Work that a sequence waits for. Made by ``Sequence``, done by the engine's worker."""
 
     hidden = False
-    """Whether the hidden state is read instead of logits."""
+    """Whether hidden states are read, alone or beside logits."""
     reads_last = True
     """Whether the last token's output is needed; without it, only the tokens before are evaluated."""
 
@@ -75,12 +78,12 @@ class Request(ABC, Generic[T_co]):
         self.future.set_running_or_notify_cancel()
 
     @abstractmethod
-    def take(self, rows: list[int], read: ReadRow, model: Model, context: int) -> Callable[[], None] | None:
+    def take(self, rows: list[int], outputs: Outputs, model: Model, context: int) -> Callable[[], None] | None:
         """Uses the outputs of rows; returns what hands the result out once done, None to go on.
 
         Args:
             rows: the last token's row and those of what was evaluated ahead of it.
-            read: the output of a row, (n_vocab,) or (n_embd,); it holds until the next decode.
+            outputs: of those rows.
             model: of the engine.
             context: the most tokens of a sequence.
         """
@@ -91,7 +94,7 @@ class Prefill(Request[None]):
 
     reads_last = False
 
-    def take(self, rows: list[int], read: ReadRow, model: Model, context: int) -> Callable[[], None] | None:
+    def take(self, rows: list[int], outputs: Outputs, model: Model, context: int) -> Callable[[], None] | None:
         """Done as soon as nothing but the last token is left."""
         return lambda: self.future.set_result(None)
 
@@ -103,9 +106,9 @@ class Reading(Request[Floats]):
         super().__init__(sequence, cancel)
         self.hidden = hidden
 
-    def take(self, rows: list[int], read: ReadRow, model: Model, context: int) -> Callable[[], None] | None:
+    def take(self, rows: list[int], outputs: Outputs, model: Model, context: int) -> Callable[[], None] | None:
         """Copies the output."""
-        values = read(rows[0]).copy()
+        values = (outputs.hidden if self.hidden else outputs.logits)(rows[0]).copy()
         return lambda: self.future.set_result(values)
 
 
@@ -119,21 +122,28 @@ class Generation(Request[Generated]):
         limit: int,
         until: bytes,
         guess: Guess,
+        traced: bool,
+        states: bool,
         cancel: CancelToken | None,
     ) -> None:
         super().__init__(sequence, cancel)
+        self.hidden = traced and states
+        self._tracer = Tracer() if traced else None
         self._sampler, self._limit, self._until, self._guess = sampler, limit, until, guess
         self.ahead, self.chunk = list(guess.tokens), guess.chunk
         self._text = bytearray(guess.before)
 
-    def take(self, rows: list[int], read: ReadRow, model: Model, context: int) -> Callable[[], None] | None:
+    def take(self, rows: list[int], outputs: Outputs, model: Model, context: int) -> Callable[[], None] | None:
         """Draws a token from each row for as long as the guess holds."""
         sequence, counters = self.sequence, self.sequence.counters
         counters.ahead_tokens += len(rows) - 1
         ended: EndOfStep | None = None
         guessed, held = bool(self.ahead), False
         for place, row in enumerate(rows):
-            token = self._sampler.draw(read(row))
+            logits = outputs.logits(row)
+            token = self._sampler.draw(logits)
+            if self._tracer is not None:
+                self._tracer.note(token, logits, outputs.hidden(row) if self.hidden else None)
             sequence.tokens.append(token)
             sequence.written.append(1)
             counters.generated_tokens += 1
@@ -149,7 +159,8 @@ class Generation(Request[Generated]):
         sequence.keep = min(sequence.keep, len(sequence.tokens) - 1)
         if ended is None:
             return None
-        made = Generated(sequence.tokens[self.start :], bytes(self._text[len(self._guess.before) :]), ended)
+        text = bytes(self._text[len(self._guess.before) :])
+        made = Generated(sequence.tokens[self.start :], text, ended, self._tracer.trace() if self._tracer else None)
         return lambda: self.future.set_result(made)
 
     def _end(self, token: int, model: Model, context: int) -> EndOfStep | None:

@@ -16,11 +16,11 @@ class Share(NamedTuple):
     outputs: list[int]
 
 
-def fill(batch: Batch, requests: list[Request[Any]], outputs: int, context: int, at_marks: bool) -> list[Share]:
+def fill(batch: Batch, requests: list[Request[Any]], outputs: int, context: int, at_marks: bool, bare: bool) -> list[Share]:
     """Fills a batch with rows of requests, those that need the fewest first.
 
-    So another one's long prompt never holds a writing sequence up by more than one chunk. A hidden state goes alone:
-    with embeddings on, llama.cpp projects every row on the vocabulary.
+    So another one's long prompt never holds a writing sequence up by more than one chunk. Hidden states are read from
+    batches in which every row gives an output: with embeddings on, llama.cpp projects every row on the vocabulary.
 
     Args:
         batch: emptied first.
@@ -28,21 +28,23 @@ def fill(batch: Batch, requests: list[Request[Any]], outputs: int, context: int,
         outputs: the most rows of a batch that may give an output.
         context: the most tokens of a sequence.
         at_marks: whether a sequence's rows must end at its next mark, where a snapshot is taken.
+        bare: whether hidden states come first, then only rows with an output go in; otherwise they wait. Only where
+            both kinds wait.
     """
     batch.clear()
     shares: list[Share] = []
-    for request in sorted(requests, key=lambda r: len(r.sequence.tokens) - r.sequence.cached):
-        sequence = request.sequence
-        left = (len(sequence.tokens) if request.reads_last else request.start - 1) - sequence.cached
+    ready = [request for request in requests if request.hidden and _left(request) == 1]
+    bare = bool(ready) and (bare or all(request.reads_last and _left(request) == 1 for request in requests))
+    for request in sorted(requests, key=_left):
+        sequence, left = request.sequence, _left(request)
         rows = min(left, batch.room)
         if at_marks:
             rows = min([rows, *(mark - sequence.cached for mark in sequence.marks if mark > sequence.cached)])
         whole = rows == left and request.reads_last
-        if request.hidden and whole:
-            if shares:
-                continue
-            whole = rows == 1
-            rows = max(rows - 1, 1)
+        if bare and not (whole and rows == 1):
+            continue
+        if request.hidden and whole and not bare:
+            rows, whole = rows - 1, False
         if rows <= 0 or (whole and batch.outputs >= outputs):
             continue
         tokens = sequence.tokens[sequence.cached : sequence.cached + rows]
@@ -52,6 +54,9 @@ def fill(batch: Batch, requests: list[Request[Any]], outputs: int, context: int,
         last = batch.rows + rows - 1
         batch.add(sequence.slot, sequence.cached, tokens, len(tokens) - rows + 1 if whole else 0)
         shares.append(Share(request, len(tokens), list(range(last, batch.rows)) if whole else []))
-        if request.hidden and whole:
-            break
     return shares
+
+
+def _left(request: Request[Any]) -> int:
+    """How many rows a request still needs for its next output."""
+    return (len(request.sequence.tokens) if request.reads_last else request.start - 1) - request.sequence.cached

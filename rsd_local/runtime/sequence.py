@@ -67,6 +67,7 @@ class Sequence:
         *,
         until: bytes = b"",
         guess: Guess = _NO_GUESS,
+        traced: bool = False,
         cancel: CancelToken | None = None,
     ) -> Future[Generated]:
         """Writes tokens until the delimiter, an end-of-text token or a limit; they are then part of the sequence.
@@ -77,6 +78,7 @@ class Sequence:
             until: ends with the token in which these bytes complete, once something other than white space stands
                 before them; empty for no delimiter.
             guess: of the tokens to come, and what is known of the text before; not used where tokens cannot be forgotten.
+            traced: whether to keep what each token was drawn from.
             cancel: leaves the sequence as it was before the call.
 
         Returns:
@@ -85,7 +87,7 @@ class Sequence:
         self._check_readable()
         if not self._engine.can_cut:
             guess = replace(guess, tokens=())
-        request = Generation(self, sampler, max(limit, 1), until, guess, cancel)
+        request = Generation(self, sampler, max(limit, 1), until, guess, traced, self._engine.gives_states, cancel)
         self._engine.submit(request)
         return request.future
 

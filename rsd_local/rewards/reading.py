@@ -1,18 +1,17 @@
-"""A reward read from logits: the softmax over two tokens where a layout says to read."""
+"""A reward that a model reads out of a step's text, where and how a layout says."""
 
 from __future__ import annotations
 
-import math
 from typing import Self
 
 from rsd_local.errors import ContextFull
 from rsd_local.events import CancelToken, Counters, total
 from rsd_local.rewards.base import Scoring
 from rsd_local.rewards.layouts import Layout
-from rsd_local.runtime import Engine, Sequence
+from rsd_local.runtime import Engine, Sequence, Trace
 
 
-class LogitReward:
+class ReadReward:
     """Scores one question's steps; only the new step's tokens, and a query behind it, are evaluated."""
 
     def __init__(self, layout: Layout, sequence: Sequence, family: list[Sequence], steps: int = 0) -> None:
@@ -21,7 +20,7 @@ class LogitReward:
         family.append(sequence)
 
     @classmethod
-    def open(cls, engine: Engine, layout: Layout) -> LogitReward:
+    def open(cls, engine: Engine, layout: Layout) -> ReadReward:
         """A scorer at a layout's question.
 
         Raises:
@@ -36,25 +35,21 @@ class LogitReward:
         sequence.counters.opening_tokens = len(sequence)
         return cls(layout, sequence, [])
 
-    def start_score(self, step: str, cancel: CancelToken | None = None) -> Scoring:
-        """Begins to score the next step; its query, if any, is rolled back once it is read."""
+    def start_score(self, step: str, trace: Trace | None = None, cancel: CancelToken | None = None) -> Scoring:
+        """Begins to score the next step; its query, if any, is rolled back once it is read. The trace is not looked at."""
         self.read(step)
         after = len(self._sequence)
         if self._layout.query:
             self._sequence.mark()
             self._sequence.append(self._layout.query)
-        reading = self._sequence.read_logits(cancel)
+        reading = self._sequence.read_hidden(cancel) if self._layout.hidden else self._sequence.read_logits(cancel)
 
         def finish() -> float:
-            logits = reading.result()
+            values = reading.result()
             self._sequence.truncate(after)
-            return share(float(logits[self._layout.good]), float(logits[self._layout.bad]))
+            return self._layout.reward(values)
 
         return finish
-
-    def score(self, step: str, cancel: CancelToken | None = None) -> float:
-        """The reward of the next step."""
-        return self.start_score(step, cancel)()
 
     def forget(self) -> None:
         """Takes back the step that was scored last."""
@@ -89,10 +84,3 @@ class LogitReward:
     def close(self) -> None:
         """Gives the cache back."""
         self._sequence.close()
-
-
-def share(logit: float, other: float) -> float:
-    """The softmax of two logits, the first one's part; NaN where one is not finite."""
-    if not (math.isfinite(logit) and math.isfinite(other)):
-        return math.nan
-    return 1.0 / (1.0 + math.exp(min(other - logit, 700.0)))

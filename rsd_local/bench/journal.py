@@ -1,0 +1,170 @@
+"""A folder that a long run fills: its configuration, and a file of JSON lines, each on the disk before the next is made.
+
+Killed at any moment, a run loses the lines in flight at most, and goes on in the same folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Collection
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, ClassVar, Generic, Self, TypeVar, cast
+
+from rsd_local.config import require
+from rsd_local.errors import ConfigError
+
+CONFIG = "config.json"
+_DRAFT = f"{CONFIG}.part"
+Config = dict[str, Any]
+R = TypeVar("R")
+
+
+class Journal(Generic[R]):
+    """The lines of a folder, those of earlier runs included; each new one is on the disk before ``append`` returns."""
+
+    file_name: ClassVar[str]
+    keys: ClassVar[Collection[str]]
+    """What every line has."""
+
+    def __init__(self, file: BinaryIO, config: Config, rows: list[R]) -> None:
+        self._file = file
+        self.config, self.hash, self.rows = config, config_hash(config), rows
+
+    @classmethod
+    def open(cls, folder: Path, config: Config, resume: bool) -> Self:
+        """Opens a folder for a configuration.
+
+        Args:
+            folder: made where it is not there.
+            config: all that the lines depend on, as JSON gives it back.
+            resume: whether to go on where a folder of the same configuration was left.
+
+        Raises:
+            ConfigError: the folder is not empty and not to be resumed, is of another configuration, or is damaged.
+        """
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if cls._untouched(folder):
+                _write_config(folder, config)
+            else:
+                require(resume, f"{folder} is not empty", "--resume goes on with it; or give another folder")
+                _refuse_other(folder, read_config(folder), config)
+            rows = cls._mend(folder / cls.file_name)
+            file = (folder / cls.file_name).open("ab")
+        except OSError as error:
+            raise ConfigError(f"{folder} cannot be used: {error}", hint="give another folder") from None
+        return cls(file, config, rows)
+
+    def append(self, row: R) -> None:
+        """Writes a line, and waits until it is on the disk."""
+        self._file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self.rows.append(row)
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    @classmethod
+    def read(cls, folder: Path) -> list[R]:
+        """The lines of a folder; a torn last one is left out, and nothing is written.
+
+        Raises:
+            ConfigError: there are none, or one that is not the last is damaged.
+        """
+        path = folder / cls.file_name
+        try:
+            rows, _ = cls._parse(path, path.read_bytes())
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be read: {error.strerror}", hint="is it a folder that such a run wrote?") from None
+        require(bool(rows), f"{path} has no line yet")
+        return rows
+
+    @classmethod
+    def _parse(cls, path: Path, data: bytes) -> tuple[list[R], int]:
+        """The rows of a file, and where its last whole line ends."""
+        rows: list[R] = []
+        end = 0
+        lines = data.split(b"\n")
+        for number, line in enumerate(lines, 1):
+            try:
+                row = json.loads(line)
+            except ValueError:
+                row = None
+            # What follows the last newline was cut off by a kill even where it reads well, and so may the line before it.
+            if number == len(lines) or (row is None and number == len(lines) - 1):
+                break
+            if not isinstance(row, dict) or not row.keys() >= set(cls.keys):
+                raise ConfigError(
+                    f"{path}, line {number} is not as this version writes it", hint="take it out, and --resume makes it again"
+                )
+            rows.append(cast(R, row))
+            end += len(line) + 1
+        return rows, end
+
+    @classmethod
+    def _mend(cls, path: Path) -> list[R]:
+        """The rows of a file, which is made where it is not there, and cut where its last line is torn."""
+        with path.open("a+b") as file:
+            file.seek(0)
+            rows, end = cls._parse(path, file.read())
+            file.truncate(end)
+        return rows
+
+    @classmethod
+    def _untouched(cls, folder: Path) -> bool:
+        """Whether a folder holds nothing that could be lost: no file, or those of a run that ended before its first line."""
+        own = {CONFIG, _DRAFT, cls.file_name}
+        return all(file.name in own and (file.name != cls.file_name or not file.stat().st_size) for file in folder.iterdir())
+
+
+def config_hash(config: Config) -> str:
+    """16 hexadecimal digits of the SHA-256 of a configuration."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def read_config(folder: Path) -> Config:
+    """The configuration of a folder.
+
+    Raises:
+        ConfigError: it has none that can be read.
+    """
+    try:
+        return dict(json.loads((folder / CONFIG).read_text(encoding="utf-8"))["config"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ConfigError(f"{folder} has no {CONFIG} that can be read", hint="is it a folder that such a run wrote?") from None
+
+
+def _write_config(folder: Path, config: Config) -> None:
+    """Writes the configuration whole or not at all."""
+    draft = folder / _DRAFT
+    with draft.open("w", encoding="utf-8") as file:
+        json.dump({"hash": config_hash(config), "config": config}, file, indent=2, ensure_ascii=False)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(folder / CONFIG)
+
+
+def _refuse_other(folder: Path, there: Config, here: Config) -> None:
+    one, other = _flat(there), _flat(here)
+    for key in one | other:
+        if one.get(key) != other.get(key):
+            message = f"{folder} is of another configuration: {key} is {one.get(key)!r} there and {other.get(key)!r} here"
+            raise ConfigError(message, hint="give another folder, or the same settings")
+
+
+def _flat(table: dict[str, Any], above: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        flat |= _flat(value, f"{above}{key}.") if isinstance(value, dict) else {above + key: value}
+    return flat

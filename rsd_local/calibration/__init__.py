@@ -1,0 +1,1 @@
+"""Rewards fitted to the user's own models: a read-out trained on rollouts, and a threshold chosen by a stated wish."""

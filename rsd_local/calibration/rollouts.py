@@ -1,0 +1,214 @@
+"""Rollouts: what a draft writes to questions with known answers, how good each step turned out, and its features."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import as_completed
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Literal, TypedDict
+
+import numpy as np
+
+from rsd_local.answers import boxed
+from rsd_local.bench.grading import Grader
+from rsd_local.bench.items import Item
+from rsd_local.bench.journal import Journal
+from rsd_local.bench.runner import question_pool, question_seed
+from rsd_local.config import Params, Sampling, require
+from rsd_local.decoding import OpenTrio
+from rsd_local.decoding.sampled import sampled, split
+from rsd_local.decoding.steps import Step, Writer
+from rsd_local.errors import ContextFull
+from rsd_local.events import CancelToken
+from rsd_local.reasoner import Reasoner
+from rsd_local.rewards.features import PARTS, confidence, step_features
+from rsd_local.runtime import Floats, Sampler, chat_tokens
+
+Label = Literal["outcome", "mc"]
+Watch = Callable[[int, int], None]
+"""Told how many questions are done, of how many."""
+
+
+class RolloutRow(TypedDict):
+    """One sampled solution.
+
+    ``labels`` has, for each step, how good it is in [0, 1]; ``confidences`` the geometric mean of its tokens'
+    probabilities; ``features`` the rows of all of them, see ``pack``. A question that does not fit the context has no steps.
+    """
+
+    id: str
+    sample: int
+    steps: list[str]
+    answer: str | None
+    correct: bool
+    labels: list[float]
+    confidences: list[float]
+    features: str
+
+
+class Rollouts(Journal[RolloutRow]):
+    """The lines of a folder of rollouts."""
+
+    file_name, keys = "rollouts.jsonl", RolloutRow.__annotations__
+
+
+class StateRow(TypedDict):
+    """What another model's states are after each step of a rollout; empty where they do not fit its context."""
+
+    id: str
+    sample: int
+    features: str
+
+
+class TargetStates(Journal[StateRow]):
+    """The target's states, beside the rollouts that it read."""
+
+    file_name, keys = "target.jsonl", StateRow.__annotations__
+
+
+@dataclass(frozen=True, slots=True)
+class Labelling:
+    """How steps are labelled.
+
+    Attributes:
+        label: ``outcome``: every step of a solution by the solution's answer. ``mc``: by the share of continuations from
+            the step on that come to the right answer (Math-Shepherd's soft estimation, arXiv 2312.08935).
+        continuations: of each step, for ``mc``.
+    """
+
+    label: Label = "outcome"
+    continuations: int = 4
+
+    def __post_init__(self) -> None:
+        require(1 <= self.continuations <= 64, f"continuations {self.continuations} is outside 1 to 64")
+
+
+def roll_out(
+    reasoner: Reasoner, items: list[Item], params: Params, labelling: Labelling, rollouts: Rollouts, grader: Grader, *, seed: int,
+    cancel: CancelToken, watch: Watch,
+) -> None:  # fmt: skip
+    """Rolls the draft out on every question that has no line yet, ``params.search.samples`` times each.
+
+    Args:
+        reasoner: open for ``config.parallel`` questions, its draft traced.
+        items: questions with answers.
+        params: sampling and limits.
+        labelling: of the steps.
+        rollouts: where lines go.
+        grader: says which answers are right.
+        seed: of all draws.
+        cancel: stops it; a question in flight leaves no line.
+        watch: called after each question.
+    """
+    there = {(row["id"], row["sample"]) for row in rollouts.rows}
+    wanted = range(params.search.samples)
+    waiting = [(place, item) for place, item in enumerate(items) if any((item.id, sample) not in there for sample in wanted)]
+
+    def one(place: int, item: Item) -> list[RolloutRow]:
+        sampling = Sampling(params.sampling.temperature, seed=question_seed(seed, place))
+        asked = replace(item, question=reasoner.read_question(item.question))
+        return _rollouts_of(reasoner.trio, asked, Params(sampling, limits=params.limits, search=params.search), labelling, grader, cancel)
+
+    watch(len(items) - len(waiting), len(items))
+    with question_pool(reasoner.config.parallel, cancel) as pool:
+        for number, future in enumerate(as_completed([pool.submit(one, *job) for job in waiting]), len(items) - len(waiting) + 1):
+            for row in future.result():
+                if (row["id"], row["sample"]) not in there:
+                    rollouts.append(row)
+            watch(number, len(items))
+
+
+def _rollouts_of(trio: OpenTrio, item: Item, params: Params, labelling: Labelling, grader: Grader, cancel: CancelToken) -> list[RolloutRow]:
+    try:
+        with (
+            closing(trio.writer("draft", item.question, params.sampling, scored=True)) as writer,
+            sampled(writer, params, cancel) as wholes,
+        ):
+            solutions = [split(whole, trio.draft.model) for whole in wholes]
+    except ContextFull:
+        solutions = [[] for _ in range(params.search.samples)]
+    rows: list[RolloutRow] = []
+    for number, steps in enumerate(solutions):
+        steps = [step for step in steps if not step.blank]
+        text = "".join(step.text for step in steps)
+        answer = boxed(text)
+        right = grader.grade(item, answer)
+        labels = [float(right)] * len(steps)
+        if labelling.label == "mc" and steps:
+            with closing(trio.writer("draft", item.question, params.sampling)) as writer:
+                labels = [*_continued(writer, item, steps, number, params, labelling, grader, cancel), float(right)]
+        traces = [step.trace for step in steps]
+        features = [step_features(trace, index, PARTS) for index, trace in enumerate(traces) if trace is not None]
+        confidences = [confidence(trace) for trace in traces if trace is not None]
+        texts = [step.text for step in steps]
+        rows.append(RolloutRow(
+            id=item.id, sample=number, steps=texts, answer=answer, correct=right, labels=labels, confidences=confidences,
+            features=pack(features),
+        ))  # fmt: skip
+    return rows
+
+
+def _continued(
+    writer: Writer, item: Item, steps: list[Step], number: int, params: Params, labelling: Labelling, grader: Grader, cancel: CancelToken
+) -> Iterator[float]:
+    """The label of each step but the last: the share of right answers among continuations behind it."""
+    text = b""
+    for place, step in enumerate(steps[:-1]):
+        text += step.raw
+        writer.begin()
+        writer.replace(step.tokens)
+        room = max(1, params.limits.tokens - sum(len(before.tokens) for before in steps[: place + 1]))
+        with forks(writer, [(1, number, place, turn) for turn in range(labelling.continuations)], params.sampling, cancel) as tries:
+            ends = [finish() for finish in [fork.start_writing(room, cancel, until=b"") for fork in tries]]
+        right = [grader.grade(item, boxed((text + end.raw).decode("utf-8", "replace"))) for end in ends]
+        yield sum(right) / len(right)
+
+
+@contextmanager
+def forks(writer: Writer, streams: Iterable[tuple[int, ...]], sampling: Sampling, cancel: CancelToken) -> Iterator[list[Writer]]:
+    """Writers that go on from here, each with a random stream of its own; their caches go at the end."""
+    writer.settle(cancel)
+    made: list[Writer] = []
+    try:
+        for stream in streams:
+            made.append(writer.fork(Sampler(sampling, stream)))
+        yield made
+    finally:
+        for fork in made:
+            fork.close()
+
+
+def read_states(reasoner: Reasoner, items: list[Item], rollouts: Rollouts, states: TargetStates, cancel: CancelToken, watch: Watch) -> None:
+    """Lets the target read every rollout that it has not read yet, and keeps its state after each step."""
+    trio, questions = reasoner.trio, {item.id: reasoner.read_question(item.question) for item in items}
+    done = {(row["id"], row["sample"]) for row in states.rows}
+    rows = [row for row in rollouts.rows if row["id"] in questions]
+    waiting = [row for row in rows if (row["id"], row["sample"]) not in done]
+
+    def one(row: RolloutRow) -> StateRow:
+        model, made = trio.target.model, list[Floats]()
+        with closing(trio.target.sequence()) as sequence, suppress(ContextFull):
+            sequence.append(chat_tokens(model, trio.config.messages(questions[row["id"]])))
+            for step in row["steps"]:
+                sequence.append(model.tokenize(step.strip() + "\n\n", continues=True))
+                made.append(sequence.read_hidden(cancel).result())
+        made = made if len(made) == len(row["steps"]) else []
+        return StateRow(id=row["id"], sample=row["sample"], features=pack(made))
+
+    watch(len(rows) - len(waiting), len(rows))
+    with question_pool(reasoner.config.parallel, cancel) as pool:
+        for number, future in enumerate(as_completed([pool.submit(one, row) for row in waiting]), len(rows) - len(waiting) + 1):
+            states.append(future.result())
+            watch(number, len(rows))
+
+
+def pack(features: list[Floats]) -> str:
+    """Rows of features (n, d) as text: 16-bit floats, which is finer than what a quantized model's states are good for."""
+    return base64.b85encode(np.array(features, np.float16).tobytes()).decode()
+
+
+def unpack(text: str, rows: int) -> Floats:
+    """The rows (n, d) that were packed."""
+    return np.frombuffer(base64.b85decode(text), np.float16).reshape(rows, -1).astype(np.float32)

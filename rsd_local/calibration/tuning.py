@@ -1,0 +1,256 @@
+"""The threshold as a choice: what each δ gives on some questions, and the one that fits a stated wish.
+
+A run under step weighting takes the same path for every δ above all rewards that it rejected and up to the least that it
+accepted. So one run serves all thresholds of that range, and a sweep of many needs few runs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import as_completed
+from dataclasses import dataclass, replace
+
+from rsd_local.bench.grading import Grader
+from rsd_local.bench.items import Item
+from rsd_local.bench.runner import question_pool, question_seed
+from rsd_local.bench.stats import wilson
+from rsd_local.config import Params, Strategy, Weighting, require
+from rsd_local.errors import Cancelled, Closed, ConfigError, RSDError
+from rsd_local.events import CancelToken, Result
+from rsd_local.reasoner import Reasoner
+
+POINTS = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """One run, and the thresholds for which it is the run.
+
+    Attributes:
+        above: the largest reward that it rejected, −∞ for none.
+        up_to: the least reward that it accepted, +∞ for none.
+        correct: whether its answer is right.
+        steps, target_steps: of the solution.
+        seconds: of the wall, with other questions beside it.
+        paper, full: FLOPs.
+    """
+
+    above: float
+    up_to: float
+    correct: bool
+    steps: int
+    target_steps: int
+    seconds: float
+    paper: float
+    full: float
+
+    def serves(self, threshold: float) -> bool:
+        """Whether a run with this δ is this one."""
+        return self.above < threshold <= self.up_to
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """What one δ, or one model alone, gives.
+
+    Attributes:
+        threshold: δ; None for a model alone.
+        label: of the model alone.
+        questions, right: how many.
+        target_share: of all steps.
+        seconds: per question.
+        paper, full: FLOPs per question.
+    """
+
+    threshold: float | None
+    label: str
+    questions: int
+    right: int
+    target_share: float
+    seconds: float
+    paper: float
+    full: float
+
+    @property
+    def accuracy(self) -> float:
+        """The share of right answers."""
+        return self.right / self.questions
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Its 95 % interval (Wilson)."""
+        return wilson(self.right, self.questions)
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """All points: the draft and the target alone, and RSD by ascending δ; and how many runs it took."""
+
+    draft: Point
+    target: Point
+    points: tuple[Point, ...]
+    runs: int
+    labelled: bool
+
+
+UNANSWERED = Path(-math.inf, math.inf, False, 0, 0, 0.0, 0.0, 0.0)
+"""Of a question that ended in an error: wrong at every threshold, and nobody's cost."""
+
+Watch = Callable[[str, int, int], None]
+"""Told a part's name, how many questions of it are done, and of how many."""
+
+
+def sweep(
+    reasoner: Reasoner, items: list[Item], params: Params, grader: Grader, *, seed: int, labelled: bool, cancel: CancelToken, watch: Watch
+) -> Sweep:
+    """Runs questions through the draft, the target, and RSD at thresholds spread over the rewards that occur.
+
+    Args:
+        reasoner: an open trio.
+        items: the questions.
+        params: of every run; the weighting is set here.
+        grader: says which answers are right.
+        seed: of all draws.
+        labelled: whether the items' answers count; otherwise the target's own answers do.
+        cancel: stops it.
+        watch: called after each question.
+
+    Raises:
+        Cancelled: ``cancel`` was called.
+        ConfigError: no question could be answered.
+    """
+
+    def solve(place: int, strategy: Strategy, threshold: float = 0.0) -> Result:
+        weighting, sampling = Weighting(threshold=threshold), replace(params.sampling, seed=question_seed(seed, place))
+        result = reasoner.solve(
+            items[place].question, replace(params, weighting=weighting, sampling=sampling), strategy=strategy, cancel=cancel
+        )
+        if result.finish_reason == "cancelled":
+            raise Cancelled("cancelled")
+        return result
+
+    def tried(work: Callable[[int], list[Path]], place: int) -> list[Path]:
+        try:
+            return work(place)
+        except (Cancelled, Closed, ConfigError):
+            raise
+        except RSDError:
+            return [UNANSWERED]
+
+    def each(name: str, work: Callable[[int], list[Path]]) -> list[list[Path]]:
+        made: list[list[Path]] = [[] for _ in items]
+        with question_pool(reasoner.config.parallel, cancel) as pool:
+            jobs = {pool.submit(tried, work, place): place for place in range(len(items))}
+            for number, future in enumerate(as_completed(jobs), 1):
+                made[jobs[future]] = future.result()
+                watch(name, number, len(items))
+        return made
+
+    answers: dict[int, str | None] = {}
+
+    def target(place: int) -> list[Path]:
+        result = solve(place, "target")
+        answers[place] = result.answer
+        return [path_of(result, right(place, result))]
+
+    def right(place: int, result: Result) -> bool:
+        if labelled:
+            return grader.grade(items[place], result.answer)
+        own = answers[place]
+        return own is not None and grader.grade(replace(items[place], answer=own), result.answer)
+
+    targets = each("target alone", target)
+    require(any(path.steps for paths in targets for path in paths), "the target could not answer one of the questions", "try rsd solve")
+    drafts = each("draft alone", lambda place: [path_of(result := solve(place, "draft"), right(place, result))])
+    rewards: list[float] = []
+
+    def lenient(place: int) -> list[Path]:
+        result = solve(place, "rsd", 0.0)
+        rewards.extend(step.reward for step in result.steps if step.reward is not None)
+        return [path_of(result, right(place, result))]
+
+    paths = each("rewards", lenient)
+    grid = thresholds(rewards)
+
+    def rest(place: int) -> list[Path]:
+        known = list(paths[place])
+        for threshold in grid:
+            if not any(path.serves(threshold) for path in known):
+                result = solve(place, "rsd", threshold)
+                known.append(path_of(result, right(place, result)))
+        return known
+
+    paths = each("thresholds", rest)
+    points = tuple(_point(threshold, "rsd", [serving(known, threshold) for known in paths]) for threshold in grid)
+    alone = [_point(None, name, [known[0] for known in made]) for name, made in (("draft", drafts), ("target", targets))]
+    return Sweep(alone[0], alone[1], points, sum(map(len, paths)), labelled)
+
+
+def path_of(result: Result, correct: bool) -> Path:
+    """A run's path."""
+    rejected = [step.rejected.reward for step in result.steps if step.rejected is not None and step.rejected.reward is not None]
+    accepted = [step.reward for step in result.steps if step.author == "draft" and step.reward is not None]
+    return Path(
+        max(rejected, default=-math.inf),
+        min(accepted, default=math.inf),
+        correct,
+        len(result.steps),
+        sum(step.author == "target" for step in result.steps),
+        sum(step.seconds for step in result.steps),
+        result.paper_flops,
+        result.full_flops,
+    )
+
+
+def serving(paths: Iterable[Path], threshold: float) -> Path:
+    """The run that a threshold takes. Rounding by batch shapes can leave none that fits to the digit: then the nearest."""
+    return min(paths, key=lambda path: max(0.0, path.above - threshold, threshold - path.up_to))
+
+
+def thresholds(rewards: Sequence[float], count: int = POINTS) -> list[float]:
+    """Thresholds in [0, 1], ascending, taken from the rewards that occur; 0 and 1 among them.
+
+    They lie closer where few steps are rejected: where a reward is worth something, the choice is made there.
+    """
+    ordered = sorted(rewards)
+    if not ordered:
+        return [0.0, 1.0]
+    inner = (ordered[round((place / (count - 1)) ** 2 * (len(ordered) - 1))] for place in range(count))
+    return sorted({0.0, 1.0, *(float(f"{reward:.6g}") for reward in inner)})
+
+
+def no_worse_than_target(sweep: Sweep) -> Point:
+    """The least δ that answers as many questions right as the target; without one, the most accurate."""
+    fitting = [point for point in sweep.points if point.right >= sweep.target.right]
+    return fitting[0] if fitting else best(sweep)
+
+
+def at_most_target_share(sweep: Sweep, share: float) -> Point:
+    """The most accurate δ whose target writes at most this share of the steps; of equals the one with the smaller share.
+
+    Raises:
+        ConfigError: the share is outside 0 to 1.
+    """
+    require(0.0 <= share <= 1.0, f"target share {share} is outside 0 to 1")
+    fitting = [point for point in sweep.points if point.target_share <= share]  # δ = 0 accepts every finite reward
+    return max(fitting or sweep.points[:1], key=lambda point: (point.right, -point.target_share))
+
+
+def best(sweep: Sweep) -> Point:
+    """The most accurate δ; of equals the one with the smaller target share."""
+    return max(sweep.points, key=lambda point: (point.right, -point.target_share))
+
+
+def _point(threshold: float | None, label: str, paths: Sequence[Path]) -> Point:
+    count, steps = len(paths), sum(path.steps for path in paths)
+    return Point(
+        threshold,
+        label,
+        count,
+        sum(path.correct for path in paths),
+        sum(path.target_steps for path in paths) / max(steps, 1),
+        sum(path.seconds for path in paths) / count,
+        sum(path.paper for path in paths) / count,
+        sum(path.full for path in paths) / count,
+    )

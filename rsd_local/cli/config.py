@@ -1,0 +1,90 @@
+"""``rsd config``: each setting, its value, and where it comes from."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from rsd_local.cli.options import StrictCommand, make_params, make_search, make_trio, run_options, trio_options
+from rsd_local.cli.text import printable
+from rsd_local.config import ROLES, RoleConfig, sequences_needed
+
+_FLAGS = {"gpu_layers": "n_gpu_layers", "flash_attention": "flash_attn", "kind": "weighting", "tokens": "max_tokens",
+          "steps": "max_steps", "temperature": "temp"}  # fmt: skip
+"""Settings whose flag has another name."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting: its value, and the flag, variable or file that it comes from."""
+
+    name: str
+    value: Any
+    source: str
+
+
+@click.command(cls=StrictCommand)
+@trio_options
+@run_options
+@click.option("--json", "as_json", is_flag=True, help="Print one object.")
+@click.pass_context
+def config(ctx: click.Context, /, as_json: bool, **flags: Any) -> None:
+    """Show each setting, and where it comes from.
+
+    As rsd solve with the same flags would have it. A flag goes before a variable (RSD_THRESHOLD for --threshold),
+    that before the user's own models.toml, that before the catalogue's. No model is loaded.
+    """
+    found = settings(ctx, flags)
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(one) for one in found]))
+        return
+    name, value = (max(len(str(getattr(one, column))) for one in found) for column in ("name", "value"))
+    for one in found:
+        click.echo(printable(f"{one.name:<{name}}  {one.value!s:<{min(value, 60)}}  {one.source}"))
+
+
+def settings(ctx: click.Context, flags: dict[str, Any]) -> list[Setting]:
+    """All settings of a call."""
+    from rsd_local.catalogue import trio_origins
+
+    trio = make_trio(flags, width=sequences_needed(flags["strategy"], make_search(flags)))
+    params = make_params(flags, trio)
+    named = flags["trio"] or (None if flags["draft"] else "abacus")
+    origins: dict[str, Path] = trio_origins(named) if named else {}
+
+    def source(field: str, role: str | None = None) -> str:
+        flag = role if field == "path" and role else _FLAGS.get(field, field)
+        given = flags.get(flag)
+        if role and field != "path" and given is not None:
+            given = next((value for value in given if value.rpartition("=")[0] in ("", role)), None)
+        if given not in (None, ()) and (how := ctx.get_parameter_source(flag)) in _SAID:
+            return _SAID[how].format(flag=flag.replace("_", "-"), variable=f"RSD_{flag.upper()}")
+        return str(origins.get(f"{role}.{field}" if role else field, "default"))
+
+    found = [Setting("trio", named or "named by flags", source("trio"))]
+    for entry in dataclasses.fields(trio):
+        value = getattr(trio, entry.name)
+        if isinstance(value, RoleConfig):
+            rows = [(inner.name, getattr(value, inner.name)) for inner in dataclasses.fields(value)]
+            found += [Setting(f"{entry.name}.{name}", _plain(one), source(name, entry.name)) for name, one in rows]
+        elif entry.name not in ROLES:
+            found.append(Setting(entry.name, _plain(value), source(entry.name)))
+    for group in (params.weighting, params.sampling, params.limits, params.search):
+        rows = [(entry.name, getattr(group, entry.name)) for entry in dataclasses.fields(group) if entry.name != "threshold"]
+        found += [Setting(_FLAGS.get(name, name).replace("_", "-"), value, source(name)) for name, value in rows]
+    chosen = next(place for place, one in enumerate(found) if one.name == "threshold")
+    found[chosen] = Setting("threshold", params.weighting.threshold, source("threshold"))
+    return found
+
+
+_SAID = {ParameterSource.COMMANDLINE: "flag --{flag}", ParameterSource.ENVIRONMENT: "variable {variable}"}
+
+
+def _plain(value: Any) -> Any:
+    """As JSON can hold it."""
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,126 @@
+"""``rsd doctor``: what this machine has, what the build can use of it, and whether it works."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rsd_local.cli.options import StrictCommand
+from rsd_local.cli.text import printable
+
+if TYPE_CHECKING:
+    from rsd_local.runtime.devices import Device
+
+_PACKAGES = ("rsd-local", "llama-cpp-python", "numpy", "huggingface-hub")
+_QUESTION, _ANSWER = "(37+48)*6-129", "381"
+_BUILDS = {"CUDA": "-DGGML_CUDA=on", "Metal": "-DGGML_METAL=on", "ROCm": "-DGGML_HIP=on", "Vulkan": "-DGGML_VULKAN=on"}
+
+
+@click.command(cls=StrictCommand)
+@click.option("--json", "as_json", is_flag=True, help="Print one object.")
+def doctor(as_json: bool) -> int:
+    """Look at this machine, and whether rsd works on it.
+
+    Shows versions, devices, memory, caches and trios, and answers one question with abacus. Ends with 1 where that
+    answer is wrong or does not come.
+    """
+    import psutil
+
+    from rsd_local.catalogue import Catalogue, user_models_file
+    from rsd_local.runtime import physical_cores
+    from rsd_local.runtime.devices import cpu_features, devices
+
+    found, catalogue = devices(), Catalogue.read()
+    memory = psutil.virtual_memory()
+    report: dict[str, Any] = {
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "cpu": {"cores": physical_cores(), "features": cpu_features()},
+        "memory": {"total": memory.total, "available": memory.available},
+        "devices": [{"name": one.name, "description": one.description, "free": one.free, "total": one.total} for one in found],
+        "advice": advice(found),
+        "cache": str(_cache()),
+        "settings": {"file": str(user_models_file()), "there": user_models_file().exists()},
+        "trios": {name: catalogue.state(name) for name in catalogue.trios},
+        "self_test": self_test(),
+    }
+    if as_json:
+        click.echo(json.dumps(report))
+    else:
+        click.echo(printable("\n".join(_lines(report, found))))
+    return 0 if report["self_test"]["works"] else 1
+
+
+def advice(found: list[Device]) -> list[str]:
+    """The install line for each kind of device that is there and that this build cannot use."""
+    if any(device.kind == "gpu" for device in found):
+        return []
+    there = []
+    if sys.platform == "darwin" and platform.machine() == "arm64":
+        there.append("Metal")
+    if shutil.which("nvidia-smi") or Path("/proc/driver/nvidia/version").exists():
+        there.append("CUDA")
+    if shutil.which("rocminfo") or Path("/dev/kfd").exists():
+        there.append("ROCm")
+    if not there and shutil.which("vulkaninfo"):
+        there.append("Vulkan")
+    install = "pip install --force-reinstall --no-cache-dir --no-binary llama-cpp-python llama-cpp-python"
+    return [f'{name}: CMAKE_ARGS="{_BUILDS[name]}" {install}' for name in there]
+
+
+def self_test() -> dict[str, Any]:
+    """Answers one question with the built-in trio, and says how long it took, or why it did not."""
+    from rsd_local.catalogue import find_trio
+    from rsd_local.errors import RSDError
+    from rsd_local.reasoner import Reasoner
+
+    began = time.perf_counter()
+    try:
+        with Reasoner.open(find_trio("abacus")) as reasoner:
+            answer = reasoner.solve(_QUESTION).answer
+    except RSDError as error:
+        return {"works": False, "why": str(error)}
+    taken = round(time.perf_counter() - began, 3)
+    return {"works": answer == _ANSWER, "question": _QUESTION, "answer": answer, "seconds": taken}
+
+
+def _lines(report: dict[str, Any], found: list[Device]) -> list[str]:
+    versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
+    memory, test = report["memory"], report["self_test"]
+    lines = [
+        f"versions   {versions}",
+        f"system     {report['system']}",
+        f"cpu        {report['cpu']['cores']} cores; llama.cpp uses {', '.join(report['cpu']['features'])}",
+        f"memory     {memory['available'] / 1e9:.1f} of {memory['total'] / 1e9:.1f} GB free",
+    ]
+    gpus = [f"{one.name} {one.description}, {one.free / 1e9:.1f} of {one.total / 1e9:.1f} GB free" for one in found if one.kind == "gpu"]
+    lines += [f"gpu        {line}" for line in gpus or ["none that this build of llama.cpp can use"]]
+    lines += [f"           a device is there that it could use: {line}" for line in report["advice"]]
+    lines += [
+        f"cache      {report['cache']}",
+        f"settings   {report['settings']['file']}" + ("" if report["settings"]["there"] else " (not there: nothing of your own)"),
+    ]
+    lines += [f"trio       {name}: {state}" for name, state in report["trios"].items()]
+    outcome = f"{test['question']} = {test['answer']} in {test['seconds']:.2f} s" if "seconds" in test else test["why"]
+    return [*lines, f"self-test  {'works' if test['works'] else 'FAILS'}: {outcome}"]
+
+
+def _cache() -> Path:
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return Path(HF_HUB_CACHE)
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

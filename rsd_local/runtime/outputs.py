@@ -1,0 +1,35 @@
+"""What a decode leaves behind: logits and hidden states by row."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+from llama_cpp import llama_cpp as C
+
+from rsd_local.errors import DecodeFailed
+from rsd_local.runtime.model import Model
+from rsd_local.runtime.sampler import Floats
+
+
+class Outputs:
+    """Views of a context's output rows; each holds until the next decode, and only the context's own thread may look."""
+
+    def __init__(self, context: Any, model: Model, name: str) -> None:
+        self._context, self._model, self._name = context, model, name
+
+    def logits(self, row: int) -> Floats:
+        """The logits (n_vocab,) of a row."""
+        return self._view(C.llama_get_logits_ith, row, self._model.n_vocab)
+
+    def hidden(self, row: int) -> Floats:
+        """The hidden state (n_embd,) of a row after the final norm, where the batch was decoded with embeddings on."""
+        return self._view(C.llama_get_embeddings_ith, row, self._model.n_embd)
+
+    def _view(self, read: Any, row: int, width: int) -> Floats:
+        address = ctypes.cast(read(self._context, row), ctypes.c_void_p).value
+        if address is None:
+            raise DecodeFailed(f"{self._name}: llama.cpp gave no output for a row")
+        view: Floats = np.frombuffer(memoryview((ctypes.c_float * width).from_address(address)), np.float32)
+        return view

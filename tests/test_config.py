@@ -1,0 +1,44 @@
+"""Where settings come from: a flag before a variable, that before the user's file, that before the catalogue."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from test_cli import refused, rsd
+
+from rsd_local.catalogue import models_file, user_models_file
+
+
+def shown(*flags: object) -> dict[str, tuple[Any, str]]:
+    done = rsd("config", *flags, "--json")
+    assert done.returncode == 0, done.stderr
+    return {one["name"]: (one["value"], one["source"]) for one in json.loads(done.stdout)}
+
+
+def test_each_source_goes_before_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    catalogue = str(models_file())
+    first = shown()
+    assert first["threshold"][1] == catalogue and first["draft.path"][1] == catalogue
+    assert first["draft.threads"] == (0, "default") and first["max-tokens"] == (2048, "default")
+    own = user_models_file()
+    own.parent.mkdir(parents=True, exist_ok=True)
+    own.write_text("[trio.abacus]\nthreshold = 0.25\n")
+    try:
+        assert shown()["threshold"] == (0.25, str(own)) and shown()["task"][1] == catalogue
+        monkeypatch.setenv("RSD_THRESHOLD", "0.5")
+        monkeypatch.setenv("RSD_THREADS", "draft=1")
+        assert shown()["threshold"] == (0.5, "variable RSD_THRESHOLD")
+        assert shown()["draft.threads"] == (1, "variable RSD_THREADS") and shown()["target.threads"] == (0, "default")
+        both = shown("--threshold", "0.75", "-t", "2")
+        assert both["threshold"] == (0.75, "flag --threshold") and both["target.threads"] == (2, "flag --threads")
+        solved = json.loads(rsd("solve", "1+1", "--json").stdout)
+        assert solved["answer"] == "2"
+        monkeypatch.setenv("RSD_THRESHOLD", "much")
+        refused(rsd("solve", "1+1"), 2, "threshold")
+    finally:
+        own.unlink()
+    monkeypatch.delenv("RSD_THRESHOLD")
+    table = rsd("config").stdout
+    assert any(line.startswith("threshold ") and line.endswith(catalogue) for line in table.splitlines())

@@ -1,0 +1,49 @@
+"""``rsd doctor``: what it finds is so, and what it advises fits what is there."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+from test_cli import rsd
+
+from rsd_local.cli.doctor import advice
+from rsd_local.runtime.devices import Device, devices
+
+
+def test_it_says_what_is_there_and_that_it_works() -> None:
+    done = rsd("doctor")
+    assert done.returncode == 0, done.stderr
+    assert "self-test  works: (37+48)*6-129 = 381" in done.stdout and "trio       abacus: complete" in done.stdout
+    report = json.loads(rsd("doctor", "--json").stdout)
+    assert report["memory"]["total"] == psutil.virtual_memory().total and report["versions"]["llama-cpp-python"] >= "0.3.36"
+    assert report["devices"][0]["name"] == "CPU" and report["cpu"]["features"]
+    assert report["self_test"]["seconds"] < 5
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="there Metal comes first")
+def test_a_gpu_that_the_build_cannot_use_gets_its_install_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (line,) = advice([device for device in devices() if device.kind == "cpu"])
+    assert line.startswith('CUDA: CMAKE_ARGS="-DGGML_CUDA=on" pip install') and line.endswith("llama-cpp-python")
+    assert advice([Device("CUDA0", "a GPU", "gpu", 1, 2)]) == []
+
+
+def test_a_trio_whose_files_are_not_there_is_named(tmp_path: Path) -> None:
+    from rsd_local.catalogue import user_models_file
+
+    own = user_models_file()
+    own.parent.mkdir(parents=True, exist_ok=True)
+    own.write_text('[trio.mine]\nreward_kind = "judge"\ndraft.path = "d.gguf"\ntarget.path = "t.gguf"\n[trio.bad]\ndraft.path = "d.gguf"\n')
+    try:
+        report = json.loads(rsd("doctor", "--json").stdout)
+        assert report["trios"]["mine"] == "d.gguf, t.gguf missing" and "'target' is missing" in report["trios"]["bad"]
+        assert report["trios"]["abacus"] == "complete" and report["settings"]["there"]
+    finally:
+        own.unlink()

@@ -1,0 +1,110 @@
+"""The reader of GGUF headers: what it reads is what the file says, and nothing that is broken gets past it."""
+
+from __future__ import annotations
+
+import ctypes
+import random
+import resource
+import struct
+import time
+from pathlib import Path
+
+import gguf
+import pytest
+from llama_cpp import llama_cpp
+
+from rsd_local.errors import ModelNotFound, NotAModel
+from rsd_local.gguf_header import BLOCKS, read_header
+
+MUTATIONS = 10_000
+
+
+def test_it_reads_what_the_file_says(tiny: dict[str, Path], smollm2: Path) -> None:
+    for path in (*tiny.values(), smollm2):
+        header, other = read_header(path), gguf.GGUFReader(path)
+        assert [tensor.name for tensor in header.tensors] == [tensor.name for tensor in other.tensors]
+        assert [tensor.size for tensor in header.tensors] == [int(tensor.n_bytes) for tensor in other.tensors]
+        assert [tensor.shape for tensor in header.tensors] == [tuple(int(side) for side in tensor.shape) for tensor in other.tensors]
+        keys = {key for key in other.fields if not key.startswith("GGUF.")}
+        assert set(header.metadata) == keys
+        for key in keys:
+            value = header.metadata[key]
+            if isinstance(value, str | int | float):
+                assert value == other.fields[key].contents()
+
+
+def test_sizes_of_blocks_are_those_of_the_format() -> None:
+    """Those that this llama.cpp has itself; it gives 0 for types that were taken out."""
+    library = llama_cpp._lib
+    library.ggml_blck_size.restype, library.ggml_type_size.restype = ctypes.c_int64, ctypes.c_size_t
+    own = {kind: (library.ggml_blck_size(kind), library.ggml_type_size(kind)) for kind in range(max(BLOCKS) + 1)}
+    assert {kind: sizes for kind, sizes in own.items() if sizes[1]} == BLOCKS
+
+
+def broken(path: Path, data: bytes, words: str) -> None:
+    path.write_bytes(data)
+    with pytest.raises(NotAModel, match=words):
+        read_header(path)
+
+
+def test_each_rule_refuses_what_breaks_it(tiny: dict[str, Path], tmp_path: Path) -> None:
+    whole = tiny["dense"].read_bytes()
+    path = tmp_path / "broken.gguf"
+    broken(path, b"", "is empty")
+    broken(path, b"GGML" + whole[4:], "does not begin with GGUF")
+    broken(path, whole[:4] + struct.pack("<I", 1) + whole[8:], "version is 1")
+    broken(path, whole[:4] + struct.pack(">I", 3) + whole[8:], "big-endian")
+    broken(path, whole[:8] + struct.pack("<Q", 1 << 60) + whole[16:], "tensors, more than")
+    broken(path, whole[:16] + struct.pack("<Q", 1 << 60) + whole[24:], "keys, more than")
+    broken(path, whole[:24] + struct.pack("<Q", 1 << 60) + whole[32:], "a key claims")
+    broken(path, whole[:2_000], "header is cut off")
+    broken(path, whole[:-1], "lies outside|cut off")
+    place = whole.index(b"blk.0.ffn_up.weight") + len(b"blk.0.ffn_up.weight")
+    broken(path, whole[:place] + struct.pack("<I", 9) + whole[place + 4 :], "9 dimensions")
+    broken(path, whole[: place + 4] + struct.pack("<Q", 0) + whole[place + 12 :], "has the shape")
+    broken(path, whole[: place + 20] + struct.pack("<I", 99) + whole[place + 24 :], "type 99")
+    broken(path, whole[: place + 24] + struct.pack("<Q", 33) + whole[place + 32 :], "not aligned")
+    broken(path, whole[: place + 24] + struct.pack("<Q", 1 << 62) + whole[place + 32 :], "outside the file")
+    broken(path, whole.replace(b"blk.1.ffn_up.weight", b"blk.0.ffn_up.weight"), "stands there twice")
+    for missing in (tmp_path / "absent.gguf", tmp_path):
+        with pytest.raises(ModelNotFound):
+            read_header(missing)
+
+
+def test_ten_thousand_mutated_headers_are_accepted_or_refused(tiny: dict[str, Path], tmp_path: Path) -> None:
+    """In bounded time and memory: bytes changed, numbers made extreme, parts cut out or doubled."""
+    whole = tiny["dense"].read_bytes()
+    length = whole.index(b"output_norm.weight") + 200
+    rng, path = random.Random(7), tmp_path / "mutated.gguf"
+    before, refused, slowest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, 0, 0.0
+    for turn in range(MUTATIONS):
+        data = bytearray(whole)
+        for _ in range(rng.randint(1, 3)):
+            place = rng.randrange(4, length - 8)
+            match turn % 4:
+                case 0:
+                    data[place] = rng.randrange(256)
+                case 1:
+                    data[place : place + 8] = struct.pack("<Q", rng.choice([0, 1, 1 << 20, 1 << 31, 1 << 32, 1 << 63, (1 << 64) - 1]))
+                case 2:
+                    del data[place : place + rng.randint(1, 64)]
+                case 3:
+                    data[place:place] = data[place : place + rng.randint(1, 64)]
+        path.write_bytes(data)
+        began = time.perf_counter()
+        try:
+            read_header(path)
+        except NotAModel:
+            refused += 1
+        slowest = max(slowest, time.perf_counter() - began)
+    assert refused > MUTATIONS / 3
+    assert slowest < 2.0 and resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024
+
+
+def test_a_claim_costs_nothing(tmp_path: Path) -> None:
+    """A file of 100 bytes that claims four billion texts is refused at once."""
+    path = tmp_path / "claim.gguf"
+    array = struct.pack("<Q", 1) + b"k" + struct.pack("<IIQ", 9, 8, 1 << 32)
+    broken(path, b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + array + bytes(40), "elements, more than")
+    numbers = struct.pack("<Q", 1) + b"k" + struct.pack("<IIQ", 9, 10, 10_000_000)
+    broken(path, b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + numbers + bytes(40), "cut off")

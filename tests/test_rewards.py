@@ -1,0 +1,227 @@
+"""Rewards without a third model, and heads: what is read, what it costs, and what is refused."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import EngineMaker
+from test_engine import PROMPT, prompts
+from test_rsd import HALF, QUESTION, role
+from tiny import WIDTH, write_model
+
+from rsd_local.config import Params, Sampling, Search, Trio, Weighting
+from rsd_local.errors import BadHead, ConfigError
+from rsd_local.hashes import file_sha256
+from rsd_local.reasoner import Reasoner
+from rsd_local.rewards.features import PARTS, confidence, step_features
+from rsd_local.rewards.heads import ReadOut, ValueHead, read_head
+from rsd_local.rewards.value_head import sigmoid
+from rsd_local.runtime import Sampler, Trace
+
+WARM = Sampling(temperature=0.8, seed=3)
+
+
+def read_out(model: Path, role: str = "draft", parts: tuple[str, ...] = PARTS, seed: int = 0) -> ReadOut:
+    chance = np.random.default_rng(seed)
+    size = sum({"last": WIDTH, "mean": WIDTH, "surprise": 8}[part] for part in parts)
+    weight, mean = chance.normal(size=(2, size)).astype(np.float32)
+    scale = np.full(size, 3.0, np.float32)
+    return ReadOut(role, parts, weight, mean, scale, 0.25, model.name, file_sha256(model), {"steps": 12})  # type: ignore[arg-type]
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = logits.astype(np.float64) - logits.max()
+    return shifted - np.log(np.exp(shifted).sum())
+
+
+@pytest.mark.parametrize("kind", ["dense", "recurrent", "hybrid", "sliding"])
+def test_a_trace_is_what_each_token_was_drawn_from(tiny: dict[str, Path], open_engine: EngineMaker, kind: str) -> None:
+    engine = open_engine(tiny[kind], slots=1, flash_attention="off")
+    assert engine.probe_states() == (kind != "hybrid")  # llama.cpp leaves the logits of lfm2 out beside states
+    sequence = engine.sequence()
+    sequence.append(PROMPT)
+    made = sequence.generate(Sampler(WARM), 12, traced=True).result()
+    sequence.close()
+    assert made.trace is not None and made.trace.hidden.shape == (12, engine.model.n_embd if engine.gives_states else 0)
+    for place, token in enumerate(made.tokens):
+        states = []
+        for read in ("read_logits", "read_hidden"):
+            fresh = engine.sequence()
+            fresh.append(PROMPT + made.tokens[:place])
+            states.append(getattr(fresh, read)().result())
+            fresh.close()
+        logs = log_softmax(states[0])
+        assert made.trace.log_probabilities[place] == pytest.approx(logs[token], abs=1e-3)
+        assert made.trace.entropies[place] == pytest.approx(-(np.exp(logs) * logs).sum(), abs=1e-3)
+        if engine.gives_states:
+            np.testing.assert_allclose(made.trace.hidden[place], states[1], atol=1e-3)
+
+
+def test_a_trace_changes_no_token_and_costs_no_row(tiny: dict[str, Path], open_engine: EngineMaker) -> None:
+    """Beside long prompts that are read at the same time, some of them traced too."""
+    engine = open_engine(tiny["dense"], slots=8, flash_attention="off")
+    alone, rows = [], []
+    for prompt in prompts(8):
+        sequence = engine.sequence()
+        sequence.append(prompt)
+        alone.append(sequence.generate(Sampler(WARM), 20).result().tokens)
+        rows.append(sequence.counters.evaluated_tokens)
+        sequence.close()
+    together = [engine.sequence() for _ in range(8)]
+    for sequence, prompt in zip(together, prompts(8), strict=True):
+        sequence.append(prompt)
+    waiting = [sequence.generate(Sampler(WARM), 20, traced=place % 2 == 0) for place, sequence in enumerate(together)]
+    made = [future.result() for future in waiting]
+    assert [one.tokens for one in made] == alone
+    assert [one.trace is not None for one in made] == [place % 2 == 0 for place in range(8)]
+    assert [sequence.counters.evaluated_tokens for sequence in together] == rows
+    assert all(engine.positions(sequence)[1] == len(sequence) - 2 for sequence in together)  # the last token waits
+
+
+def test_features_by_hand() -> None:
+    trace = Trace(np.array([[1, 2], [3, 6]], np.float32), np.log(np.array([0.5, 0.125], np.float32)), np.array([0.2, 0.6], np.float32))
+    assert confidence(trace) == pytest.approx(0.25)
+    np.testing.assert_allclose(step_features(trace, 1, ("last", "mean")), [3, 6, 2, 4])
+    wanted = [math.log(0.25), math.log(0.125), 0.25, 0.4, 0.6, 0.2, math.log(2), math.log(2)]
+    np.testing.assert_allclose(step_features(trace, 1, ("surprise",)), wanted, rtol=1e-5)
+    assert trace.part(1, 2).hidden.tolist() == [[3, 6]]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("pair")
+    return {name: write_model(folder / f"{name}.gguf", "dense", seed) for seed, name in enumerate(("draft", "target"))}
+
+
+@pytest.fixture(params=["confidence", "draft read-out"])
+def pair(request: pytest.FixtureRequest, files: dict[str, Path], tmp_path: Path) -> Iterator[Reasoner]:
+    trio = Trio(role(files["draft"]), role(files["target"]), reward_kind="confidence", width=4)
+    if request.param != "confidence":
+        read_out(files["draft"]).save(tmp_path / "head.safetensors")
+        trio = replace(trio, reward_kind="read-out", head=tmp_path / "head.safetensors")
+    with Reasoner.open(trio) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("strategy", ["rsd", "best-of-n", "step-best-of-n", "beam"])
+def test_the_drafts_own_trace_scores_without_a_reward_token(pair: Reasoner, strategy: str) -> None:
+    params = Params(WARM, Weighting(threshold=0.5), HALF.limits, Search(samples=3, beams=1, branches=3, fallback="off"))
+    result = pair.solve(QUESTION, params, strategy=strategy)  # type: ignore[arg-type]
+    rewards = [step.reward for step in result.steps if step.reward is not None]
+    assert rewards and (len(set(rewards)) > 1 or strategy == "best-of-n") and all(0 < reward < 1 for reward in rewards)
+    assert result.counters["reward"].evaluated_tokens == 0 == result.counters["reward"].decode_calls
+    assert "reward" not in pair.engines()
+
+
+def test_a_read_out_of_the_draft_is_the_head_on_the_steps_trace(files: dict[str, Path], tmp_path: Path) -> None:
+    head = read_out(files["draft"])
+    head.save(tmp_path / "head.safetensors")
+    trio = Trio(role(files["draft"]), role(files["target"]), reward_kind="read-out", head=tmp_path / "head.safetensors")
+    params = Params(Sampling(), Weighting(threshold=0.0), HALF.limits, HALF.search)
+    with Reasoner.open(trio) as opened:
+        steps = opened.solve(QUESTION, params).steps
+        writer = opened.trio.writer("draft", QUESTION, Sampling(), scored=True)
+        for place, step in enumerate(steps[:6]):
+            written = writer.write_step(params.limits.step_tokens, None)
+            assert written.trace is not None and len(written.tokens) == step.tokens
+            assert step.reward == pytest.approx(head.reward(step_features(written.trace, place, PARTS)), abs=1e-4)
+        writer.close()
+
+
+def test_a_read_out_of_the_target_reads_the_targets_own_state(files: dict[str, Path], tmp_path: Path) -> None:
+    head = read_out(files["target"], "target", ("last",))
+    head.save(tmp_path / "head.safetensors")
+    trio = Trio(role(files["draft"]), role(files["target"]), reward_kind="read-out", head=tmp_path / "head.safetensors")
+    with Reasoner.open(trio) as opened:
+        engines = opened.engines()
+        assert engines["reward"].model is engines["target"].model
+        judge = opened.trio.judge(QUESTION)
+        scores = [judge.start_score(text)() for text in ("one and one", "is two")]
+        judge.forget()
+        assert judge.start_score("is two")() == pytest.approx(scores[1], abs=1e-6)
+        writer = opened.trio.writer("target", QUESTION, Sampling())
+        model = engines["target"].model
+        for text, score in zip(("one and one", "is two"), scores, strict=True):
+            writer.sequence.append(model.tokenize(text + "\n\n", continues=True))
+            assert head.reward(writer.sequence.read_hidden().result()) == pytest.approx(score, abs=1e-4)
+        assert judge.counters().evaluated_tokens == len(writer.sequence) + len(model.tokenize("is two\n\n", continues=True))
+        writer.close()
+        judge.close()
+
+
+def test_heads_that_do_not_belong_are_refused(files: dict[str, Path], tmp_path: Path) -> None:
+    path = tmp_path / "head.safetensors"
+    read_out(files["draft"]).save(path)
+    made = read_head(path)
+    assert isinstance(made, ReadOut) and made.about == {"steps": 12}
+    np.testing.assert_array_equal(made.weight, read_out(files["draft"]).weight)
+    with pytest.raises(BadHead, match=r"fitted on draft\.gguf, and target\.gguf is another file"):
+        made.check(files["target"])
+
+    whole = path.read_bytes()
+    damaged = bytearray(whole)
+    damaged[-3] ^= 1
+    for name, data in {"bit": bytes(damaged), "cut": whole[:-9], "begun": whole[:20], "text": b"no head", "none": b""}.items():
+        bad = tmp_path / f"{name}.safetensors"
+        bad.write_bytes(data)
+        with pytest.raises(BadHead, match=name):
+            read_head(bad)
+    with pytest.raises(BadHead, match="No such file"):
+        read_head(tmp_path / "absent.safetensors")
+
+    trio = Trio(role(files["draft"]), role(files["target"]), reward_kind="read-out", head=path)
+    with pytest.raises(BadHead, match="another file"):
+        Reasoner.open(replace(trio, draft=trio.target))
+    with pytest.raises(BadHead, match="no value-head"):
+        Reasoner.open(replace(trio, reward=trio.target, reward_kind="value-head"))
+    value = tmp_path / "value.safetensors"
+    ValueHead("skywork", ((np.ones((1, WIDTH + 1), np.float32), np.zeros(1, np.float32)),)).save(value)
+    with pytest.raises(BadHead, match=f"not for states of {WIDTH} numbers"):
+        Reasoner.open(replace(trio, reward=trio.target, reward_kind="value-head", head=value))
+
+
+def test_kinds_say_what_they_need(files: dict[str, Path]) -> None:
+    two = {"draft": role(files["draft"]), "target": role(files["target"])}
+    for settings, words in (
+        ({}, "needs a reward model"),
+        ({"reward_kind": "read-out"}, "needs a head"),
+        ({"reward_kind": "confidence", "reward": two["target"]}, "takes no reward model"),
+        ({"reward_kind": "judge", "head": Path("x")}, "takes no head"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            Trio(**two, **settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("layout", ["skywork", "qwen-prm"])
+def test_a_value_head_is_applied_to_the_state_at_the_steps_end(tmp_path: Path, layout: str) -> None:
+    from tiny import VOCABULARY
+
+    body = write_model(tmp_path / "prm.gguf", "dense", 5, vocabulary=[*VOCABULARY, "<extra_0>"])
+    chance = np.random.default_rng(0)
+    sizes = ((1, WIDTH),) if layout == "skywork" else ((WIDTH, WIDTH), (2, WIDTH))
+    layers = tuple((chance.normal(size=size).astype(np.float32), chance.normal(size=size[0]).astype(np.float32)) for size in sizes)
+    ValueHead(layout, layers).save(tmp_path / "head.safetensors")  # type: ignore[arg-type]
+    trio = Trio(role(body), role(body), role(body), "value-head", head=tmp_path / "head.safetensors", width=2)
+    with Reasoner.open(trio) as opened:
+        judge = opened.trio.judge(QUESTION)
+        scores = [judge.start_score(text)() for text in ("one and one", "is two")]
+        fresh = opened.trio.judge(QUESTION)
+        fresh.read("one and one")
+        assert fresh.start_score("is two")() == pytest.approx(scores[1], abs=1e-5)
+        tokens = fresh._sequence.tokens  # type: ignore[attr-defined]
+        sequence = opened.trio.target.sequence()
+        sequence.append(tokens)
+        hidden = sequence.read_hidden().result()
+        if layout == "skywork":
+            wanted = sigmoid(float((layers[0][0] @ hidden + layers[0][1])[0]))
+        else:
+            bad, good = layers[1][0] @ np.maximum(layers[0][0] @ hidden + layers[0][1], 0) + layers[1][1]
+            wanted = sigmoid(float(good - bad))
+        assert scores[1] == pytest.approx(wanted, abs=1e-4) and scores[0] != scores[1]
+        for one in (judge, fresh, sequence):
+            one.close()  # type: ignore[attr-defined]

@@ -50,7 +50,7 @@ def fetch(
 
 def _bar(progress: Progress | None) -> Any:
     """What huggingface_hub draws its progress with: a bar that draws nothing and tells ``progress``."""
-    from huggingface_hub.utils import tqdm
+    from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
 
     class Told(tqdm):
         def __init__(self, *arguments: Any, **settings: Any) -> None:

@@ -31,7 +31,8 @@ def draw(sweep: Sweep, chosen: Point, file: Path) -> None:
     for point, colour, style in ((sweep.target, COLOURS[7], "--"), (sweep.draft, COLOURS[7], ":")):
         left.axhline(100 * point.accuracy, color=colour, linestyle=style, linewidth=1.2, label=f"{point.label} alone")
     left.axvline(sweep.points.index(chosen), color=COLOURS[2], linewidth=1.2, label=f"chosen, δ = {chosen.threshold:g}")
-    left.set_xticks(list(places), [f"{point.threshold:g}" for point in sweep.points], rotation=60, fontsize=8)
+    labels = [f"{point.threshold:g}" for point in sweep.points]
+    left.set_xticks(list(places), labels, rotation=60, ha="right", rotation_mode="anchor", fontsize=7)
     left.set_xlabel("threshold δ")
     left.set_ylabel("% (band: 95 % interval)")
     left.set_ylim(0, 102)

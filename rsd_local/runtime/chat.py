@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import datetime
-from typing import NoReturn
+import functools
+from typing import TYPE_CHECKING, NoReturn
 
 from rsd_local.errors import NoChatTemplate
 from rsd_local.runtime.model import Model
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 Message = dict[str, str]
 
@@ -36,12 +40,12 @@ def render_chat(model: Model, messages: list[Message]) -> str:
         raise NoChatTemplate(f"the chat template of {model.path} has {len(source)} characters", hint="choose another file")
     try:
         return _render(source, model, messages)
-    except _TemplateRefused:
+    except _Refused as refusal:
         if messages[0]["role"] != "system":
-            raise
+            raise NoChatTemplate(f"the chat template of {model.path} refuses these messages: {refusal}") from None
         first, second, *others = messages
         joined = {"role": "user", "content": f"{first['content']}\n\n{second['content']}"}
-        return _render(source, model, [joined, *others])
+        return render_chat(model, [joined, *others])
     except (jinja2.TemplateError, ValueError, TypeError, ArithmeticError, LookupError, RecursionError) as error:
         raise NoChatTemplate(f"the chat template of {model.path} cannot be rendered: {error}", hint="choose another file") from None
 
@@ -80,7 +84,7 @@ def with_bos(model: Model, tokens: list[int]) -> list[int]:
     return [model.bos, *tokens] if model.adds_bos and tokens[:1] != [model.bos] else tokens
 
 
-class _TemplateRefused(NoChatTemplate):
+class _Refused(Exception):
     """The template itself raised an exception: it does not take such messages."""
 
 
@@ -95,6 +99,17 @@ def _around(text: str, content: str) -> list[tuple[str, bool]]:
 
 
 def _render(source: str, model: Model, messages: list[Message]) -> str:
+    return _compiled(source).render(
+        messages=messages,
+        add_generation_prompt=True,
+        bos_token=model.token_text(model.bos) if model.bos >= 0 else "",
+        eos_token=model.token_text(model.eos) if model.eos >= 0 else "",
+    )
+
+
+@functools.lru_cache(maxsize=8)
+def _compiled(source: str) -> Template:
+    """A template, compiled when it is first used: that takes longer than a short answer of a small model."""
     from jinja2.exceptions import SecurityError
     from jinja2.runtime import Context
     from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -113,15 +128,10 @@ def _render(source: str, model: Model, messages: list[Message]) -> str:
             return super().call_binop(context, operator, left, right)
 
     def refuse(message: str) -> NoReturn:
-        raise _TemplateRefused(f"the chat template of {model.path} refuses these messages: {message}")
+        raise _Refused(message)
 
     environment = Bounded(trim_blocks=True, lstrip_blocks=True)
     environment.globals["range"] = lambda *bounds: range(*bounds)[:_LONGEST_RANGE]
     environment.globals["raise_exception"] = refuse
     environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
-    return environment.from_string(source).render(
-        messages=messages,
-        add_generation_prompt=True,
-        bos_token=model.token_text(model.bos) if model.bos >= 0 else "",
-        eos_token=model.token_text(model.eos) if model.eos >= 0 else "",
-    )
+    return environment.from_string(source)

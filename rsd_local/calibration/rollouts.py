@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import as_completed
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from typing import Literal, TypedDict
 
@@ -18,13 +18,13 @@ from rsd_local.bench.journal import Journal
 from rsd_local.bench.runner import question_pool, question_seed
 from rsd_local.config import Params, Sampling, require
 from rsd_local.decoding import OpenTrio
-from rsd_local.decoding.sampled import sampled, split
+from rsd_local.decoding.sampled import forks, sampled, split
 from rsd_local.decoding.steps import Step, Writer
 from rsd_local.errors import ContextFull
 from rsd_local.events import CancelToken
 from rsd_local.reasoner import Reasoner
 from rsd_local.rewards.features import PARTS, confidence, step_features
-from rsd_local.runtime import Floats, Sampler, chat_tokens
+from rsd_local.runtime import Floats, chat_tokens
 
 Label = Literal["outcome", "mc"]
 Watch = Callable[[int, int], None]
@@ -164,20 +164,6 @@ def _continued(
             ends = [finish() for finish in [fork.start_writing(room, cancel, until=b"") for fork in tries]]
         right = [grader.grade(item, boxed((text + end.raw).decode("utf-8", "replace"))) for end in ends]
         yield sum(right) / len(right)
-
-
-@contextmanager
-def forks(writer: Writer, streams: Iterable[tuple[int, ...]], sampling: Sampling, cancel: CancelToken) -> Iterator[list[Writer]]:
-    """Writers that go on from here, each with a random stream of its own; their caches go at the end."""
-    writer.settle(cancel)
-    made: list[Writer] = []
-    try:
-        for stream in streams:
-            made.append(writer.fork(Sampler(sampling, stream)))
-        yield made
-    finally:
-        for fork in made:
-            fork.close()
 
 
 def read_states(reasoner: Reasoner, items: list[Item], rollouts: Rollouts, states: TargetStates, cancel: CancelToken, watch: Watch) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 
-from rsd_local.config import Params
+from rsd_local.config import Params, Sampling
 from rsd_local.decoding.steps import DELIMITER, Solution, Step, Writer
 from rsd_local.events import CancelToken, FinishReason, StepDone
 from rsd_local.runtime import Model, Sampler
@@ -17,14 +17,22 @@ _ENDS: dict[str, FinishReason] = {"end": "stop", "context": "context"}
 @contextmanager
 def sampled(writer: Writer, params: Params, cancel: CancelToken | None) -> Iterator[list[Step]]:
     """``params.search.samples`` whole solutions, each from a random stream of its own; their caches go at the end."""
+    streams = [(0, number) for number in range(params.search.samples)]
+    with forks(writer, streams, params.sampling, cancel) as made:
+        yield [finish() for finish in [fork.start_writing(params.limits.tokens, cancel, until=b"") for fork in made]]
+
+
+@contextmanager
+def forks(writer: Writer, streams: Iterable[tuple[int, ...]], sampling: Sampling, cancel: CancelToken | None) -> Iterator[list[Writer]]:
+    """Writers that go on from here, each with a random stream of its own; their caches go at the end."""
     writer.settle(cancel)
-    forks: list[Writer] = []
+    made: list[Writer] = []
     try:
-        for number in range(params.search.samples):
-            forks.append(writer.fork(Sampler(params.sampling, (0, number))))
-        yield [finish() for finish in [fork.start_writing(params.limits.tokens, cancel, until=b"") for fork in forks]]
+        for stream in streams:
+            made.append(writer.fork(Sampler(sampling, stream)))
+        yield made
     finally:
-        for fork in forks:
+        for fork in made:
             fork.close()
 
 

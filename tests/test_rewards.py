@@ -18,9 +18,9 @@ from rsd_local.config import Params, Sampling, Search, Trio, Weighting
 from rsd_local.errors import BadHead, ConfigError
 from rsd_local.hashes import file_sha256
 from rsd_local.reasoner import Reasoner
+from rsd_local.rewards.base import sigmoid
 from rsd_local.rewards.features import PARTS, confidence, step_features
 from rsd_local.rewards.heads import ReadOut, ValueHead, read_head
-from rsd_local.rewards.value_head import sigmoid
 from rsd_local.runtime import Sampler, Trace
 
 WARM = Sampling(temperature=0.8, seed=3)

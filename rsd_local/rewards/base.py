@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Protocol, Self
 
@@ -46,3 +47,8 @@ class Reward(Protocol):
 
     def close(self) -> None:
         """Gives the cache back."""
+
+
+def sigmoid(value: float) -> float:
+    """1 / (1 + e^−value), NaN where the value is no finite number."""
+    return 1.0 / (1.0 + math.exp(min(-value, 700.0))) if math.isfinite(value) else math.nan

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from rsd_local.errors import BadHead, ConfigError, ModelNotFound
 from rsd_local.hashes import file_sha256
+from rsd_local.rewards.base import sigmoid
 from rsd_local.rewards.features import PARTS, width_of
 from rsd_local.runtime import Floats
 
@@ -86,9 +87,8 @@ class ReadOut:
     about: dict[str, Any] = field(default_factory=dict)
 
     def reward(self, features: Floats) -> float:
-        """The probability of a good step given its features (d,)."""
-        value = float(((features - self.mean) / self.scale) @ self.weight) + self.bias
-        return float(1.0 / (1.0 + np.exp(-np.clip(value, -500.0, 500.0))))  # NaN stays NaN
+        """The probability of a good step given its features (d,), NaN where they are no finite numbers."""
+        return sigmoid(float(((features - self.mean) / self.scale) @ self.weight) + self.bias)
 
     def fits(self, n_embd: int) -> bool:
         """Whether it can be applied to states of so many numbers."""

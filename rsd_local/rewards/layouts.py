@@ -6,10 +6,10 @@ the output of the last token says whether the step is good.
 
 from __future__ import annotations
 
-import math
 from typing import Protocol
 
 from rsd_local.errors import MissingTokens
+from rsd_local.rewards.base import sigmoid
 from rsd_local.runtime import Floats, Model, render_chat, tokenize_chat, with_bos
 
 
@@ -42,10 +42,7 @@ class TwoTokens:
 
     def reward(self, values: Floats) -> float:
         """The softmax of the two logits, the first one's part; NaN where one is not finite."""
-        logit, other = float(values[self._good]), float(values[self._bad])
-        if not (math.isfinite(logit) and math.isfinite(other)):
-            return math.nan
-        return 1.0 / (1.0 + math.exp(min(other - logit, 700.0)))
+        return sigmoid(float(values[self._good]) - float(values[self._bad]))
 
 
 class MathShepherd(TwoTokens):

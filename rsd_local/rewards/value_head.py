@@ -6,12 +6,9 @@ both from a published checkpoint.
 
 from __future__ import annotations
 
-import math
-
-import numpy as np
-
 from rsd_local.config import SYSTEM_PROMPT
 from rsd_local.errors import MissingTokens
+from rsd_local.rewards.base import sigmoid
 from rsd_local.rewards.heads import ValueHead
 from rsd_local.runtime import Floats, Model, render_chat, tokenize_chat
 
@@ -79,10 +76,3 @@ class QwenPrm:
         """The second class's part of the softmax."""
         bad, good = (float(value) for value in self._head.outputs(values))
         return sigmoid(good - bad)
-
-
-def sigmoid(value: float) -> float:
-    """1 / (1 + e^−value), NaN where the value is no finite number."""
-    if not math.isfinite(value):
-        return math.nan
-    return float(1.0 / (1.0 + np.exp(-np.clip(value, -700.0, 700.0))))

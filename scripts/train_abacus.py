@@ -41,13 +41,21 @@ class Stage:
     rate: float
     apart: bool = False
     """Whether verdicts and language are averaged apart; together a verdict counts as little as any other token."""
+    cycles: int = 1
+    """How often the rate falls to nothing, each time from the top."""
+
+    def rate_at(self, step: int) -> float:
+        """The rate of a step: up for 100 steps, then at the top, then down over the last four fifths of its cycle."""
+        length = self.steps // self.cycles
+        step %= length
+        return self.rate * min((step + 1) / 100, (length - step) / (0.8 * length), 1.0)
 
 
 STAGES = {
     "target": Stage(Shape(384, 5, 12, 4, 1024), 4_800, 64, 2e-3),
     "draft": Stage(Shape(64, 3, 4, 2, 96), 3_900, 64, 4e-3),
     "reward-base": Stage(Shape(128, 3, 4, 2, 192), 7_000, 64, 2e-3),
-    "reward": Stage(Shape(128, 5, 4, 2, 192), 12_000, 64, 2e-3, apart=True),
+    "reward": Stage(Shape(128, 5, 4, 2, 192), 24_000, 64, 2e-3, apart=True, cycles=2),
 }
 ROLLOUTS = {"draft": 120_000, "target": 24_000}
 TEMPERATURES = (0.0, 0.7, 1.0, 1.3)
@@ -147,7 +155,7 @@ def train(name: str, stage: Stage, make: Callable[[int], Iterator[Batch]], folde
     began = reported = kept_at = time.monotonic()
     tokens_seen, losses = 0, []
     for step, (tokens, labels) in zip(range(start, stage.steps), make(start), strict=False):
-        rate = stage.rate * min((step + 1) / 100, (stage.steps - step) / (0.8 * stage.steps), 1.0)
+        rate = stage.rate_at(step)
         for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate

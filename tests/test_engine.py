@@ -50,7 +50,7 @@ def test_sequences_that_generate_at_once_share_their_decodes(tiny: dict[str, Pat
     sequences = [engine.sequence() for _ in range(4)]
     for sequence in sequences:
         sequence.append(PROMPT)
-    with engine.model.lane:  # no decode starts until all four have asked
+    with engine.model.lane.turn():  # no decode starts until all four have asked
         futures = [sequence.generate(Sampler(GREEDY), 50) for sequence in sequences]
     for future in futures:
         future.result()
@@ -64,7 +64,7 @@ def test_a_long_prompt_holds_others_up_by_one_chunk_at_most(tiny: dict[str, Path
     long, short = engine.sequence(), engine.sequence()
     long.append([1] * (3 * engine.chunk))
     short.append(PROMPT)
-    with engine.model.lane:
+    with engine.model.lane.turn():
         reading, writing = long.read_logits(), short.generate(Sampler(GREEDY), 20)
     assert len(writing.result().tokens) == 20
     reading.result()
@@ -87,7 +87,7 @@ def test_a_cancel_is_felt_within_one_chunk_of_a_long_prompt(tiny: dict[str, Path
     engine = open_engine(tiny["dense"], ctx_size=CONTEXT)
     sequence, cancel = engine.sequence(), CancelToken()
     sequence.append([7] * CONTEXT)
-    with engine.model.lane:  # whatever was scheduled before the cancel waits here
+    with engine.model.lane.turn():  # whatever was scheduled before the cancel waits here
         reading = sequence.read_logits(cancel)
         cancel.cancel()
     with pytest.raises(Cancelled):
@@ -116,7 +116,7 @@ def test_the_engine_goes_on_after_every_misuse(tiny: dict[str, Path], open_engin
     with pytest.raises(EngineError, match="cannot cut"):
         sequence.truncate(3)
     sequence.append(PROMPT)
-    with engine.model.lane:
+    with engine.model.lane.turn():
         future = sequence.generate(Sampler(GREEDY), 10)
         for misuse in (lambda: sequence.append([5]), lambda: sequence.truncate(1), sequence.fork, sequence.read_logits, sequence.mark):
             with pytest.raises(SequenceBusy):
@@ -147,7 +147,7 @@ def test_closing_ends_what_is_in_flight(tiny: dict[str, Path], open_engine: Engi
     kept, closed = engine.sequence(), engine.sequence()
     for sequence in (kept, closed):
         sequence.append(PROMPT)
-    with engine.model.lane:
+    with engine.model.lane.turn():
         futures = [sequence.generate(Sampler(GREEDY), 400) for sequence in (closed, kept)]
         closed.close()
     with pytest.raises(Closed):
@@ -179,7 +179,7 @@ def test_a_decode_that_llama_refuses_fails_alone(tiny: dict[str, Path], open_eng
     good.append(PROMPT)
     bad.append(PROMPT)
     bad.tokens[-1] = 10**6
-    with engine.model.lane:
+    with engine.model.lane.turn():
         right, wrong = good.generate(Sampler(GREEDY), 20), bad.generate(Sampler(GREEDY), 20)
     with pytest.raises(DecodeFailed, match="could not be decoded"):
         wrong.result()

@@ -235,7 +235,7 @@ class Engine:
         shares = fill(self._batch, self._active, self._outputs, self.context, self._rollback.needs_marks, self._bare)
         if not shares:
             return
-        with self.model.lane:
+        with self.model.lane.turn(self.threads):
             began = time.perf_counter()
             status = self._decode(shares)
             elapsed = time.perf_counter() - began

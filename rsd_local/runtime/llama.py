@@ -6,6 +6,8 @@ import ctypes
 import logging
 import threading
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psutil
 from llama_cpp import llama_cpp as C
@@ -73,32 +75,46 @@ def physical_cores() -> int:
 
 
 class Lane:
-    """One device's turn: engines take it in the order in which they asked, one batch each.
+    """One device's turns: engines take them in the order in which they asked, as many at once as there is room for.
 
-    A plain lock would let the engine that gave it back take it again at once, and starve the others.
+    Without it the threads of several engines fight for the cores. A plain lock would let the engine that gave its turn back
+    take the next one at once, and starve the others.
+
+    Args:
+        room: CPU cores, or 1 for a GPU.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, room: int) -> None:
         self._mutex = threading.Lock()
-        self._waiting: deque[threading.Lock] = deque()
-        self._taken = False
+        self._waiting: deque[tuple[int, threading.Lock]] = deque()
+        self._room = self._free = room
 
-    def __enter__(self) -> None:
-        with self._mutex:
-            if not self._taken:
-                self._taken = True
-                return
-            turn = threading.Lock()
-            turn.acquire()
-            self._waiting.append(turn)
-        turn.acquire()
+    @contextmanager
+    def turn(self, width: int | None = None) -> Iterator[None]:
+        """Holds a part of the device for one batch.
 
-    def __exit__(self, *_: object) -> None:
+        Args:
+            width: threads that the batch takes; None or more than there are is the whole device.
+        """
+        width = min(width or self._room, self._room)
+        gate = threading.Lock()
+        gate.acquire()
         with self._mutex:
-            if self._waiting:
-                self._waiting.popleft().release()
-            else:
-                self._taken = False
+            self._waiting.append((width, gate))
+            self._admit()
+        gate.acquire()
+        try:
+            yield
+        finally:
+            with self._mutex:
+                self._free += width
+                self._admit()
+
+    def _admit(self) -> None:
+        while self._waiting and self._waiting[0][0] <= self._free:
+            width, gate = self._waiting.popleft()
+            self._free -= width
+            gate.release()
 
 
 _lanes: dict[str, Lane] = {}
@@ -106,6 +122,6 @@ _lanes: dict[str, Lane] = {}
 
 def lane_of(gpu_layers: int, main_gpu: int) -> Lane:
     """The lane of the device that a model's layers run on."""
-    device = f"gpu{main_gpu}" if supports_gpu() and gpu_layers != 0 else "cpu"
+    on_gpu = supports_gpu() and gpu_layers != 0
     with _lock:
-        return _lanes.setdefault(device, Lane())
+        return _lanes.setdefault(f"gpu{main_gpu}" if on_gpu else "cpu", Lane(1 if on_gpu else physical_cores()))

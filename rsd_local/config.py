@@ -45,7 +45,8 @@ class RoleConfig:
     Attributes:
         path: the GGUF file.
         ctx_size: tokens that one question may take in this model; 0 is the model's own limit, at most 4,096.
-        gpu_layers: layers on the GPU; −1 is all; without effect where llama.cpp was built without a GPU.
+        gpu_layers: layers on the GPU; −1 is all, "auto" as many as fit beside the other roles'; without effect where
+            llama.cpp was built without a GPU.
         main_gpu: the device that holds what is not split.
         tensor_split: shares of the model by device, empty to leave it to llama.cpp.
         flash_attention: whether attention is fused.
@@ -55,7 +56,7 @@ class RoleConfig:
 
     path: Path
     ctx_size: int = 0
-    gpu_layers: int = -1
+    gpu_layers: int | Literal["auto"] = "auto"
     main_gpu: int = 0
     tensor_split: tuple[float, ...] = ()
     flash_attention: FlashAttention = "auto"
@@ -66,13 +67,25 @@ class RoleConfig:
         object.__setattr__(self, "path", Path(self.path).expanduser())
         object.__setattr__(self, "tensor_split", tuple(float(share) for share in self.tensor_split))
         require(self.ctx_size >= 0, f"ctx_size {self.ctx_size} is negative")
-        require(self.gpu_layers >= -1, f"gpu_layers {self.gpu_layers} is below -1 (all)")
+        layers: object = self.gpu_layers
+        counted = isinstance(layers, int) and not isinstance(layers, bool) and layers >= -1
+        require(counted or layers == "auto", f"gpu_layers {layers!r} is no number from -1 (all) on, nor auto")
         require(self.main_gpu >= 0, f"main_gpu {self.main_gpu} is negative")
         require(0 <= self.threads <= 512, f"threads {self.threads} is outside 0 to 512")
         shares = self.tensor_split
         require(all(0 <= share < math.inf for share in shares), f"tensor_split {shares} has a negative share")
         require_choice(self.flash_attention, FlashAttention, "flash_attention")
         require_choice(self.cache_type, CacheType, "cache_type")
+
+    @property
+    def layers_on_gpu(self) -> int:
+        """``gpu_layers`` as a number; −1 is all, and so is "auto" where nobody has made a plan."""
+        return -1 if self.gpu_layers == "auto" else self.gpu_layers
+
+    @property
+    def placement(self) -> tuple[object, ...]:
+        """Equal for roles that can share their weights."""
+        return (self.path.resolve(), self.gpu_layers, self.main_gpu, self.tensor_split)
 
 
 @dataclass(frozen=True, slots=True)

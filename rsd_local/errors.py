@@ -9,6 +9,7 @@ RSDError
 │   ├── NoChatTemplate     a draft or target that cannot be asked
 │   ├── MissingTokens      a reward model without the tokens that its layout reads
 │   └── BadHead            a head that is damaged, of another kind, or of another model
+├── DoesNotFit             a trio that needs more memory than is free
 ├── EngineError            an engine that could not do what it was asked
 │   ├── ContextFull        the tokens do not fit the context
 │   ├── DecodeFailed       llama.cpp refused or failed a batch
@@ -83,6 +84,12 @@ class BadHead(ModelError):
     """A head that is damaged, of another kind, or of another model."""
 
     code = "bad-head"
+
+
+class DoesNotFit(RSDError):
+    """A trio that needs more memory than is free."""
+
+    code = "does-not-fit"
 
 
 class EngineError(RSDError):

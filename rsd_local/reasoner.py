@@ -13,8 +13,10 @@ from rsd_local.config import Params, RoleConfig, Strategy, Trio, Weighting, requ
 from rsd_local.decoding import STRATEGIES, OpenTrio
 from rsd_local.errors import Closed
 from rsd_local.events import CancelToken, Event, Finished, Result, Role, StepDone
-from rsd_local.rewards import Rewards, load_head, reward_config
+from rsd_local.fit import make_plan
+from rsd_local.rewards import Head, Rewards, load_head, reward_config
 from rsd_local.runtime import Engine, Model, chat_tokens
+from rsd_local.runtime.devices import devices
 
 LoadProgress = Callable[[Role, float], None]
 
@@ -46,23 +48,19 @@ class Reasoner:
 
         Raises:
             ModelError: a file is missing, damaged, or not fit for its role; a head belongs to another model.
+            DoesNotFit: there is not memory enough; nothing was loaded.
             EngineError: a context cannot be made.
         """
         with ExitStack() as opening:
             models: dict[tuple[object, ...], Model] = {}
             engines: dict[Role, Engine] = {}
             head = load_head(config)
-            configs: dict[Role, RoleConfig | None] = {"draft": config.draft, "target": config.target, "reward": reward_config(config, head)}
-            for role, settings in configs.items():
-                if settings is None:
-                    continue
-                placed = (settings.path.resolve(), settings.gpu_layers, settings.main_gpu, settings.tensor_split)
-                if placed not in models:
+            for role, (settings, slots) in placed(roles_of(config, head)).items():
+                if settings.placement not in models:
                     report = None if progress is None else _bind(progress, role)
-                    models[placed] = Model(settings, report)
-                    opening.callback(models[placed].close)
-                slots = config.parallel * (1 if role == "target" else config.width)
-                engines[role] = Engine(models[placed], settings, slots, role)
+                    models[settings.placement] = Model(settings, report)
+                    opening.callback(models[settings.placement].close)
+                engines[role] = Engine(models[settings.placement], settings, slots, role)
                 opening.callback(engines[role].close)
             for role in ("draft", "target"):
                 chat_tokens(engines[role].model, [{"role": "user", "content": "1+1"}])
@@ -141,6 +139,27 @@ class Reasoner:
                     now = time.perf_counter()
                     event, last = replace(event, seconds=now - last), now
                 yield event
+
+
+def roles_of(config: Trio, head: Head | None) -> dict[Role, tuple[RoleConfig, int]]:
+    """The models that a trio opens, by role, each with how many sequences it holds at once."""
+    reward, asked = reward_config(config, head), config.parallel * config.width
+    roles: dict[Role, tuple[RoleConfig, int]] = {"draft": (config.draft, asked), "target": (config.target, config.parallel)}
+    return roles if reward is None else roles | {"reward": (reward, asked)}
+
+
+def placed(roles: dict[Role, tuple[RoleConfig, int]]) -> dict[Role, tuple[RoleConfig, int]]:
+    """The roles with the layers that go to the GPU as numbers.
+
+    Raises:
+        DoesNotFit: there is not memory enough for all of them.
+    """
+    found = devices()
+    if not found:  # this build of llama.cpp does not tell
+        return roles
+    plan = make_plan(roles, found)
+    plan.check()
+    return {one.role: (one.config, roles[one.role][1]) for one in plan.roles}
 
 
 def collect(events: Iterator[Event]) -> Result:

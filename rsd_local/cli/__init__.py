@@ -26,6 +26,7 @@ _COMMANDS = {
     "show": "rsd_local.cli.models:show",
     "verify": "rsd_local.cli.models:verify",
     "rm": "rsd_local.cli.models:rm",
+    "fit": "rsd_local.cli.fit:fit",
     "doctor": "rsd_local.cli.doctor:doctor",
     "config": "rsd_local.cli.config:config",
 }

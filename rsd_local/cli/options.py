@@ -78,7 +78,7 @@ _TRIO: list[Option] = [
     option("--head", type=Path, metavar="FILE", help="Safetensors file of a read-out or value-head."),
     option("--system", metavar="TEXT", help="System prompt of draft and target; '' for none."),
     _per_role("-c", "--ctx-size", metavar="N", help="Tokens per question. ROLE is draft, target or reward; without it, all."),
-    _per_role("-ngl", "--n-gpu-layers", metavar="N|all", help="Layers on the GPU."),
+    _per_role("-ngl", "--n-gpu-layers", metavar="N|all|auto", help="Layers on the GPU. Default: auto, as fit."),
     _per_role("-mg", "--main-gpu", metavar="N", help="The device that holds what is not split."),
     _per_role("-ts", "--tensor-split", metavar="A,B,…", help="Shares of the model by device."),
     _per_role("-fa", "--flash-attn", metavar="|".join(get_args(FlashAttention)), help="Fused attention."),
@@ -154,7 +154,7 @@ def make_trio(flags: dict[str, Any], parallel: int = 1, width: int = 1) -> Trio:
         _require_files(trio, flags["trio"])
     for flag, field, read in (
         ("ctx_size", "ctx_size", int),
-        ("n_gpu_layers", "gpu_layers", lambda text: -1 if text == "all" else int(text)),
+        ("n_gpu_layers", "gpu_layers", lambda text: {"all": -1, "auto": "auto"}[text] if text in ("all", "auto") else int(text)),
         ("main_gpu", "main_gpu", int),
         ("tensor_split", "tensor_split", lambda text: tuple(float(share) for share in text.split(","))),
         ("flash_attn", "flash_attention", str),

@@ -18,7 +18,7 @@ from rsd_local.rewards.traced import TraceReward
 from rsd_local.rewards.value_head import QwenPrm, Skywork
 from rsd_local.runtime import Engine
 
-__all__ = ["Reward", "Rewards", "Scoring", "load_head", "read_head", "reward_config"]
+__all__ = ["Head", "Reward", "Rewards", "Scoring", "load_head", "read_head", "reward_config"]
 
 
 def load_head(trio: Trio) -> Head | None:

@@ -25,13 +25,10 @@ from rsd_local.runtime.rollback import probe
 from rsd_local.runtime.sampler import Floats
 from rsd_local.runtime.schedule import Share, fill
 from rsd_local.runtime.sequence import Sequence
+from rsd_local.runtime.sizes import Sizes
 
 _CACHE_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 8, "bf16": 30}  # ggml_type
 _FLASH = {"auto": -1, "off": 0, "on": 1}
-_DEFAULT_CONTEXT = 4096
-_CPU_CHUNK, _GPU_CHUNK = 128, 512  # tokens of one prefill batch: a cancel waits for one batch at most
-
-_AHEAD = 32  # rows for guesses in one batch, of all sequences together
 T = TypeVar("T")
 _open_engines: weakref.WeakSet[Engine]
 
@@ -51,16 +48,14 @@ class Engine:
 
     def __init__(self, model: Model, config: RoleConfig, slots: int = 1, name: str = "engine") -> None:
         self.model, self.name, self.slots, self.config = model, name, slots, config
-        self.context = config.ctx_size or min(model.trained_context, _DEFAULT_CONTEXT)
         self.threads = config.threads or llama.physical_cores()
         self.gpu_build = llama.supports_gpu()
-        on_gpu = self.gpu_build and config.gpu_layers != 0
-        self.chunk = _GPU_CHUNK if on_gpu else _CPU_CHUNK
-        rows = self.chunk + slots + _AHEAD
+        sizes = Sizes.of(config, slots, model.trained_context, on_gpu=self.gpu_build and config.layers_on_gpu != 0)
+        self.context, self.chunk, self._outputs = sizes.context, sizes.chunk, sizes.outputs
         params = C.llama_context_default_params()
-        params.n_ctx, params.n_seq_max, params.kv_unified = self.context * slots, slots, True
-        params.n_batch = params.n_ubatch = rows
-        params.n_outputs_max = slots + _AHEAD
+        params.n_ctx, params.n_seq_max, params.kv_unified = sizes.cells, slots, True
+        params.n_batch = params.n_ubatch = sizes.rows
+        params.n_outputs_max = sizes.outputs
         params.n_threads = params.n_threads_batch = self.threads
         params.flash_attn_type = _FLASH[config.flash_attention]
         params.type_k = params.type_v = _CACHE_TYPES[config.cache_type]
@@ -75,8 +70,7 @@ class Engine:
             )
         self._memory = C.llama_get_memory(self._context)
         self._rollback = probe(self._context)
-        self._batch, self._read = Batch(rows), Outputs(self._context, model, name)
-        self._outputs = slots + _AHEAD
+        self._batch, self._read = Batch(sizes.rows), Outputs(self._context, model, name)
         self._bare = False  # in turns, so that neither prompts nor hidden states wait for the other for ever
         self.pace = Pace()
         self.gives_states = True  # until ``probe_states`` finds otherwise
@@ -162,7 +156,7 @@ class Engine:
 
     def about(self) -> str:
         """How the engine runs, in one line for people: model, context, threads, device and what was asked for."""
-        config, layers = self.config, self.config.gpu_layers if self.gpu_build else 0
+        config, layers = self.config, self.config.layers_on_gpu if self.gpu_build else 0
         split = f" split {config.tensor_split}" if config.tensor_split else ""
         device = f"{'all' if layers < 0 else layers} layers on gpu {config.main_gpu}{split}" if layers else "cpu"
         return (

@@ -38,7 +38,7 @@ class Model:
         self.path = config.path
         read_header(config.path)
         params = C.llama_model_default_params()
-        params.n_gpu_layers = config.gpu_layers
+        params.n_gpu_layers = config.layers_on_gpu
         params.main_gpu = config.main_gpu
         params.use_extra_bufts = llama.repacks_safely()
         if config.tensor_split:
@@ -57,7 +57,7 @@ class Model:
                 hint="download it again, or choose another GGUF file",
             )
         self._vocab = C.llama_model_get_vocab(self._handle)
-        self.lane = llama.lane_of(config.gpu_layers, config.main_gpu)
+        self.lane = llama.lane_of(config.layers_on_gpu, config.main_gpu)
         self.n_vocab: int = C.llama_vocab_n_tokens(self._vocab)
         self.n_embd: int = C.llama_model_n_embd_out(self._handle)
         self.n_params: int = C.llama_model_n_params(self._handle)

@@ -1,0 +1,178 @@
+"""Which layers of which model go where, and whether all of it fits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import psutil
+
+from rsd_local.config import RoleConfig
+from rsd_local.errors import DoesNotFit
+from rsd_local.events import Role
+from rsd_local.fit.memory import Footprint
+from rsd_local.gguf_header import read_header
+from rsd_local.runtime.devices import Device
+
+ORDER: tuple[Role, ...] = ("draft", "reward", "target")
+"""By how often a role works: the draft writes every step, the reward reads every step, the target writes a few."""
+_GPU_SPARE = 512 << 20
+"""Bytes of each GPU that are left to the system and to what its driver keeps."""
+
+
+@dataclass(frozen=True, slots=True)
+class RolePlan:
+    """One role's place.
+
+    Attributes:
+        role: which.
+        config: its settings, with the layers on the GPU as a number.
+        layers: how many the model has, the head counted as one.
+        footprint: bytes.
+        shares: the role whose weights it uses, None for weights of its own.
+    """
+
+    role: Role
+    config: RoleConfig
+    layers: int
+    footprint: Footprint
+    shares: Role | None
+
+    @property
+    def on_gpu(self) -> int:
+        """Bytes on GPUs."""
+        return gpu_bytes(self.footprint, self.offloaded, weights=self.shares is None)
+
+    @property
+    def on_cpu(self) -> int:
+        """Bytes in the machine's memory."""
+        made, moved = self.footprint, self.offloaded
+        weights = 0 if self.shares else made.table + sum(made.blocks[: len(made.blocks) + 1 - moved] if moved else made.blocks)
+        caches = made.caches[: len(made.caches) + 1 - moved] if moved else made.caches
+        return weights + (0 if moved or self.shares else made.head) + sum(caches) + (0 if moved else made.compute)
+
+    @property
+    def offloaded(self) -> int:
+        """Layers on GPUs, the head counted as one."""
+        wanted = self.config.layers_on_gpu
+        return self.layers if wanted < 0 else min(wanted, self.layers)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A trio's place on this machine.
+
+    Attributes:
+        roles: in the order draft, reward, target.
+        gpu_free: bytes on all GPUs together that can be used; 0 without one.
+        cpu_free: bytes of the machine's memory that are free.
+    """
+
+    roles: tuple[RolePlan, ...]
+    gpu_free: int
+    cpu_free: int
+
+    @property
+    def on_gpu(self) -> int:
+        """Bytes needed on GPUs."""
+        return sum(role.on_gpu for role in self.roles)
+
+    @property
+    def on_cpu(self) -> int:
+        """Bytes needed in the machine's memory."""
+        return sum(role.on_cpu for role in self.roles)
+
+    @property
+    def fits(self) -> bool:
+        """Whether there is room for all of it."""
+        return self.on_gpu <= self.gpu_free and self.on_cpu <= self.cpu_free
+
+    def check(self) -> None:
+        """Fails where it does not fit.
+
+        Raises:
+            DoesNotFit: with what is needed, what is free, and three ways out.
+        """
+        if not self.fits:
+            where, needed, free = (
+                ("on the GPU", self.on_gpu, self.gpu_free) if self.on_gpu > self.gpu_free else ("of memory", self.on_cpu, self.cpu_free)
+            )
+            parts = ", ".join(f"{role.role} {_gigabytes(role.on_gpu if where == 'on the GPU' else role.on_cpu)}" for role in self.roles)
+            message = f"the trio needs {_gigabytes(needed)} {where} and {_gigabytes(free)} are free ({parts})"
+            raise DoesNotFit(message, hint="; ".join(self.ways_out(on_gpu=where == "on the GPU")))
+
+    def ways_out(self, *, on_gpu: bool) -> list[str]:
+        """Three changes that need less, the one that saves most first."""
+        cache = sum(role.footprint.cache for role in self.roles)
+        ways = [(cache // 2, f"half the --ctx-size saves {_gigabytes(cache // 2)}")]
+        plain = sum(role.footprint.cache for role in self.roles if role.config.cache_type == "f16")
+        if plain:
+            ways.append((plain * 15 // 32, f"--cache-type q8_0 saves {_gigabytes(plain * 15 // 32)}"))
+        if on_gpu:
+            ways.append((self.on_gpu, "-ngl auto puts as many layers there as fit"))
+        reward = next((role for role in self.roles if role.role == "reward" and role.shares is None), None)
+        if reward is not None:
+            saved = reward.footprint.weights + reward.footprint.cache + reward.footprint.compute
+            ways.append((saved, f"--reward-kind confidence, without a third model, saves {_gigabytes(saved)}"))
+        weights = self.roles[-1].footprint.weights
+        ways.append((weights // 3, f"a target of a third fewer bits saves {_gigabytes(weights // 3)}"))
+        return [text for _, text in sorted(ways, reverse=True)[:3]]
+
+
+def make_plan(roles: Mapping[Role, tuple[RoleConfig, int]], devices: Sequence[Device]) -> Plan:
+    """Places the roles of a trio.
+
+    Layers that are to go to the GPU on their own (``auto``) get the room there in the order of ``ORDER``: a role all that
+    fit, then the next. Roles that share a file share its place.
+
+    Args:
+        roles: each with its sequences at once.
+        devices: of this machine.
+
+    Raises:
+        ModelError: a file cannot be read.
+    """
+    gpus = [device for device in devices if device.kind == "gpu"]
+    free = room = sum(max(0, gpu.free - _GPU_SPARE) for gpu in gpus)
+    prints = {
+        role: Footprint.of(read_header(config.path), config, slots, on_gpu=bool(gpus) and config.gpu_layers != 0)
+        for role, (config, slots) in roles.items()
+    }
+    made: dict[Role, RolePlan] = {}
+    for role in (role for role in ORDER if role in roles):
+        config = roles[role][0]
+        family = [other for other in ORDER if other in roles and roles[other][0].placement == config.placement]
+        layers = len(prints[role].blocks) + 1
+        if not gpus:
+            count: int = 0
+        elif family[0] != role:
+            count = made[family[0]].offloaded
+        elif config.gpu_layers == "auto":
+            # A later role on the same weights brings a cache of its own with each layer.
+            fitting = (n for n in range(layers, 0, -1) if sum(gpu_bytes(prints[one], n, weights=one == role) for one in family) <= room)
+            count = next(fitting, 0)
+        else:
+            count = config.layers_on_gpu
+        shares = None if family[0] == role else family[0]
+        made[role] = RolePlan(role, replace(config, gpu_layers=count), layers, prints[role], shares)
+        room -= made[role].on_gpu
+    return Plan(tuple(made.values()), free, psutil.virtual_memory().available)
+
+
+def gpu_bytes(footprint: Footprint, count: int, *, weights: bool) -> int:
+    """Bytes that a model takes on a GPU.
+
+    Args:
+        footprint: the model's.
+        count: layers there: the head first, then from the last layer on.
+        weights: whether the weights count, or only what comes with them.
+    """
+    if count <= 0:
+        return 0
+    first = len(footprint.blocks) + 1 - count
+    head = footprint.head + (footprint.table if footprint.tied else 0)
+    return (head + sum(footprint.blocks[first:]) if weights else 0) + sum(footprint.caches[first:]) + footprint.compute
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.1f} GB"

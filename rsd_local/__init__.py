@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rsd_local.config import Limits, Params, RoleConfig, Sampling, Search, Trio, Weighting, read_trio
 from rsd_local.errors import RSDError
-from rsd_local.events import CancelToken, Counters, Event, Finished, Rejected, Result, StepDone
+from rsd_local.events import CancelToken, Counters, Drafted, Event, Finished, Rejected, Result, StepDone
 
 if TYPE_CHECKING:
     from rsd_local.reasoner import Reasoner
@@ -19,6 +19,7 @@ __version__ = "0.1.0"
 __all__ = [
     "CancelToken",
     "Counters",
+    "Drafted",
     "Event",
     "Finished",
     "Limits",

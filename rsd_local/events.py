@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Literal
 
 Author = Literal["draft", "target"]
@@ -65,6 +65,10 @@ class Counters:
         for name in _SUMMED:
             setattr(self, name, getattr(self, name) + getattr(other, name))
 
+    def since(self, before: Counters) -> Counters:
+        """What was added after an earlier state of these counters."""
+        return replace(self, **{name: getattr(self, name) - getattr(before, name) for name in _SUMMED})
+
 
 def total(parts: Iterable[Counters]) -> Counters:
     """The sum of counters of one model."""
@@ -75,6 +79,19 @@ def total(parts: Iterable[Counters]) -> Counters:
 
 
 _SUMMED = [entry.name for entry in fields(Counters) if entry.name != "parameters"]
+
+
+@dataclass(frozen=True, slots=True)
+class Drafted:
+    """A step that the draft has written and that is about to be scored; whether it stands, ``StepDone`` says.
+
+    Attributes:
+        index: from 0.
+        text: as written.
+    """
+
+    index: int
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +138,7 @@ class Finished:
     non_finite_rewards: int = 0
 
 
-Event = StepDone | Finished
+Event = Drafted | StepDone | Finished
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from types import TracebackType
 
 from rsd_local.config import Params, RoleConfig, Strategy, Trio, Weighting, require, require_choice, sequences_needed
-from rsd_local.decoding import STRATEGIES, OpenTrio
+from rsd_local.decoding import STRATEGIES, Conversation, OpenTrio
 from rsd_local.errors import Closed
 from rsd_local.events import CancelToken, Event, Finished, Result, Role, StepDone
 from rsd_local.fit import make_plan
@@ -94,7 +94,7 @@ class Reasoner:
         chosen = params or Params(weighting=Weighting(threshold=self.config.threshold))
         needed = sequences_needed(strategy, chosen.search)
         require(needed <= self.config.width, f"{strategy} needs {needed} sequences", f"open the trio with width={needed}")
-        return self._timed(strategy, self.read_question(question), chosen, cancel)
+        return self._in_turn(strategy, self.read_question(question), chosen, cancel)
 
     def solve(
         self, question: str, params: Params | None = None, *, strategy: Strategy = "rsd", cancel: CancelToken | None = None
@@ -130,15 +130,60 @@ class Reasoner:
             return canonical(question)
         return question
 
-    def _timed(self, strategy: Strategy, question: str, params: Params, cancel: CancelToken | None) -> Iterator[Event]:
-        """The algorithm's events with the seconds that each step took."""
+    @contextmanager
+    def converse(self, params: Params | None = None) -> Iterator[Chat]:
+        """A conversation; it counts as one of ``trio.parallel`` questions for as long as it lasts.
+
+        Args:
+            params: of every turn that is given none of its own; the trio's own threshold where left out.
+        """
+        if self._closed:
+            raise Closed("the reasoner was closed")
+        chosen = params or Params(weighting=Weighting(threshold=self.config.threshold))
         with self._turn:
-            last = time.perf_counter()
-            for event in STRATEGIES[strategy](question, self.trio, params, cancel):
-                if isinstance(event, StepDone):
-                    now = time.perf_counter()
-                    event, last = replace(event, seconds=now - last), now
-                yield event
+            conversation = Conversation(self.trio, chosen)
+            try:
+                yield Chat(self, conversation, chosen)
+            finally:
+                if not self._closed:
+                    conversation.clear()
+
+    def _in_turn(self, strategy: Strategy, question: str, params: Params, cancel: CancelToken | None) -> Iterator[Event]:
+        with self._turn:
+            yield from timed(STRATEGIES[strategy](question, self.trio, params, cancel))
+
+
+class Chat:
+    """A conversation with a trio. What was said stays in every model's cache: a turn evaluates only what is new."""
+
+    def __init__(self, reasoner: Reasoner, conversation: Conversation, params: Params) -> None:
+        self._reasoner, self._conversation, self._params = reasoner, conversation, params
+
+    def stream(self, question: str, params: Params | None = None, *, cancel: CancelToken | None = None) -> Iterator[Event]:
+        """Answers the next question by RSD; arguments, events and errors as ``Reasoner.stream``.
+
+        A cancel, or leaving early, keeps the steps that stand; counters are this turn's own.
+        """
+        asked = self._reasoner.read_question(question)
+        yield from timed(self._conversation.turn(asked, params or self._params, cancel))
+
+    def solve(self, question: str, params: Params | None = None, *, cancel: CancelToken | None = None) -> Result:
+        """As ``stream``, to the end."""
+        return collect(self.stream(question, params, cancel=cancel))
+
+    def clear(self) -> None:
+        """Forgets what was said."""
+        self._conversation.clear()
+
+
+def timed(events: Iterator[Event]) -> Iterator[Event]:
+    """Events with the seconds that each step took."""
+    last = time.perf_counter()
+    for event in events:
+        if isinstance(event, StepDone):
+            now = time.perf_counter()
+            event, last = replace(event, seconds=now - last), now
+        yield event
 
 
 def roles_of(config: Trio, head: Head | None) -> dict[Role, tuple[RoleConfig, int]]:

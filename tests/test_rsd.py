@@ -16,7 +16,7 @@ from rsd_local.config import Limits, Params, RoleConfig, Sampling, Search, Trio,
 from rsd_local.decoding.steps import Solution, Step
 from rsd_local.decoding.weighting import Acceptance, weight
 from rsd_local.errors import Closed, ContextFull, DecodeFailed, MissingTokens, NoChatTemplate
-from rsd_local.events import CancelToken, Finished, Result, StepDone
+from rsd_local.events import CancelToken, Drafted, Finished, Result, StepDone
 from rsd_local.reasoner import Reasoner
 from rsd_local.rewards.layouts import MathShepherd, TwoTokens
 from rsd_local.runtime import Sampler, chat_tokens
@@ -332,7 +332,7 @@ def test_a_run_on_a_real_model_from_start_to_end(smollm2: Path) -> None:
     with Reasoner.open(trio) as reasoner:
         events = list(reasoner.stream("Tom has 3 apples and buys 4 more. How many apples has he?", params))
     *steps, end = events
-    assert isinstance(end, Finished) and all(isinstance(event, StepDone) for event in steps)
+    assert isinstance(end, Finished) and [type(event) for event in steps] == [Drafted, StepDone] * (len(steps) // 2)
     assert end.text == "".join(event.text for event in steps if isinstance(event, StepDone))
     assert "apples" in end.text and all(
         0 <= event.reward <= 1 for event in steps if isinstance(event, StepDone) and event.reward is not None

@@ -10,7 +10,7 @@ import click
 
 from rsd_local.cli.text import printable
 from rsd_local.config import Trio
-from rsd_local.events import Event, Finished, Result, Role, StepDone
+from rsd_local.events import Drafted, Event, Finished, Result, Role, StepDone
 from rsd_local.reasoner import LoadProgress, Reasoner
 
 _ENDINGS = {
@@ -92,7 +92,7 @@ _COLUMNS = {
 
 def event_object(event: Event) -> dict[str, Any]:
     """An event as an object for JSON, its kind under ``event``."""
-    kind = "step" if isinstance(event, StepDone) else "finished"
+    kind = {Drafted: "drafted", StepDone: "step", Finished: "finished"}[type(event)]
     made = {"event": kind} | dataclasses.asdict(event)
     if isinstance(event, Finished):
         made |= {"finish_reason": made.pop("reason")}

@@ -8,6 +8,7 @@ from rsd_local.config import Params, Strategy
 from rsd_local.decoding.alone import draft_alone, target_alone
 from rsd_local.decoding.beam import beam
 from rsd_local.decoding.best_of_n import best_of_n
+from rsd_local.decoding.conversation import Conversation
 from rsd_local.decoding.majority import majority
 from rsd_local.decoding.rsd import rsd
 from rsd_local.decoding.speculative import speculative
@@ -28,4 +29,4 @@ STRATEGIES: dict[Strategy, Algorithm] = {
     "beam": beam,
 }
 
-__all__ = ["STRATEGIES", "Algorithm", "OpenTrio"]
+__all__ = ["STRATEGIES", "Algorithm", "Conversation", "OpenTrio"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -34,16 +34,18 @@ class Candidate:
         return -math.inf if self.reward is None or math.isnan(self.reward) else self.reward
 
 
-def best_step(writer: Writer, judge: Reward, solution: Solution, params: Params, cancel: CancelToken | None) -> tuple[Step, float | None]:
-    """The draft's next step and its reward, None for a blank one; writer and judge hold it provisionally."""
+def best_step(
+    writer: Writer, judge: Reward, solution: Solution, params: Params, cancel: CancelToken | None
+) -> tuple[Step, Callable[[], float | None]]:
+    """The draft's next step, and how to get its reward, None for a blank one; writer and judge then hold it provisionally."""
     if params.search.candidates == 1:
         step = writer.write_step(solution.room, cancel)
-        return step, None if step.blank else judge.start_score(step.text, step.trace, cancel)()
+        return step, lambda: None if step.blank else judge.start_score(step.text, step.trace, cancel)()
     with candidates(writer, judge, params.search.candidates, (solution.steps,), params.sampling, solution.room, cancel) as made:
         best = max(made, key=lambda candidate: candidate.rank)
         writer.adopt(best.writer)
         judge.adopt(best.judge)
-    return best.step, best.reward
+    return best.step, lambda: best.reward
 
 
 @contextmanager

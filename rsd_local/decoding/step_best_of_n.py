@@ -22,7 +22,8 @@ def step_best_of_n(question: str, trio: OpenTrio, params: Params, cancel: Cancel
         solution, bad = Solution(params.limits), 0
         while solution.reason is None:
             with solution.growing():
-                step, reward = best_step(writer, judge, solution, params, cancel)
+                step, score = best_step(writer, judge, solution, params, cancel)
+                reward = score()
                 bad += reward is not None and finite(reward) is None
                 text = solution.add(step)
                 yield StepDone(solution.steps - 1, "draft", text, finite(reward), len(step.tokens), 0.0)

@@ -118,7 +118,11 @@ class Writer:
     def read(self, step: Step) -> None:
         """Notes a step of the other model; it is evaluated together with the next one to write."""
         self.begin()
-        self.replace(step.tokens if self.same_tokens else self.engine.model.tokenize(step.text, continues=True))
+        self.replace(self.tokens_of(step))
+
+    def tokens_of(self, step: Step) -> list[int]:
+        """A step of the other model in this one's vocabulary."""
+        return step.tokens if self.same_tokens else self.engine.model.tokenize(step.text, continues=True)
 
     def correct(self, step: Step) -> None:
         """Notes the step of the other model that stands in place of one's own."""
@@ -130,12 +134,7 @@ class Writer:
 
     def replace(self, tokens: list[int]) -> None:
         """Lets these tokens stand where the step began; what the cache holds of them already is kept."""
-        held = self.sequence.tokens[self._before :]
-        same = next(
-            (place for place, pair in enumerate(zip(held, tokens, strict=False)) if pair[0] != pair[1]), min(len(held), len(tokens))
-        )
-        self.sequence.truncate(self._before + same)
-        self.sequence.append(tokens[same:])
+        self.sequence.replace(self._before, tokens)
 
     def fork(self, sampler: Drawer) -> Writer:
         """Another writer that goes on from here with draws of its own and shares the cache."""

@@ -33,6 +33,16 @@ class Reward(Protocol):
     def read(self, step: str) -> None:
         """Notes a step that stands without a score; it is evaluated together with the next one."""
 
+    def go_on(self, steps: list[str], question: str) -> bool:
+        """Goes on with another question behind these steps, those of the whole answer that stand.
+
+        Returns:
+            False where this reward knows one question only; then nothing has changed.
+
+        Raises:
+            ContextFull: the question does not fit.
+        """
+
     def settle(self, cancel: CancelToken | None = None) -> None:
         """Evaluates what stands, so that forks share it."""
 

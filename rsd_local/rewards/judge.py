@@ -11,6 +11,7 @@ from rsd_local.rewards.layouts import TwoTokens
 from rsd_local.runtime import Floats, Model, render_chat, tokenize_chat, with_bos
 
 _ASK = "A student solves a problem step by step. Check the student's last step.\n\nProblem: {question}\n\nThe student's steps so far:\n\n\0"
+_AGAIN = "The student is asked further.\n\nProblem: {question}\n\nThe student's steps so far:\n\n"
 _YES_OR_NO = "Is the last step above correct, in its reasoning and in its arithmetic? Answer with Yes or No only."
 _SCORE = "Score the last step above by its reasoning and its arithmetic, from 0 (wrong) to 9 (surely correct). Answer with one digit only."
 
@@ -35,6 +36,10 @@ class Chat:
     def step(self, index: int, text: str) -> list[int]:
         """The step and a blank line."""
         return self._model.tokenize(text + "\n\n", continues=True)
+
+    def another(self, question: str) -> list[int]:
+        """The next problem, behind the steps of the one before."""
+        return tokenize_chat(self._model, _AGAIN.format(question=question), [question], continues=True)
 
 
 class Judge(Chat, TwoTokens):

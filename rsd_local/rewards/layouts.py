@@ -27,8 +27,18 @@ class Layout(Protocol):
     def step(self, index: int, text: str) -> list[int]:
         """The tokens of step ``index`` (from 0), the last of them the one to read at."""
 
+    def another(self, question: str) -> list[int] | None:
+        """The tokens of another question behind the steps, None where the model was trained on one question only."""
+
     def reward(self, values: Floats) -> float:
         """The reward in [0, 1] from what was read, NaN where that is no number."""
+
+
+class OneQuestion:
+    """A layout of one question."""
+
+    def another(self, question: str) -> None:
+        """There is no way to ask another."""
 
 
 class TwoTokens:
@@ -45,7 +55,7 @@ class TwoTokens:
         return sigmoid(float(values[self._good]) - float(values[self._bad]))
 
 
-class MathShepherd(TwoTokens):
+class MathShepherd(OneQuestion, TwoTokens):
     """``question step ки⏎step ки``: plain text, read at the tag ``ки`` (Math-Shepherd, arXiv 2312.08935)."""
 
     def __init__(self, model: Model, question: str) -> None:
@@ -63,7 +73,7 @@ class MathShepherd(TwoTokens):
         return [*self._model.tokenize(("\n" if index else "") + text, continues=True), self._tag]
 
 
-class RLHFlow(TwoTokens):
+class RLHFlow(OneQuestion, TwoTokens):
     """A chat whose user brings the steps, one a turn, and whose assistant answers ``+`` to each (RLHFlow PRMs).
 
     Read where the assistant's answer is predicted; earlier answers are always ``+``, as in training.

@@ -16,7 +16,7 @@ class ReadReward:
 
     def __init__(self, layout: Layout, sequence: Sequence, family: list[Sequence], steps: int = 0) -> None:
         self._layout, self._sequence, self._family, self._steps = layout, sequence, family, steps
-        self._before = len(sequence)
+        self._before = self._begins = len(sequence)
         family.append(sequence)
 
     @classmethod
@@ -62,6 +62,18 @@ class ReadReward:
         self._sequence.mark()
         self._sequence.append(self._layout.step(self._steps, step.strip()))
         self._steps += 1
+
+    def go_on(self, steps: list[str], question: str) -> bool:
+        """Goes on with another question behind these steps, where the layout has a way to ask it."""
+        asked = self._layout.another(question)
+        if asked is None:
+            return False
+        said = [token for index, step in enumerate(steps) for token in self._layout.step(index, step.strip())]
+        self._sequence.replace(self._begins, said)
+        self._sequence.append(asked)
+        self._before = self._begins = len(self._sequence)
+        self._steps = 0
+        return True
 
     def settle(self, cancel: CancelToken | None = None) -> None:
         """Evaluates what stands but for its last token, so that forks share it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rsd_local.rewards.heads import ReadOut
-from rsd_local.runtime import Floats, Model, chat_tokens
+from rsd_local.runtime import Floats, Model, chat_tokens, next_turn_tokens
 
 
 class OwnSteps:
@@ -18,7 +18,7 @@ class OwnSteps:
     hidden = True
 
     def __init__(self, model: Model, head: ReadOut, messages: list[dict[str, str]]) -> None:
-        self._model, self._head = model, head
+        self._model, self._head, self._messages = model, head, messages
         self._opening = chat_tokens(model, messages)
         self.query: list[int] = []
 
@@ -29,6 +29,10 @@ class OwnSteps:
     def step(self, index: int, text: str) -> list[int]:
         """The step and a blank line."""
         return self._model.tokenize(text + "\n\n", continues=True)
+
+    def another(self, question: str) -> list[int]:
+        """The end of the target's turn, and the question."""
+        return next_turn_tokens(self._model, self._messages, question)
 
     def reward(self, values: Floats) -> float:
         """The read-out's probability."""

@@ -36,6 +36,11 @@ class TraceReward:
         """Notes a step that stands without a score."""
         self._steps += 1
 
+    def go_on(self, steps: list[str], question: str) -> bool:
+        """Counts the next answer's steps from its first."""
+        self._steps = 0
+        return True
+
     def settle(self, cancel: CancelToken | None = None) -> None:
         """There is nothing to evaluate."""
 

@@ -10,12 +10,13 @@ from rsd_local.config import SYSTEM_PROMPT
 from rsd_local.errors import MissingTokens
 from rsd_local.rewards.base import sigmoid
 from rsd_local.rewards.heads import ValueHead
+from rsd_local.rewards.layouts import OneQuestion
 from rsd_local.runtime import Floats, Model, render_chat, tokenize_chat
 
 QWEN_TAG = "<extra_0>"
 
 
-class Skywork:
+class Skywork(OneQuestion):
     """The problem and a line break, then each step and a blank line, encoded apart (Skywork-o1-Open-PRM).
 
     Read at each blank line: the sigmoid of a linear head. The separator is the caller's choice in the published code; a
@@ -43,7 +44,7 @@ class Skywork:
         return sigmoid(float(self._head.outputs(values)[0]))
 
 
-class QwenPrm:
+class QwenPrm(OneQuestion):
     """A chat whose assistant's steps each end in ``<extra_0>`` (Qwen2.5-Math-PRM).
 
     Read at each ``<extra_0>``: two layers with a ReLU between, then the softmax over two classes, the second one's part.

@@ -1,6 +1,6 @@
 """The runtime: models, engines and sequences over llama.cpp. Nothing else of the package imports ``llama_cpp``."""
 
-from rsd_local.runtime.chat import chat_tokens, render_chat, tokenize_chat, with_bos
+from rsd_local.runtime.chat import chat_tokens, next_turn_tokens, render_chat, tokenize_chat, with_bos
 from rsd_local.runtime.engine import Engine
 from rsd_local.runtime.llama import physical_cores, supports_gpu
 from rsd_local.runtime.model import Model, Progress
@@ -26,6 +26,7 @@ __all__ = [
     "chat_tokens",
     "distribution",
     "greedy",
+    "next_turn_tokens",
     "physical_cores",
     "render_chat",
     "supports_gpu",

@@ -60,6 +60,24 @@ def chat_tokens(model: Model, messages: list[Message]) -> list[int]:
     return with_bos(model, tokenize_chat(model, text, [message["content"].strip() for message in messages]))
 
 
+def next_turn_tokens(model: Model, messages: list[Message], question: str) -> list[int]:
+    """The tokens between an answer that the model wrote and its next one: the end of its turn, and the user's next question.
+
+    Args:
+        model: whose template is used.
+        messages: the conversation's beginning, up to the first question.
+        question: the next one.
+
+    Raises:
+        NoChatTemplate: as ``render_chat``, or the template does not repeat what it is given.
+    """
+    marked = [*messages, {"role": "assistant", "content": "\0"}, {"role": "user", "content": "\1"}]
+    between, found, tail = render_chat(model, marked).rpartition("\0")[2].partition("\1")
+    if not found:
+        raise NoChatTemplate(f"the chat template of {model.path} takes one question only", hint="use rsd solve")
+    return tokenize_chat(model, between + question + tail, [question.strip()], continues=True)
+
+
 def tokenize_chat(model: Model, text: str, contents: list[str], *, continues: bool = False) -> list[int]:
     """The tokens of rendered text; control tokens count as such, but not those written in one of ``contents``.
 

@@ -115,6 +115,17 @@ class Sequence:
         if self.marks[-1:] != [len(self.tokens)]:
             self.marks = [*self.marks[-3:], len(self.tokens)]
 
+    def replace(self, start: int, tokens: Tokens[int]) -> None:
+        """Lets these tokens stand from a position on; what the cache holds of them already is kept.
+
+        Raises:
+            ContextFull: they do not fit the context; then the sequence ends where they differ from what stood there.
+        """
+        pairs = enumerate(zip(self.tokens[start:], tokens, strict=False))
+        same = next((place for place, pair in pairs if pair[0] != pair[1]), min(len(self.tokens) - start, len(tokens)))
+        self.truncate(start + same)
+        self.append(tokens[same:])
+
     def truncate(self, length: int) -> None:
         """Forgets all tokens after the first ``length``."""
         self._check_idle()

@@ -16,6 +16,7 @@ from rsd_local.errors import RSDError
 
 _COMMANDS = {
     "solve": "rsd_local.cli.solve:solve",
+    "chat": "rsd_local.cli.chat:chat",
     "bench": "rsd_local.cli.bench:bench",
     "report": "rsd_local.cli.report:report",
     "estimate": "rsd_local.cli.estimate:estimate",

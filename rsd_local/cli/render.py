@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
@@ -46,6 +48,20 @@ def step(event: StepDone) -> None:
     color = "yellow" if event.author == "target" else "green"
     click.echo(click.style(f"[{event.index + 1}] {mark}", fg=color) + f"  {event.seconds:.1f} s", err=True)
     click.echo(printable(event.text.strip("\n")) + "\n", err=True)
+
+
+@contextmanager
+def drafts(*, shown: bool) -> Iterator[Callable[[str], None]]:
+    """Shows a text dim on standard error until the next one takes its place; only where that is a terminal."""
+    if not shown or not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    with Live(console=Console(stderr=True), transient=True, auto_refresh=False, vertical_overflow="crop") as live:
+        yield lambda text: live.update(Text(printable(text.strip("\n")), style="dim"), refresh=True)
 
 
 def ending(result: Result) -> None:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import operator
 import random
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -43,6 +45,8 @@ class Stage:
     """Whether verdicts and language are averaged apart; together a verdict counts as little as any other token."""
     cycles: int = 1
     """How often the rate falls to nothing, each time from the top."""
+    slips: float = 0.0
+    """The share of solutions in which an operand is copied wrong."""
 
     def rate_at(self, step: int) -> float:
         """The rate of a step: up for 100 steps, then at the top, then down over the last four fifths of its cycle."""
@@ -55,10 +59,12 @@ STAGES = {
     "target": Stage(Shape(384, 5, 12, 4, 1024), 4_800, 64, 2e-3),
     "draft": Stage(Shape(64, 3, 4, 2, 96), 3_900, 64, 4e-3),
     "reward-base": Stage(Shape(128, 3, 4, 2, 192), 7_000, 64, 2e-3),
-    "reward": Stage(Shape(128, 5, 4, 2, 192), 24_000, 64, 2e-3, apart=True, cycles=2),
+    "reward-verdicts": Stage(Shape(128, 5, 4, 2, 192), 24_000, 64, 2e-3, apart=True, cycles=2),
+    "reward": Stage(Shape(128, 5, 4, 2, 192), 4_000, 64, 1e-3, apart=True, slips=0.3),
 }
 ROLLOUTS = {"draft": 120_000, "target": 24_000}
 TEMPERATURES = (0.0, 0.7, 1.0, 1.3)
+WORK = {"+": operator.add, "-": operator.sub, "*": operator.mul}
 
 
 def training_question(rng: random.Random) -> Expression:
@@ -81,7 +87,7 @@ def solutions(seed: int, first: int, rows: int) -> Iterator[Batch]:
     return batches(seed, first, rows, make)
 
 
-def verdicts(seed: int, first: int, rows: int, rollouts: list[Rollout]) -> Iterator[Batch]:
+def verdicts(seed: int, first: int, rows: int, rollouts: list[Rollout], slips: float) -> Iterator[Batch]:
     """Batches of sampled solutions, each up to its first wrong step, with a verdict at each tag.
 
     What is right is also learnt as language, and from the first wrong token on each position is to say ``<unk>``: where a
@@ -90,6 +96,9 @@ def verdicts(seed: int, first: int, rows: int, rollouts: list[Rollout]) -> Itera
 
     def make(rng: random.Random) -> tuple[list[int], list[int]]:
         question, steps = rollouts[rng.randrange(len(rollouts))]
+        if slips and rng.random() < slips:
+            place = rng.randrange(len(steps))
+            steps = [*steps[:place], miscopied(steps[place], question + " ".join(steps[:place]), rng)]
         left: Expression | None = parse(question)
         tokens = [BOS, *encode(question + " ")]
         labels = [IGNORE] * len(tokens)
@@ -106,6 +115,24 @@ def verdicts(seed: int, first: int, rows: int, rollouts: list[Rollout]) -> Itera
         return tokens, labels
 
     return batches(seed, first, rows, make)
+
+
+def miscopied(step: str, before: str, rng: random.Random) -> str:
+    """A step with one number copied wrong, and worked rightly from there.
+
+    A model that goes on from its own steps seldom makes this slip; a draft that goes on from the target's often does.
+    """
+    operands, equals, _ = step.partition("=")
+    found = list(re.finditer(r"\d+", operands))
+    if not found:
+        return step
+    chosen = rng.choice(found)
+    digits, place = chosen.group(), rng.randrange(len(chosen.group()))
+    changed = [digits[:place] + str(rng.randrange(10)) + digits[place + 1 :], digits[:place] + digits[place + 1 :] or "0"]
+    new = str(int(rng.choice([*changed, rng.choice(re.findall(r"\d+", before) or [digits])])))
+    made = operands[: chosen.start()] + new + operands[chosen.end() :]
+    terms = re.fullmatch(r"(-?\d+)([-+*])\(?(-?\d+)\)?", made)
+    return f"{made}={WORK[terms[2]](int(terms[1]), int(terms[3]))}" if equals and terms else made + step[len(operands) :]
 
 
 def longest_right(written: list[int], index: int, left: Expression) -> int:
@@ -234,8 +261,8 @@ def main() -> None:
         return
     judged = rollouts(models, counts, chosen.work, chosen.seed)
     base = None
-    for name in ("reward-base", "reward"):
-        make = partial(verdicts, chosen.seed, rows=stages[name].rows, rollouts=judged)
+    for name in ("reward-base", "reward-verdicts", "reward"):
+        make = partial(verdicts, chosen.seed, rows=stages[name].rows, rollouts=judged, slips=stages[name].slips)
         base = models["reward"] = train(name, stages[name], make, chosen.work, chosen.seed, base)
     for name, model in models.items():
         recipe = json.dumps(asdict(stages[name]) | {"seed": chosen.seed})

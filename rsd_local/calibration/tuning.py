@@ -20,7 +20,7 @@ from rsd_local.errors import Cancelled, Closed, ConfigError, RSDError
 from rsd_local.events import CancelToken, Result
 from rsd_local.reasoner import Reasoner
 
-POINTS = 24
+POINTS = 48
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,6 +63,9 @@ def pull(name: str) -> None:
         click.echo(printable(f"{other}: {entry.path}"), err=True)
 
 
+_NOT_PUBLISHED = "{name}: its files come with the package or are your own; there is nothing to compare them with, or to take out"
+
+
 @click.command("list", cls=StrictCommand)
 @click.option("--json", "as_json", is_flag=True, help="Print one object.")
 @_offline
@@ -120,9 +123,12 @@ def verify(name: str) -> None:
     """Read the files of a trio or a model, and compare them with what was published."""
     from rsd_local.catalogue import Catalogue
 
-    for other, entry in _entries(Catalogue.read(), name).items():
+    entries = _entries(Catalogue.read(), name)
+    for other, entry in entries.items():
         entry.verify()
         click.echo(printable(f"{other}: as published"))
+    if not entries:
+        click.echo(printable(_NOT_PUBLISHED.format(name=name)), err=True)
 
 
 @click.command(cls=StrictCommand)
@@ -136,7 +142,11 @@ def rm(name: str, yes: bool) -> None:
     """
     from rsd_local.catalogue import Catalogue
 
-    entries = {other: entry for other, entry in _entries(Catalogue.read(), name).items() if entry.path.exists()}
+    named = _entries(Catalogue.read(), name)
+    if not named:
+        click.echo(printable(_NOT_PUBLISHED.format(name=name)), err=True)
+        return
+    entries = {other: entry for other, entry in named.items() if entry.path.exists()}
     if entries and not yes:
         click.confirm(printable(f"take {', '.join(entries)} out of the cache?"), abort=True, err=True)
     freed = sum(entry.remove() for entry in entries.values())

@@ -154,9 +154,7 @@ def main() -> None:
             target_steps = gather(ordered, model.n_embd, states)  # type: ignore[arg-type]
         kept = {row["id"] for row in states if row["features"]}
         (quality, _), _ = read_out(target_steps, "target", of_test(target_steps, [name for name in names if name in kept]), limit)
-        line(
-            f"read-out of the target (last, {limit} questions)", quality, len_of(tested) / max(1, sum(len(row["steps"]) for row in tested))
-        )
+        line(f"read-out of the target (last, {limit} questions)", quality, read_tokens / len(left_out.labels))
     for kind in [kind for kind in get_args(RewardKind) if kind in chosen.kinds and kind in ("judge", "digit")]:
         scores = {row["id"]: row for row in score(trio, kind, tested, questions, chosen.work / kind)}
         by_name = {f"{place[name]:06d}": row for name, row in scores.items()}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import as_completed
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from rsd_local.bench.grading import Grader
 from rsd_local.bench.items import Item
@@ -120,71 +120,83 @@ def sweep(
         Cancelled: ``cancel`` was called.
         ConfigError: no question could be answered.
     """
-
-    def solve(place: int, strategy: Strategy, threshold: float = 0.0) -> Result:
-        weighting, sampling = Weighting(threshold=threshold), replace(params.sampling, seed=question_seed(seed, place))
-        result = reasoner.solve(
-            items[place].question, replace(params, weighting=weighting, sampling=sampling), strategy=strategy, cancel=cancel
-        )
-        if result.finish_reason == "cancelled":
-            raise Cancelled("cancelled")
-        return result
-
-    def tried(work: Callable[[int], list[Path]], place: int) -> list[Path]:
-        try:
-            return work(place)
-        except (Cancelled, Closed, ConfigError):
-            raise
-        except RSDError:
-            return [UNANSWERED]
-
-    def each(name: str, work: Callable[[int], list[Path]]) -> list[list[Path]]:
-        made: list[list[Path]] = [[] for _ in items]
-        with question_pool(reasoner.config.parallel, cancel) as pool:
-            jobs = {pool.submit(tried, work, place): place for place in range(len(items))}
-            for number, future in enumerate(as_completed(jobs), 1):
-                made[jobs[future]] = future.result()
-                watch(name, number, len(items))
-        return made
-
-    answers: dict[int, str | None] = {}
-
-    def target(place: int) -> list[Path]:
-        result = solve(place, "target")
-        answers[place] = result.answer
-        return [path_of(result, right(place, result))]
-
-    def right(place: int, result: Result) -> bool:
-        if labelled:
-            return grader.grade(items[place], result.answer)
-        own = answers[place]
-        return own is not None and grader.grade(replace(items[place], answer=own), result.answer)
-
-    targets = each("target alone", target)
+    runs = _Runs(reasoner, items, params, grader, seed, labelled, cancel, watch)
+    targets = runs.each("target alone", lambda place: [runs.path(place, "target")])
     require(any(path.steps for paths in targets for path in paths), "the target could not answer one of the questions", "try rsd solve")
-    drafts = each("draft alone", lambda place: [path_of(result := solve(place, "draft"), right(place, result))])
-    rewards: list[float] = []
-
-    def lenient(place: int) -> list[Path]:
-        result = solve(place, "rsd", 0.0)
-        rewards.extend(step.reward for step in result.steps if step.reward is not None)
-        return [path_of(result, right(place, result))]
-
-    paths = each("rewards", lenient)
-    grid = thresholds(rewards)
+    drafts = runs.each("draft alone", lambda place: [runs.path(place, "draft")])
+    first = runs.each("rewards", lambda place: [runs.path(place, "rsd")])
+    grid = thresholds(runs.rewards)
 
     def rest(place: int) -> list[Path]:
-        known = list(paths[place])
+        known = list(first[place])
         for threshold in grid:
             if not any(path.serves(threshold) for path in known):
-                result = solve(place, "rsd", threshold)
-                known.append(path_of(result, right(place, result)))
+                known.append(runs.path(place, "rsd", threshold))
         return known
 
-    paths = each("thresholds", rest)
+    paths = runs.each("thresholds", rest)
     points = tuple(_point(threshold, "rsd", [serving(known, threshold) for known in paths]) for threshold in grid)
     alone = [_point(None, name, [known[0] for known in made]) for name, made in (("draft", drafts), ("target", targets))]
     return Sweep(alone[0], alone[1], points, sum(map(len, paths)), labelled)
+
+
+@dataclass(slots=True)
+class _Runs:
+    """Runs of the questions of one sweep.
+
+    Attributes:
+        rewards: all that RSD gave at δ = 0, where nothing is rejected.
+        answers: the target's own, by the question's place.
+    """
+
+    reasoner: Reasoner
+    items: list[Item]
+    params: Params
+    grader: Grader
+    seed: int
+    labelled: bool
+    cancel: CancelToken
+    watch: Watch
+    rewards: list[float] = field(default_factory=list)
+    answers: dict[int, str | None] = field(default_factory=dict)
+
+    def each(self, name: str, work: Callable[[int], list[Path]]) -> list[list[Path]]:
+        """The paths of every question, side by side."""
+        made: list[list[Path]] = [[] for _ in self.items]
+        with question_pool(self.reasoner.config.parallel, self.cancel) as pool:
+            jobs = {pool.submit(_tried, work, place): place for place in range(len(self.items))}
+            for number, future in enumerate(as_completed(jobs), 1):
+                made[jobs[future]] = future.result()
+                self.watch(name, number, len(self.items))
+        return made
+
+    def path(self, place: int, strategy: Strategy, threshold: float = 0.0) -> Path:
+        """One run of one question."""
+        sampling = replace(self.params.sampling, seed=question_seed(self.seed, place))
+        params = replace(self.params, weighting=Weighting(threshold=threshold), sampling=sampling)
+        result = self.reasoner.solve(self.items[place].question, params, strategy=strategy, cancel=self.cancel)
+        if result.finish_reason == "cancelled":
+            raise Cancelled("cancelled")
+        if strategy == "target":
+            self.answers[place] = result.answer
+        if strategy == "rsd" and threshold == 0.0:
+            self.rewards.extend(step.reward for step in result.steps if step.reward is not None)
+        return path_of(result, self._right(place, result))
+
+    def _right(self, place: int, result: Result) -> bool:
+        if self.labelled:
+            return self.grader.grade(self.items[place], result.answer)
+        own = self.answers.get(place)  # none where the target ended in an error
+        return own is not None and self.grader.grade(replace(self.items[place], answer=own), result.answer)
+
+
+def _tried(work: Callable[[int], list[Path]], place: int) -> list[Path]:
+    try:
+        return work(place)
+    except (Cancelled, Closed, ConfigError):
+        raise
+    except RSDError:
+        return [UNANSWERED]
 
 
 def path_of(result: Result, correct: bool) -> Path:

@@ -8,6 +8,8 @@ from rsd_local.bench.plots import COLOURS, legend_beside, new_figure
 from rsd_local.calibration.tuning import Point, Sweep
 from rsd_local.errors import ConfigError
 
+_LABELS = 16  # as many fit beneath an axis
+
 
 def draw(sweep: Sweep, chosen: Point, file: Path) -> None:
     """Writes a PNG file.
@@ -31,8 +33,9 @@ def draw(sweep: Sweep, chosen: Point, file: Path) -> None:
     for point, colour, style in ((sweep.target, COLOURS[7], "--"), (sweep.draft, COLOURS[7], ":")):
         left.axhline(100 * point.accuracy, color=colour, linestyle=style, linewidth=1.2, label=f"{point.label} alone")
     left.axvline(sweep.points.index(chosen), color=COLOURS[2], linewidth=1.2, label=f"chosen, δ = {chosen.threshold:g}")
-    labels = [f"{point.threshold:g}" for point in sweep.points]
-    left.set_xticks(list(places), labels, rotation=60, ha="right", rotation_mode="anchor", fontsize=7)
+    marked = list(places)[:: -(-len(places) // _LABELS)]
+    labels = [f"{sweep.points[place].threshold:g}" for place in marked]
+    left.set_xticks(marked, labels, rotation=60, ha="right", rotation_mode="anchor", fontsize=7)
     left.set_xlabel("threshold δ")
     left.set_ylabel("% (band: 95 % interval)")
     left.set_ylim(0, 102)

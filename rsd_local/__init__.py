@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rsd_local.config import Limits, Params, RoleConfig, Sampling, Search, Trio, Weighting, read_trio
+from rsd_local.config import Limits, Params, RoleConfig, Sampling, Search, Trio, Weighting
 from rsd_local.errors import RSDError
 from rsd_local.events import CancelToken, Counters, Drafted, Event, Finished, Rejected, Result, StepDone
+from rsd_local.toml_settings import read_trio
 
 if TYPE_CHECKING:
     from rsd_local.reasoner import Reasoner

@@ -76,7 +76,7 @@ def test_in_a_terminal_an_interrupt_stops_the_answer_and_keeps_the_conversation(
             ready, _, _ = select.select([controller], [], [], max(0.0, deadline - time.monotonic()))
             assert ready, f"{words!r} did not come: {seen[start:]!r}"
             seen += os.read(controller, 4096).decode("utf-8", "replace")
-        return len(seen)
+        return seen.index(words, start) + len(words)
 
     until("> ")
     os.write(controller, b"Tell a long story of a king, with many parts.\n")

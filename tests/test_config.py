@@ -21,7 +21,7 @@ def test_each_source_goes_before_the_next(monkeypatch: pytest.MonkeyPatch) -> No
     catalogue = str(models_file())
     first = shown()
     assert first["threshold"][1] == catalogue and first["draft.path"][1] == catalogue
-    assert first["draft.threads"] == (0, "default") and first["max-tokens"] == (2048, "default")
+    assert first["draft.ctx_size"] == (0, "default") and first["max-tokens"] == (2048, "default")
     own = user_models_file()
     own.parent.mkdir(parents=True, exist_ok=True)
     own.write_text("[trio.abacus]\nthreshold = 0.25\n")

@@ -138,6 +138,7 @@ def test_a_trio_is_pulled_used_verified_and_taken_out(hub: dict[str, str]) -> No
     assert json.loads(solved.stdout)["text"], solved.stderr
     assert json.loads(rsd(hub, "show", "tiny", "--json").stdout)["models"]["d"]["here"] == str(loadable(hub)[0])
     assert rsd(hub, "verify", "tiny").stdout.count("as published") == 3
+    assert json.loads(rsd(hub, "verify", "tiny", "--json").stdout) == dict.fromkeys("dtr", "as published")
 
     blob = loadable(hub)[0].resolve()
     damaged = bytearray(blob.read_bytes())

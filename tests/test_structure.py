@@ -11,6 +11,7 @@ ROOT = Path(rsd_local.__file__).parent
 FLOORS = [
     {"errors"},
     {"config", "events", "answers", "gguf_header", "hashes"},
+    {"toml_settings"},
     {"abacus"},
     {"runtime", "catalogue"},
     {"rewards", "fit"},

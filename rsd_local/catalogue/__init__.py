@@ -9,8 +9,9 @@ from typing import Any
 import platformdirs
 
 from rsd_local.catalogue.models import ModelEntry
-from rsd_local.config import ROLES, Tables, Trio, build, build_trio, read_catalogue, read_toml, read_trio, require
+from rsd_local.config import ROLES, Trio, require
 from rsd_local.errors import ConfigError
+from rsd_local.toml_settings import Tables, build, build_trio, read_catalogue, read_toml, read_trio
 
 _PACKAGE = Path(__file__).parent.parent
 

@@ -117,7 +117,7 @@ class Session:
         result = collect(iter(events))
         self.said.append((question, result))
         if not self.quiet:
-            render.ending(result)
+            render.ending(result, boxed=False)
         # In a terminal the steps have just been read: the answer alone follows.
         if result.answer is not None or self.quiet or not sys.stdout.isatty():
             click.echo(printable(result.answer if result.answer is not None else result.text.strip()))

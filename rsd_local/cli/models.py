@@ -118,16 +118,20 @@ def show(name: str, as_json: bool) -> None:
 
 @click.command(cls=StrictCommand)
 @click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="Print one object.")
 @_offline
-def verify(name: str) -> None:
+def verify(name: str, as_json: bool) -> None:
     """Read the files of a trio or a model, and compare them with what was published."""
     from rsd_local.catalogue import Catalogue
 
     entries = _entries(Catalogue.read(), name)
     for other, entry in entries.items():
         entry.verify()
-        click.echo(printable(f"{other}: as published"))
-    if not entries:
+        if not as_json:
+            click.echo(printable(f"{other}: as published"))
+    if as_json:
+        click.echo(json.dumps(dict.fromkeys(entries, "as published")))
+    elif not entries:
         click.echo(printable(_NOT_PUBLISHED.format(name=name)), err=True)
 
 

@@ -64,11 +64,11 @@ def drafts(*, shown: bool) -> Iterator[Callable[[str], None]]:
         yield lambda text: live.update(Text(printable(text.strip("\n")), style="dim"), refresh=True)
 
 
-def ending(result: Result) -> None:
-    """Says why a run ended where that was not its own end, and where there is no boxed answer."""
+def ending(result: Result, *, boxed: bool = True) -> None:
+    """Says why a run ended where that was not its own end, and, where one is looked for, that there is no boxed answer."""
     if result.finish_reason in _ENDINGS:
         click.secho(_ENDINGS[result.finish_reason], fg="yellow", err=True)
-    if result.answer is None:
+    if boxed and result.answer is None:
         click.secho("no \\boxed answer: here is the whole text", fg="yellow", err=True)
     if result.non_finite_rewards:
         click.secho(f"{result.non_finite_rewards} rewards were no finite numbers; none was accepted", fg="yellow", err=True)
@@ -88,7 +88,7 @@ def stats(result: Result, reasoner: Reasoner) -> None:
         table.add_row(role, *(f"{value:.2f}" if isinstance(value, float) else f"{value:,}" for value in values))
     console.print(table)
     share = f", target share {result.target_share:.0%}" if result.steps else ""
-    console.print(f"{len(result.steps)} steps{share}, finished: {result.finish_reason}")
+    console.print(f"{len(result.steps)} step{'s' * (len(result.steps) != 1)}{share}, finished: {result.finish_reason}")
     console.print(f"FLOPs, paper convention {result.paper_flops:.3g}, full count {result.full_flops:.3g}")
     engines = reasoner.engines()
     for role, engine in engines.items():

@@ -1,0 +1,113 @@
+"""Settings from TOML files: trios and catalogues."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rsd_local.config import ROLES, RoleConfig, Trio, require
+from rsd_local.errors import ConfigError
+
+T = TypeVar("T")
+Tables = dict[str, dict[str, Any]]
+
+
+def read_trio(file: Path | str) -> Trio:
+    """Reads a trio from a TOML file; relative paths start at the file's folder.
+
+    Raises:
+        ConfigError: no such file, no TOML, an unknown key (the nearest known one is named) or a bad value.
+    """
+    file = Path(file)
+    return build_trio(_absolute(read_toml(file), file.parent), str(file))
+
+
+def read_catalogue(file: Path, base: Path) -> tuple[Tables, Tables]:
+    """The tables ``[model.NAME]`` and ``[trio.NAME]`` of a catalogue, paths made absolute; what is in them is checked later.
+
+    Args:
+        file: the catalogue.
+        base: where relative paths start.
+
+    Raises:
+        ConfigError: no such file, no TOML, or something else in it.
+    """
+    table = read_toml(file)
+    for key, names in table.items():
+        require(key in ("model", "trio"), f"{file}: unknown key {key!r}", "known: model, trio")
+        fine = isinstance(names, dict) and all(isinstance(entry, dict) for entry in names.values())
+        require(fine, f"{file}: [{key}] holds something other than tables")
+    return table.get("model", {}), {name: _absolute(trio, base) for name, trio in table.get("trio", {}).items()}
+
+
+def build_trio(table: dict[str, Any], where: str) -> Trio:
+    """A trio from a table whose paths are absolute.
+
+    Raises:
+        ConfigError: as ``read_trio``; ``where`` begins the message.
+    """
+    roles = {role: table[role] for role in ROLES if isinstance(table.get(role), dict)}
+    made = {role: build(RoleConfig, section, f"{where}: [{role}]") for role, section in roles.items()}
+    return build(Trio, table | made, where)
+
+
+def read_toml(file: Path) -> dict[str, Any]:
+    """A TOML file's table.
+
+    Raises:
+        ConfigError: it cannot be read, or is no TOML.
+    """
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror or error}", hint="give a trio's TOML file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} is no TOML: {error}", hint="mend the line it names") from None
+
+
+def _absolute(table: dict[str, Any], base: Path) -> dict[str, Any]:
+    """A trio's table with paths that no longer depend on a folder."""
+    made = dict(table)
+    for role in ROLES:
+        section = table.get(role)
+        if isinstance(section, dict) and isinstance(section.get("path"), str):
+            made[role] = section | {"path": str(base / Path(section["path"]).expanduser())}
+    if isinstance(table.get("head"), str):
+        made["head"] = str(base / Path(table["head"]).expanduser())
+    return made
+
+
+def build(kind: type[T], table: dict[str, Any], where: str) -> T:
+    """A dataclass of settings from a TOML table.
+
+    Raises:
+        ConfigError: an unknown key (the nearest known one is named), a missing or a bad one; ``where`` begins the message.
+    """
+    fields = {entry.name: entry for entry in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    for key in table:
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, 1)
+            raise ConfigError(f"{where}: unknown key {key!r}", hint=f"did you mean {near[0]!r}?" if near else f"known: {', '.join(fields)}")
+    for name, entry in fields.items():
+        needed = entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
+        if needed and name not in table:
+            raise ConfigError(f"{where}: {name!r} is missing")
+        value, annotated = table.get(name), str(entry.type).removesuffix(" | None")
+        wrong = (
+            (annotated == "int" and (not isinstance(value, int) or isinstance(value, bool)))
+            or (annotated == "float" and (not isinstance(value, int | float) or isinstance(value, bool)))
+            or (annotated in ("str", "Path") and not isinstance(value, str | Path))
+            or (annotated == "RoleConfig" and not isinstance(value, RoleConfig))
+            or (annotated.startswith("tuple") and not isinstance(value, list))
+        )
+        if name in table and wrong:
+            raise ConfigError(f"{where}: {name} = {value!r} is not of the right kind ({annotated})")
+    try:
+        return kind(**table)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}", hint=error.hint) from None
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{where}: {error}") from None

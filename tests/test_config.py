@@ -28,9 +28,9 @@ def test_each_source_goes_before_the_next(monkeypatch: pytest.MonkeyPatch) -> No
     try:
         assert shown()["threshold"] == (0.25, str(own)) and shown()["task"][1] == catalogue
         monkeypatch.setenv("RSD_THRESHOLD", "0.5")
-        monkeypatch.setenv("RSD_THREADS", "draft=1")
+        monkeypatch.setenv("RSD_THREADS", "draft=2")
         assert shown()["threshold"] == (0.5, "variable RSD_THRESHOLD")
-        assert shown()["draft.threads"] == (1, "variable RSD_THREADS") and shown()["target.threads"] == (0, "default")
+        assert shown()["draft.threads"] == (2, "variable RSD_THREADS") and shown()["target.threads"] == (1, catalogue)
         both = shown("--threshold", "0.75", "-t", "2")
         assert both["threshold"] == (0.75, "flag --threshold") and both["target.threads"] == (2, "flag --threads")
         solved = json.loads(rsd("solve", "1+1", "--json").stdout)

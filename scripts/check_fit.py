@@ -30,7 +30,7 @@ def taken(path: Path, slots: int, context: int) -> int:
         sequence.append(list(range(100, 400)))
     for future in [sequence.generate(Sampler(Sampling()), 8) for sequence in sequences]:
         future.result()
-    return psutil.Process().memory_info().rss - before
+    return int(psutil.Process().memory_info().rss - before)
 
 
 def main() -> None:

@@ -29,6 +29,7 @@ from rsd_local.calibration.training import CHOICES, Steps, as_head, gather, meas
 from rsd_local.cli.progress import counting
 from rsd_local.config import RewardKind
 from rsd_local.events import CancelToken
+from rsd_local.runtime import Model
 
 KINDS = ("confidence", "draft", "target", "judge", "digit")
 LIMITS = Limits(tokens=768)
@@ -112,7 +113,9 @@ def main() -> None:
             )
     rows = [row for row in rollouts.rows if row["id"] in questions]
     place = {item.id: number for number, item in enumerate(items)}
-    ordered = [dict(row, id=f"{place[row['id']]:06d}") for row in rows]  # in the order of the data, which ``gather`` sorts by
+    ordered: list[RolloutRow] = [
+        {**row, "id": f"{place[row['id']]:06d}"} for row in rows
+    ]  # in the order of the data, which ``gather`` sorts by
     tested = [row for row in rows if place[row["id"]] >= chosen.train and row["steps"]]
     right = sum(row["correct"] for row in tested)
     print(f"{len(rows)} solutions of {chosen.draft.stem}; measured on {len(tested)}, {right} of them right ({right / len(tested):.1%})\n")
@@ -125,10 +128,8 @@ def main() -> None:
     def of_test(steps: Steps, ids: list[str]) -> set[int]:
         return {number for number, name in enumerate(ids) if int(name) >= chosen.train}
 
-    from rsd_local.runtime import Model
-
     width = Model(RoleConfig(chosen.draft)).n_embd
-    steps = gather(ordered, width)  # type: ignore[arg-type]
+    steps = gather(ordered, width)
     names = list(dict.fromkeys(row["id"] for row in sorted(ordered, key=lambda row: row["id"]) if row["steps"]))
     test = of_test(steps, names)
     left_out = steps.part(np.isin(steps.groups, list(test)))
@@ -151,7 +152,7 @@ def main() -> None:
             states = [StateRow(id=f"{place[row['id']]:06d}", sample=0, features=row["features"]) for row in read.rows if row["id"] in place]
             model = reasoner.engines()["target"].model
             read_tokens = sum(len(model.tokenize(step.strip() + "\n\n", continues=True)) for row in tested for step in row["steps"])
-            target_steps = gather(ordered, model.n_embd, states)  # type: ignore[arg-type]
+            target_steps = gather(ordered, model.n_embd, states)
         kept = {row["id"] for row in states if row["features"]}
         (quality, _), _ = read_out(target_steps, "target", of_test(target_steps, [name for name in names if name in kept]), limit)
         line(f"read-out of the target (last, {limit} questions)", quality, read_tokens / len(left_out.labels))

@@ -58,7 +58,7 @@ def test_json_is_one_object_with_all_that_is_promised(flags: list[object]) -> No
 
 def test_jsonl_is_an_event_a_line(flags: list[object]) -> None:
     lines = [json.loads(line) for line in rsd("solve", "What is it?", *flags, "--jsonl").stdout.splitlines()]
-    assert [line["event"] for line in lines] == ["step"] * (len(lines) - 1) + ["finished"]
+    assert [line["event"] for line in lines] == ["drafted", "step"] * (len(lines) // 2) + ["finished"]
     assert lines[-1]["finish_reason"]
 
 
@@ -142,12 +142,13 @@ def test_ctrl_c_keeps_what_there_is_and_exits_with_130(smollm2: Path) -> None:
     ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        first = process.stdout.readline()
+        drafted, first = process.stdout.readline(), process.stdout.readline()
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "Traceback" not in err
-    assert json.loads(first)["event"] == "step" and json.loads(out.splitlines()[-1])["finish_reason"] == "cancelled"
+    assert [json.loads(line)["event"] for line in (drafted, first)] == ["drafted", "step"]
+    assert json.loads(out.splitlines()[-1])["finish_reason"] == "cancelled"
 
 
 def test_a_reader_that_leaves_is_no_error_to_speak_of(flags: list[object]) -> None:

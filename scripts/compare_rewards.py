@@ -18,7 +18,7 @@ from typing import Any, TypedDict, get_args
 
 import numpy as np
 
-from rsd_local import Limits, Params, Reasoner, RoleConfig, Sampling, Trio
+from rsd_local import Limits, Params, Reasoner, RoleConfig, Sampling, Search, Trio
 from rsd_local.bench.datasets import load_dataset
 from rsd_local.bench.grading import Grader
 from rsd_local.bench.journal import Journal
@@ -101,7 +101,9 @@ def main() -> None:
     whole = load_dataset(chosen.data, None, 0)
     items = whole[: chosen.train] + whole[-chosen.test :]
     questions = {item.id: item.question for item in items}
-    trio = Trio(RoleConfig(chosen.draft, 1152), RoleConfig(chosen.target, 1152), reward_kind="confidence", parallel=chosen.parallel)
+    trio = Trio(
+        RoleConfig(chosen.draft, 1152), RoleConfig(chosen.target, 1152), reward_kind="confidence", parallel=chosen.parallel, width=2
+    )
     cancel = CancelToken()
     rollouts = Rollouts.open(
         chosen.work, {"draft": chosen.draft.name, "data": Path(chosen.data).name, "tokens": LIMITS.tokens}, resume=True
@@ -109,7 +111,15 @@ def main() -> None:
     if len({row["id"] for row in rollouts.rows} & set(questions)) < len(items):
         with Reasoner.open(replace(trio, target=trio.draft)) as reasoner, Grader() as grader, counting("rollouts") as watch:
             roll_out(
-                reasoner, items, Params(Sampling(0.0), limits=LIMITS), Labelling(), rollouts, grader, seed=0, cancel=cancel, watch=watch
+                reasoner,
+                items,
+                Params(Sampling(0.0), limits=LIMITS, search=Search(samples=1)),
+                Labelling(),
+                rollouts,
+                grader,
+                seed=0,
+                cancel=cancel,
+                watch=watch,
             )
     rows = [row for row in rollouts.rows if row["id"] in questions]
     place = {item.id: number for number, item in enumerate(items)}

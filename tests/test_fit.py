@@ -23,7 +23,7 @@ from rsd_local.fit import make_plan
 from rsd_local.fit.memory import Footprint
 from rsd_local.fit.plan import gpu_bytes
 from rsd_local.fit.speed import STEP, gain
-from rsd_local.gguf_header import read_header
+from rsd_local.gguf_header import Value, read_header
 from rsd_local.reasoner import roles_of
 from rsd_local.runtime.devices import Device
 
@@ -57,6 +57,17 @@ def test_the_weights_are_those_of_the_file(smollm2: Path) -> None:
     made = Footprint.of(header, RoleConfig(smollm2), 1, on_gpu=False)
     assert len(made.blocks) == 30 and made.tied
     assert made.weights == sum(tensor.size for tensor in header.tensors) + 49_152 * 180
+
+
+@pytest.mark.parametrize("value", [1 << 62, -1, 0, float("nan"), "many", None, (), (1, -5), True])
+@pytest.mark.parametrize(
+    "key", ["block_count", "embedding_length", "attention.head_count", "attention.head_count_kv", "feed_forward_length", "context_length"]
+)
+def test_what_a_damaged_header_claims_costs_nothing(tiny: dict[str, Path], key: str, value: Value) -> None:
+    header = read_header(tiny["dense"])
+    damaged = replace(header, metadata=header.metadata | {f"llama.{key}": value})
+    made = Footprint.of(damaged, RoleConfig(tiny["dense"]), 1, on_gpu=False)
+    assert len(made.blocks) <= len(header.tensors) + 1 and min(*made.caches, made.compute, made.weights) >= 0
 
 
 _RESIDENT = """

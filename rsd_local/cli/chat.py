@@ -15,7 +15,7 @@ import click
 
 from rsd_local.cli.options import StrictCommand, make_params, make_trio, run_options, trio_options
 from rsd_local.cli.text import printable
-from rsd_local.config import Params, Trio, Weighting
+from rsd_local.config import Params, Trio
 from rsd_local.errors import ConfigError, RSDError
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ class Session:
             flags = self.flags | {"trio": name} | dict.fromkeys(("draft", "target", "reward", "reward_kind", "head", "layout"))
             trio = make_trio(flags)
             self.trio, self.flags = trio, flags
-            self.params = replace(self.params, weighting=Weighting(self.params.weighting.kind, trio.threshold))
+            self.params = replace(self.params, weighting=replace(self.params.weighting, threshold=trio.threshold))
             self.said.clear()
         click.echo(printable(f"trio {_called(self.flags)}, threshold {self.params.weighting.threshold:g}"), err=True)
 

@@ -41,12 +41,13 @@ class Shape:
 
         def numbers(key: str) -> tuple[int, ...]:
             value = header.metadata.get(f"{name}.{key}")
-            return tuple(int(one or 0) for one in (value if isinstance(value, tuple) else (value,)) if not isinstance(one, str))
+            return tuple(max(0, one) if isinstance(one, int) else 0 for one in (value if isinstance(value, tuple) else (value,))) or (0,)
 
         def number(key: str, usual: int = 0) -> int:
             return max(numbers(key)) or usual
 
-        layers, heads = max(1, number("block_count")), max(1, number("attention.head_count"))
+        # A layer has tensors: what a damaged header claims beyond them costs nothing here.
+        layers, heads = min(max(1, number("block_count")), len(header.tensors) + 1), max(1, number("attention.head_count"))
         usual = number("embedding_length") // heads
         each = number("attention.key_length", usual) + number("attention.value_length", usual)
         keys = numbers("attention.head_count_kv")

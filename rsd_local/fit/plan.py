@@ -134,8 +134,9 @@ def make_plan(roles: Mapping[Role, tuple[RoleConfig, int]], devices: Sequence[De
     """
     gpus = [device for device in devices if device.kind == "gpu"]
     free = room = sum(max(0, gpu.free - _GPU_SPARE) for gpu in gpus)
+    headers = {path: read_header(path) for path in {config.path for config, _ in roles.values()}}
     prints = {
-        role: Footprint.of(read_header(config.path), config, slots, on_gpu=bool(gpus) and config.gpu_layers != 0)
+        role: Footprint.of(headers[config.path], config, slots, on_gpu=bool(gpus) and config.gpu_layers != 0)
         for role, (config, slots) in roles.items()
     }
     made: dict[Role, RolePlan] = {}

@@ -54,6 +54,13 @@ def test_another_trio_starts_anew(tmp_path: Path, smollm2: Path) -> None:
     assert "14" not in done.stdout
 
 
+def test_bytes_that_are_no_text_are_no_crash() -> None:
+    command = [sys.executable, "-c", "from rsd_local.cli import main; main()", "chat", "-q"]
+    environment = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run(command, input=b"\xff\xfe\n2+3\n", capture_output=True, env=environment, timeout=60)
+    assert done.returncode == 0 and done.stdout == b"5\n" and b"Traceback" not in done.stderr
+
+
 def test_other_strategies_and_mistyped_flags_are_refused() -> None:
     assert rsd("chat", "--strategy", "beam", stdin="").returncode == 2
     assert rsd("chat", "-mx", stdin="").returncode == 2

@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 something failed, 2 the call itself was wrong, 130 stopped
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -61,6 +62,8 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line; every failure that a user can cause ends in one line on standard error."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")  # a question of bytes that are no text is refused, or answered, not a crash
     try:
         code = cli.main(args=arguments, prog_name="rsd", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)

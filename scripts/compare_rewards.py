@@ -95,15 +95,15 @@ def main() -> None:
     arguments.add_argument("--target-train", type=int, help="of --train, those that the target's read-out learns from")
     arguments.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     arguments.add_argument("--parallel", type=int, default=24)
+    arguments.add_argument("--threads", type=int, default=0, help="of each model; 0 is the number of physical cores")
     arguments.add_argument("--head", type=Path, help="where the draft's read-out goes")
     chosen = arguments.parse_args()
 
     whole = load_dataset(chosen.data, None, 0)
     items = whole[: chosen.train] + whole[-chosen.test :]
     questions = {item.id: item.question for item in items}
-    trio = Trio(
-        RoleConfig(chosen.draft, 1152), RoleConfig(chosen.target, 1152), reward_kind="confidence", parallel=chosen.parallel, width=2
-    )
+    draft, target = (RoleConfig(path, 1152, threads=chosen.threads) for path in (chosen.draft, chosen.target))
+    trio = Trio(draft, target, reward_kind="confidence", parallel=chosen.parallel, width=2)
     cancel = CancelToken()
     rollouts = Rollouts.open(
         chosen.work, {"draft": chosen.draft.name, "data": Path(chosen.data).name, "tokens": LIMITS.tokens}, resume=True

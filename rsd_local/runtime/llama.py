@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import os
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -63,10 +64,10 @@ def supports_gpu() -> bool:
 def repacks_safely() -> bool:
     """Whether llama.cpp may lay weights out anew for this CPU.
 
-    On CPUs with AMX it then uses those tiles, and its kernel crashes the process on some of them
-    (ggml-org/llama.cpp#20824). There is no switch for AMX alone.
+    On CPUs with AMX it then uses those tiles, and compiled by an older GCC it crashes the process there (docs/decisions/0003).
+    There is no switch for AMX alone, and nothing to tell a sound build by: RSD_AMX=1 says that this is one.
     """
-    return b"AMX_INT8 = 1" not in C.llama_print_system_info()
+    return os.environ.get("RSD_AMX") == "1" or b"AMX_INT8 = 1" not in C.llama_print_system_info()
 
 
 def physical_cores() -> int:

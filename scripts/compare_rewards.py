@@ -12,20 +12,21 @@ from __future__ import annotations
 import argparse
 import time
 from concurrent.futures import as_completed
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypedDict, get_args
+from typing import TypedDict
 
 import numpy as np
 
 from rsd_local import Limits, Params, Reasoner, RoleConfig, Sampling, Search, Trio
 from rsd_local.bench.datasets import load_dataset
 from rsd_local.bench.grading import Grader
+from rsd_local.bench.items import Item
 from rsd_local.bench.journal import Journal
 from rsd_local.bench.runner import question_pool
-from rsd_local.calibration.fit import fit
+from rsd_local.calibration.fit import Fit, fit
 from rsd_local.calibration.rollouts import Labelling, RolloutRow, Rollouts, StateRow, TargetStates, read_states, roll_out
-from rsd_local.calibration.training import CHOICES, Steps, as_head, gather, measure
+from rsd_local.calibration.training import CHOICES, Quality, Steps, as_head, gather, measure
 from rsd_local.cli.progress import counting
 from rsd_local.config import RewardKind
 from rsd_local.events import CancelToken
@@ -74,13 +75,100 @@ def score(trio: Trio, kind: RewardKind, rows: list[RolloutRow], questions: dict[
         return kept.rows
 
 
-def read_out(steps: Steps, role: str, test: set[int], limit: int) -> tuple[Any, str]:
-    """A read-out fitted on the first questions that are not for the test: its quality there, and its features."""
-    groups = [group for group in np.unique(steps.groups) if group not in test][:limit]
-    learnt, left_out = steps.part(np.isin(steps.groups, groups)), steps.part(np.isin(steps.groups, list(test)))
-    tried = {parts: fit(learnt.columns(parts), learnt.labels, learnt.groups, 0) for parts in CHOICES[role]}
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The questions, their rollouts, and which of them are for the test.
+
+    Attributes:
+        trio: as the rollouts were written.
+        work: where everything is kept.
+        items: the first ``train`` for learning, the others for the test.
+        train: how many.
+        rollouts: of all items.
+    """
+
+    trio: Trio
+    work: Path
+    items: list[Item]
+    train: int
+    rollouts: Rollouts
+
+    @property
+    def rows(self) -> list[RolloutRow]:
+        """The solutions that have steps, in the order in which ``gather`` takes them."""
+        names = {item.id for item in self.items}
+        return sorted((row for row in self.rollouts.rows if row["id"] in names and row["steps"]), key=lambda row: row["id"])
+
+    @property
+    def tested(self) -> list[RolloutRow]:
+        """Those of the test."""
+        names = {item.id for item in self.items[self.train :]}
+        return [row for row in self.rows if row["id"] in names]
+
+    def steps(self, states: list[StateRow] | None = None, width: int = 0) -> tuple[Steps, Steps]:
+        """The steps to learn from and those of the test; the draft's features, or the states of width ``width`` that are given."""
+        learnt = {item.id for item in self.items[: self.train]}
+        parts = [[row for row in self.rows if (row["id"] in learnt) == learning] for learning in (True, False)]
+        first, second = (gather(part, width or Model(self.trio.draft).n_embd, states) for part in parts)
+        return first, second
+
+
+def roll_out_all(comparison: Comparison) -> None:
+    """Lets the draft answer what it has not answered yet."""
+    if len({row["id"] for row in comparison.rollouts.rows} & {item.id for item in comparison.items}) == len(comparison.items):
+        return
+    trio, params = replace(comparison.trio, target=comparison.trio.draft), Params(Sampling(0.0), limits=LIMITS, search=Search(samples=1))
+    with Reasoner.open(trio) as reasoner, Grader() as grader, counting("rollouts") as watch:
+        roll_out(
+            reasoner, comparison.items, params, Labelling(), comparison.rollouts, grader, seed=0, cancel=CancelToken(), watch=watch
+        )  # fmt: skip
+
+
+def line(name: str, quality: Quality, tokens: float) -> None:
+    """Prints a row of the table."""
+    low, high = quality.auc_interval
+    print(f"| {name} | {quality.auc:.3f} | {low:.3f} to {high:.3f} | {tokens:.0f} |", flush=True)
+
+
+def draft_read_out(comparison: Comparison, file: Path | None) -> None:
+    """The read-out of the draft: its quality, and where asked for its file."""
+    learnt, left_out = comparison.steps()
+    made, parts, quality = read_out(learnt, left_out, "draft")
+    line(f"read-out of the draft ({'+'.join(parts)}, {comparison.train} questions)", quality, 0)
+    if file:
+        as_head(made, "draft", parts, Model(comparison.trio.draft), {"questions": comparison.train}).save(file)
+
+
+def target_read_out(comparison: Comparison, train: int) -> None:
+    """The read-out of the target, which reads the rollouts of the test and of the first questions."""
+    items = comparison.items[:train] + comparison.items[comparison.train :]
+    with (
+        TargetStates.open(comparison.work, comparison.rollouts.config, resume=True) as read,
+        Reasoner.open(replace(comparison.trio, draft=comparison.trio.target)) as reasoner,
+        counting("states") as watch,
+    ):
+        read_states(reasoner, items, comparison.rollouts, read, CancelToken(), watch)
+        model = reasoner.engines()["target"].model
+        learnt, left_out = comparison.steps(read.rows, model.n_embd)
+        tokens = [len(model.tokenize(step.strip() + "\n\n", continues=True)) for row in comparison.tested for step in row["steps"]]
+    _, _, quality = read_out(learnt, left_out, "target")
+    line(f"read-out of the target (last, {train} questions)", quality, float(np.mean(tokens)))
+
+
+def read_out(learnt: Steps, left_out: Steps, role: str) -> tuple[Fit, tuple[str, ...], Quality]:
+    """A head with the features of the least cross-validated loss, those features, and its quality on the test."""
+    tried = {parts: fit(learnt.columns(parts), learnt.labels, learnt.groups) for parts in CHOICES[role]}
     parts = min(tried, key=lambda key: tried[key].loss)
-    return (measure(tried[parts].probabilities(left_out.columns(parts)), left_out), tried[parts]), "+".join(parts)
+    return tried[parts], parts, measure(tried[parts].probabilities(left_out.columns(parts)), left_out)
+
+
+def read_by_target(comparison: Comparison, kind: RewardKind) -> None:
+    """A reward that the target reads out of the text."""
+    questions = {item.id: item.question for item in comparison.items}
+    scores = {row["id"]: row for row in score(comparison.trio, kind, comparison.tested, questions, comparison.work / kind)}
+    rewards = np.array([reward for row in comparison.tested for reward in scores[row["id"]]["rewards"]])
+    _, left_out = comparison.steps()
+    line(kind, measure(rewards, left_out), sum(row["tokens"] for row in scores.values()) / len(rewards))
 
 
 def main() -> None:
@@ -100,77 +188,28 @@ def main() -> None:
     chosen = arguments.parse_args()
 
     whole = load_dataset(chosen.data, None, 0)
-    items = whole[: chosen.train] + whole[-chosen.test :]
-    questions = {item.id: item.question for item in items}
     draft, target = (RoleConfig(path, 1152, threads=chosen.threads) for path in (chosen.draft, chosen.target))
     trio = Trio(draft, target, reward_kind="confidence", parallel=chosen.parallel, width=2)
-    cancel = CancelToken()
-    rollouts = Rollouts.open(
-        chosen.work, {"draft": chosen.draft.name, "data": Path(chosen.data).name, "tokens": LIMITS.tokens}, resume=True
-    )
-    if len({row["id"] for row in rollouts.rows} & set(questions)) < len(items):
-        with Reasoner.open(replace(trio, target=trio.draft)) as reasoner, Grader() as grader, counting("rollouts") as watch:
-            roll_out(
-                reasoner,
-                items,
-                Params(Sampling(0.0), limits=LIMITS, search=Search(samples=1)),
-                Labelling(),
-                rollouts,
-                grader,
-                seed=0,
-                cancel=cancel,
-                watch=watch,
-            )
-    rows = [row for row in rollouts.rows if row["id"] in questions]
-    place = {item.id: number for number, item in enumerate(items)}
-    ordered: list[RolloutRow] = [
-        {**row, "id": f"{place[row['id']]:06d}"} for row in rows
-    ]  # in the order of the data, which ``gather`` sorts by
-    tested = [row for row in rows if place[row["id"]] >= chosen.train and row["steps"]]
-    right = sum(row["correct"] for row in tested)
-    print(f"{len(rows)} solutions of {chosen.draft.stem}; measured on {len(tested)}, {right} of them right ({right / len(tested):.1%})\n")
-    print("| reward | area under the curve | 95 % | tokens evaluated for it, a step |\n|---|---|---|---|")
-
-    def line(name: str, quality: Any, tokens: float) -> None:
-        low, high = quality.auc_interval
-        print(f"| {name} | {quality.auc:.3f} | {low:.3f} to {high:.3f} | {tokens:.0f} |", flush=True)
-
-    def of_test(steps: Steps, ids: list[str]) -> set[int]:
-        return {number for number, name in enumerate(ids) if int(name) >= chosen.train}
-
-    width = Model(RoleConfig(chosen.draft)).n_embd
-    steps = gather(ordered, width)
-    names = list(dict.fromkeys(row["id"] for row in sorted(ordered, key=lambda row: row["id"]) if row["steps"]))
-    test = of_test(steps, names)
-    left_out = steps.part(np.isin(steps.groups, list(test)))
-    if "confidence" in chosen.kinds:
-        line("confidence", measure(left_out.confidences, left_out), 0)
-    if "draft" in chosen.kinds:
-        (quality, made), parts = read_out(steps, "draft", test, chosen.train)
-        line(f"read-out of the draft ({parts}, {chosen.train} questions)", quality, 0)
-        if chosen.head:
-            as_head(made, "draft", tuple(parts.split("+")), Model(RoleConfig(chosen.draft)), {"questions": chosen.train}).save(chosen.head)
-    if "target" in chosen.kinds:
-        limit = chosen.target_train or chosen.train
-        few = [item for item in items if place[item.id] < limit or place[item.id] >= chosen.train]
-        with (
-            TargetStates.open(chosen.work, rollouts.config, resume=True) as read,
-            Reasoner.open(replace(trio, draft=trio.target)) as reasoner,
-            counting("states") as watch,
-        ):
-            read_states(reasoner, few, rollouts, read, cancel, watch)
-            states = [StateRow(id=f"{place[row['id']]:06d}", sample=0, features=row["features"]) for row in read.rows if row["id"] in place]
-            model = reasoner.engines()["target"].model
-            read_tokens = sum(len(model.tokenize(step.strip() + "\n\n", continues=True)) for row in tested for step in row["steps"])
-            target_steps = gather(ordered, model.n_embd, states)
-        kept = {row["id"] for row in states if row["features"]}
-        (quality, _), _ = read_out(target_steps, "target", of_test(target_steps, [name for name in names if name in kept]), limit)
-        line(f"read-out of the target (last, {limit} questions)", quality, read_tokens / len(left_out.labels))
-    for kind in [kind for kind in get_args(RewardKind) if kind in chosen.kinds and kind in ("judge", "digit")]:
-        scores = {row["id"]: row for row in score(trio, kind, tested, questions, chosen.work / kind)}
-        by_name = {f"{place[name]:06d}": row for name, row in scores.items()}
-        rewards = np.array([reward for name in names if int(name) >= chosen.train for reward in by_name[name]["rewards"]])
-        line(kind, measure(rewards, left_out), sum(row["tokens"] for row in scores.values()) / len(rewards))
+    config = {"draft": chosen.draft.name, "data": Path(chosen.data).name, "tokens": LIMITS.tokens}
+    with Rollouts.open(chosen.work, config, resume=True) as rollouts:
+        comparison = Comparison(trio, chosen.work, whole[: chosen.train] + whole[-chosen.test :], chosen.train, rollouts)
+        roll_out_all(comparison)
+        solutions, tested = comparison.rows, comparison.tested
+        right = sum(row["correct"] for row in tested)
+        print(
+            f"{len(solutions)} solutions of {draft.path.stem}; measured on {len(tested)}, {right} of them right ({right / len(tested):.1%})\n"
+        )
+        print("| reward | area under the curve | 95 % | tokens evaluated for it, a step |\n|---|---|---|---|")
+        if "confidence" in chosen.kinds:
+            _, left_out = comparison.steps()
+            line("confidence", measure(left_out.confidences, left_out), 0)
+        if "draft" in chosen.kinds:
+            draft_read_out(comparison, chosen.head)
+        if "target" in chosen.kinds:
+            target_read_out(comparison, chosen.target_train or chosen.train)
+        for kind in ("judge", "digit"):
+            if kind in chosen.kinds:
+                read_by_target(comparison, kind)
 
 
 if __name__ == "__main__":

@@ -153,7 +153,7 @@ def test_one_sweep_gives_what_a_run_at_each_threshold_gives() -> None:
     items = load_dataset("arithmetic", 10, 3)
     params = Params(limits=Limits(tokens=200), search=Search(fallback="off"))  # whether a guess pays changes with the machine's pace
     with Reasoner.open(find_trio("abacus")) as opened, Grader() as grader:
-        found = sweep(opened, items, params, grader, seed=0, labelled=True, cancel=CancelToken(), watch=lambda *_: None)
+        found = sweep(opened, items, params, grader, seed=0, points=48, labelled=True, cancel=CancelToken(), watch=lambda *_: None)
         assert len(found.points) >= 12 and found.runs < len(items) * len(found.points) / 2
         for point in found.points[::3]:
             assert point.threshold is not None
@@ -172,7 +172,7 @@ def test_a_path_serves_from_above_what_it_rejected_to_what_it_accepted() -> None
     assert [run.serves(threshold) for threshold in (0.3, 0.301, 0.6, 0.601)] == [False, True, True, False]
     other = replace(run, above=0.6, up_to=0.9)
     assert serving([run, other], 0.6) is run and serving([run, other], 0.61) is other
-    assert thresholds([place / 8 for place in range(9)], 3) == [0.0, 0.25, 1.0] and thresholds([]) == [0.0, 1.0]
+    assert thresholds([place / 8 for place in range(9)], 3) == [0.0, 0.25, 1.0] and thresholds([], 3) == [0.0, 1.0]
 
 
 def test_wishes() -> None:

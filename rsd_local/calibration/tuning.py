@@ -20,8 +20,6 @@ from rsd_local.errors import Cancelled, Closed, ConfigError, RSDError
 from rsd_local.events import CancelToken, Result
 from rsd_local.reasoner import Reasoner
 
-POINTS = 48
-
 
 @dataclass(frozen=True, slots=True)
 class Path:
@@ -102,8 +100,9 @@ Watch = Callable[[str, int, int], None]
 
 
 def sweep(
-    reasoner: Reasoner, items: list[Item], params: Params, grader: Grader, *, seed: int, labelled: bool, cancel: CancelToken, watch: Watch
-) -> Sweep:
+    reasoner: Reasoner, items: list[Item], params: Params, grader: Grader, *, seed: int, points: int, labelled: bool, cancel: CancelToken,
+    watch: Watch,
+) -> Sweep:  # fmt: skip
     """Runs questions through the draft, the target, and RSD at thresholds spread over the rewards that occur.
 
     Args:
@@ -112,6 +111,7 @@ def sweep(
         params: of every run; the weighting is set here.
         grader: says which answers are right.
         seed: of all draws.
+        points: thresholds to try beside 0 and 1, at least 2.
         labelled: whether the items' answers count; otherwise the target's own answers do.
         cancel: stops it.
         watch: called after each question.
@@ -125,7 +125,7 @@ def sweep(
     require(any(path.steps for paths in targets for path in paths), "the target could not answer one of the questions", "try rsd solve")
     drafts = runs.each("draft alone", lambda place: [runs.path(place, "draft")])
     first = runs.each("rewards", lambda place: [runs.path(place, "rsd")])
-    grid = thresholds(runs.rewards)
+    grid = thresholds(runs.rewards, points)
 
     def rest(place: int) -> list[Path]:
         known = list(first[place])
@@ -135,9 +135,9 @@ def sweep(
         return known
 
     paths = runs.each("thresholds", rest)
-    points = tuple(_point(threshold, "rsd", [serving(known, threshold) for known in paths]) for threshold in grid)
+    curve = tuple(_point(threshold, "rsd", [serving(known, threshold) for known in paths]) for threshold in grid)
     alone = [_point(None, name, [known[0] for known in made]) for name, made in (("draft", drafts), ("target", targets))]
-    return Sweep(alone[0], alone[1], points, sum(map(len, paths)), labelled)
+    return Sweep(alone[0], alone[1], curve, sum(map(len, paths)), labelled)
 
 
 @dataclass(slots=True)
@@ -220,8 +220,8 @@ def serving(paths: Iterable[Path], threshold: float) -> Path:
     return min(paths, key=lambda path: max(0.0, path.above - threshold, threshold - path.up_to))
 
 
-def thresholds(rewards: Sequence[float], count: int = POINTS) -> list[float]:
-    """Thresholds in [0, 1], ascending, taken from the rewards that occur; 0 and 1 among them.
+def thresholds(rewards: Sequence[float], count: int) -> list[float]:
+    """0, 1 and at most ``count`` thresholds between them that are taken from the rewards that occur, ascending.
 
     They lie closer where few steps are rejected: where a reward is worth something, the choice is made there.
     """

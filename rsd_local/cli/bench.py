@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rsd_local.cli.options import StrictCommand, make_trio, trio_options
+from rsd_local.cli.options import StrictCommand, make_trio, question_options, trio_options
 from rsd_local.cli.text import printable
 from rsd_local.config import Limits, Params, Weighting, sequences_needed
 
@@ -22,13 +22,11 @@ if TYPE_CHECKING:
 @click.argument("dataset")
 @click.option("--strategy", "specs", multiple=True, metavar="NAME[:KEY=VALUE,…]", help="A strategy; again for each further one.")
 @click.option("--out", type=Path, required=True, metavar="DIR", help="The folder for the results.")
-@click.option("--limit", type=int, metavar="N", help="Questions, a seeded choice. Default: all; 100 of arithmetic.")
 @click.option("--level", type=int, metavar="1…5", help="Level of arithmetic. Default: all in turn.")
-@click.option("-s", "--seed", type=int, default=0, show_default=True, help="Seed of the questions and of every draw.")
 @click.option("-P", "--parallel", type=int, default=1, show_default=True, metavar="N", help="Questions answered at once.")
 @click.option("-n", "--max-tokens", type=int, default=2048, show_default=True, help="Tokens of a solution.")
 @click.option("--resume", is_flag=True, help="Go on with a folder that was left unfinished.")
-@click.option("--json", "as_json", is_flag=True, help="Print the figures as one object.")
+@question_options
 @trio_options
 def bench(
     dataset: str,

@@ -110,6 +110,17 @@ _PARAMS: list[Option] = [
     option("-s", "--seed", type=int, default=0, show_default=True, help="Seed of the question."),
 ]
 
+_QUESTIONS: list[Option] = [
+    click.option("--limit", type=int, metavar="N", help="Questions, a seeded choice. Default: all; 100 of arithmetic."),
+    click.option("-s", "--seed", type=int, default=0, show_default=True, help="Seed of the questions and of every draw."),
+    click.option("--json", "as_json", is_flag=True, help="Print the figures as one object."),
+]
+
+
+def question_options(command: F) -> F:
+    """Adds the options of commands that go through the questions of a data set and report figures."""
+    return _stack(command, _QUESTIONS)
+
 
 def trio_options(command: F) -> F:
     """Adds the options that choose and place the models."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from rsd_local.cli.options import StrictCommand, make_trio, trio_options
+from rsd_local.cli.options import StrictCommand, make_trio, question_options, trio_options
 from rsd_local.cli.text import printable
 from rsd_local.config import Limits, Params, Sampling, Search, require
 
@@ -34,14 +34,12 @@ if TYPE_CHECKING:
     "--label", type=click.Choice(["outcome", "mc"]), default="outcome", show_default=True, help="Steps by the answer, or by continuations."
 )
 @click.option("--continuations", type=int, default=4, show_default=True, metavar="N", help="Of each step, for --label mc.")
-@click.option("--limit", type=int, metavar="N", help="Questions, a seeded choice. Default: all; 100 of arithmetic.")
 @click.option("--held-out", type=float, default=0.2, show_default=True, metavar="SHARE", help="Questions that are only measured.")
-@click.option("-s", "--seed", type=int, default=0, show_default=True, help="Seed of every draw.")
 @click.option("-P", "--parallel", type=int, default=4, show_default=True, metavar="N", help="Questions at once.")
 @click.option("-n", "--max-tokens", type=int, default=768, show_default=True, help="Tokens of a solution.")
 @click.option("--rollouts", type=Path, metavar="DIR", help="Where rollouts are kept. Default: FILE.rollouts.")
 @click.option("--resume", is_flag=True, help="Go on with rollouts that are there.")
-@click.option("--json", "as_json", is_flag=True, help="Print the figures as one object.")
+@question_options
 @trio_options
 def train_reward(
     data: str,

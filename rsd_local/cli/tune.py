@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rsd_local.cli.options import StrictCommand, make_trio, trio_options
+from rsd_local.cli.options import StrictCommand, make_trio, question_options, trio_options
 from rsd_local.cli.text import printable
 from rsd_local.config import Limits, Params, require
 
 if TYPE_CHECKING:
+    from rsd_local.bench.items import Item
     from rsd_local.calibration.tuning import Point, Sweep
+    from rsd_local.config import Trio
 
 
 _COMBINATION = ("draft", "target", "reward", "reward_kind", "layout", "head", "system")
@@ -30,13 +32,12 @@ _COMBINATION = ("draft", "target", "reward", "reward_kind", "layout", "head", "s
     "--at-most-target-share", type=float, metavar="S", help="The most accurate one whose target writes at most this share of steps."
 )
 @click.option("--best", "wants_best", is_flag=True, help="The most accurate one.")
-@click.option("--limit", type=int, metavar="N", help="Questions, a seeded choice. Default: all; 100 of arithmetic.")
-@click.option("-s", "--seed", type=int, default=0, show_default=True, help="Seed of the questions and of every draw.")
 @click.option("-P", "--parallel", type=int, default=4, show_default=True, metavar="N", help="Questions at once.")
 @click.option("-n", "--max-tokens", type=int, default=2048, show_default=True, help="Tokens of a solution.")
+@click.option("--points", type=int, default=48, show_default=True, metavar="N", help="Thresholds to try beside 0 and 1.")
 @click.option("--plot", type=Path, metavar="FILE", help="Draw accuracy and target share against the threshold (PNG).")
 @click.option("--dry-run", is_flag=True, help="Show the table and the choice, and write nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print the figures as one object.")
+@question_options
 @trio_options
 def tune(
     data: str,
@@ -47,6 +48,7 @@ def tune(
     seed: int,
     parallel: int,
     max_tokens: int,
+    points: int,
     plot: Path | None,
     dry_run: bool,
     as_json: bool,
@@ -65,30 +67,20 @@ def tune(
         message = f"the threshold would be that of another combination than the trio's (--{changed[0].replace('_', '-')})"
         raise click.UsageError(f"{message}: put it into a trio's TOML file, or give --dry-run")
     require(at_most_target_share is None or 0.0 <= at_most_target_share <= 1.0, f"target share {at_most_target_share} is outside 0 to 1")
-    require(
-        plot is None or importlib.util.find_spec("matplotlib") is not None, "matplotlib is not installed", "pip install 'rsd-local[bench]'"
-    )
+    require(2 <= points <= 1000, f"--points {points} is outside 2 to 1000")
+    drawable = plot is None or importlib.util.find_spec("matplotlib") is not None
+    require(drawable, "matplotlib is not installed", "pip install 'rsd-local[bench]'")
     trio = make_trio(flags, parallel=parallel)
 
     from rsd_local.bench.datasets import has_answers, load_dataset
-    from rsd_local.bench.grading import Grader, require_math_verify
+    from rsd_local.bench.grading import require_math_verify
     from rsd_local.calibration import tuning
     from rsd_local.catalogue.own import save_threshold
-    from rsd_local.cli import render
-    from rsd_local.cli.progress import parts
-    from rsd_local.events import CancelToken
-    from rsd_local.reasoner import Reasoner
 
     labelled = has_answers(data)
     items = load_dataset(data, limit, seed, labelled=labelled)
     require_math_verify(items)
-    params, cancel = Params(limits=Limits(tokens=max_tokens)), CancelToken()
-    with Reasoner.open(trio, render.loading()) as reasoner, Grader() as grader, parts() as watch:
-        previous = signal.signal(signal.SIGINT, lambda *_: cancel.cancel())
-        try:
-            found = tuning.sweep(reasoner, items, params, grader, seed=seed, labelled=labelled, cancel=cancel, watch=watch)
-        finally:
-            signal.signal(signal.SIGINT, previous)
+    found = _swept(trio, items, Params(limits=Limits(tokens=max_tokens)), seed, points, labelled)
     if at_most_target_share is not None:
         chosen, wish = tuning.at_most_target_share(found, at_most_target_share), f"--at-most-target-share {at_most_target_share:g}"
     elif wants_best:
@@ -105,6 +97,24 @@ def tune(
 
         draw(found, chosen, plot)
         click.echo(f"drew {plot}", err=True)
+
+
+def _swept(trio: Trio, items: list[Item], params: Params, seed: int, points: int, labelled: bool) -> Sweep:
+    """Opens the trio and sweeps; Ctrl-C ends it."""
+    from rsd_local.bench.grading import Grader
+    from rsd_local.calibration.tuning import sweep
+    from rsd_local.cli import render
+    from rsd_local.cli.progress import parts
+    from rsd_local.events import CancelToken
+    from rsd_local.reasoner import Reasoner
+
+    cancel = CancelToken()
+    with Reasoner.open(trio, render.loading()) as reasoner, Grader() as grader, parts() as watch:
+        previous = signal.signal(signal.SIGINT, lambda *_: cancel.cancel())
+        try:
+            return sweep(reasoner, items, params, grader, seed=seed, points=points, labelled=labelled, cancel=cancel, watch=watch)
+        finally:
+            signal.signal(signal.SIGINT, previous)
 
 
 def show(sweep: Sweep, chosen: Point, wish: str, as_json: bool) -> None:

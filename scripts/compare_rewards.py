@@ -196,9 +196,8 @@ def main() -> None:
         roll_out_all(comparison)
         solutions, tested = comparison.rows, comparison.tested
         right = sum(row["correct"] for row in tested)
-        print(
-            f"{len(solutions)} solutions of {draft.path.stem}; measured on {len(tested)}, {right} of them right ({right / len(tested):.1%})\n"
-        )
+        measured = f"measured on {len(tested)}, {right} of them right ({right / len(tested):.1%})"
+        print(f"{len(solutions)} solutions of {draft.path.stem}; {measured}\n")
         print("| reward | area under the curve | 95 % | tokens evaluated for it, a step |\n|---|---|---|---|")
         if "confidence" in chosen.kinds:
             _, left_out = comparison.steps()

@@ -15,9 +15,10 @@ EngineMaker = Callable[..., Engine]
 
 @pytest.fixture(scope="session", autouse=True)
 def own_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A configuration folder of the tests' own, so that nobody's settings change a test or are changed."""
+    """Folders of the tests' own for settings and caches, so that nobody's change a test or are changed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
 
 

@@ -54,6 +54,16 @@ def test_another_trio_starts_anew(tmp_path: Path, smollm2: Path) -> None:
     assert "14" not in done.stdout
 
 
+def test_a_trio_that_cannot_be_opened_leaves_the_one_before(tmp_path: Path) -> None:
+    (tmp_path / "bad.gguf").write_bytes(b"GGUF, but no more of it")
+    file = tmp_path / "bad.toml"
+    file.write_text('threshold = 0.25\nreward_kind = "confidence"\ndraft.path = "bad.gguf"\ntarget.path = "bad.gguf"\n')
+    done = rsd("chat", stdin=f"2+3\n/threshold 0.5\n/trio {file}\n/threshold\n3+4\n")
+    assert done.returncode == 0 and done.stdout == "5\n7\n"
+    assert "bad.gguf" in done.stderr and "back to trio abacus" in done.stderr and done.stderr.count("threshold 0.5\n") == 2
+    assert "Traceback" not in done.stderr
+
+
 def test_bytes_that_are_no_text_are_no_crash() -> None:
     command = [sys.executable, "-c", "from rsd_local.cli import main; main()", "chat", "-q"]
     environment = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}

@@ -6,7 +6,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,6 +65,7 @@ class Session:
         params: of the answers.
         quiet: whether answers stand alone.
         said: questions and their results so far.
+        before: flags, trio and parameters from before the last change of the trio.
     """
 
     flags: dict[str, Any]
@@ -72,6 +73,7 @@ class Session:
     params: Params
     quiet: bool
     said: list[tuple[str, Result]] = field(default_factory=list)
+    before: tuple[dict[str, Any], Trio, Params] | None = None
 
     def hold(self) -> None:
         """Talks to one trio until another one is wanted, or none."""
@@ -80,7 +82,13 @@ class Session:
 
         assert self.trio is not None
         here = self.trio
-        with Reasoner.open(here, None if self.quiet else render.loading()) as reasoner, reasoner.converse(self.params) as chat:
+        with ExitStack() as opened:
+            try:
+                reasoner = opened.enter_context(Reasoner.open(here, None if self.quiet else render.loading()))
+                chat = opened.enter_context(reasoner.converse(self.params))
+            except RSDError as error:
+                self._go_back(error)
+                return
             while self.trio is here:
                 line = _read_line()
                 if line is None:
@@ -90,13 +98,21 @@ class Session:
                 elif line:
                     self._guarded(lambda line=line: self.ask(line, chat))
 
+    def _go_back(self, error: RSDError) -> None:
+        """To the trio before, where one that was asked for cannot be opened."""
+        if self.before is None:
+            raise error
+        _tell(error)
+        (self.flags, self.trio, self.params), self.before = self.before, None
+        click.echo(printable(f"back to trio {_called(self.flags)}"), err=True)
+
     @staticmethod
     def _guarded(work: Any) -> None:
         """Says what went wrong in one line, and lets the conversation go on."""
         try:
             work()
         except RSDError as error:
-            click.echo("rsd: " + printable(f"{error}" + (f"; {error.hint}" if error.hint else "")), err=True)
+            _tell(error)
 
     def ask(self, question: str, chat: Chat) -> None:
         """Answers one question; Ctrl-C stops the answer."""
@@ -163,6 +179,8 @@ class Session:
             # What the flags say of single models belongs to the trio they were given for.
             flags = self.flags | {"trio": name} | dict.fromkeys(("draft", "target", "reward", "reward_kind", "head", "layout"))
             trio = make_trio(flags)
+            assert self.trio is not None
+            self.before = self.flags, self.trio, self.params
             self.trio, self.flags = trio, flags
             self.params = replace(self.params, weighting=replace(self.params.weighting, threshold=trio.threshold))
             self.said.clear()
@@ -178,6 +196,10 @@ class Session:
         except OSError as error:
             raise ConfigError(f"{file}: {error.strerror or error}") from None
         click.echo(printable(f"wrote {len(parts)} answers to {file}"), err=True)
+
+
+def _tell(error: RSDError) -> None:
+    click.echo("rsd: " + printable(f"{error}" + (f"; {error.hint}" if error.hint else "")), err=True)
 
 
 def _called(flags: dict[str, Any]) -> str:

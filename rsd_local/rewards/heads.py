@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rsd_local.errors import BadHead, ConfigError, ModelNotFound
-from rsd_local.hashes import file_sha256
+from rsd_local.hashes import known_sha256
 from rsd_local.rewards.base import sigmoid
 from rsd_local.rewards.features import PARTS, width_of
 from rsd_local.runtime import Floats
@@ -102,7 +102,7 @@ class ReadOut:
             BadHead: it is not the one that the head was fitted on.
         """
         try:
-            digest = file_sha256(model)
+            digest = known_sha256(model)
         except OSError as error:
             raise ModelNotFound(f"{model}: {error.strerror or error}", hint="check the path") from None
         if digest != self.model_sha256:

@@ -19,8 +19,9 @@ from rsd_local.errors import BadHead, ConfigError
 from rsd_local.hashes import file_sha256
 from rsd_local.reasoner import Reasoner
 from rsd_local.rewards.base import sigmoid
-from rsd_local.rewards.features import PARTS, confidence, step_features
+from rsd_local.rewards.features import PARTS, Course, confidence, step_features
 from rsd_local.rewards.heads import ReadOut, ValueHead, read_head
+from rsd_local.rewards.traced import TraceReward
 from rsd_local.runtime import Sampler, Trace
 
 WARM = Sampling(temperature=0.8, seed=3)
@@ -28,7 +29,7 @@ WARM = Sampling(temperature=0.8, seed=3)
 
 def read_out(model: Path, role: str = "draft", parts: tuple[str, ...] = PARTS, seed: int = 0) -> ReadOut:
     chance = np.random.default_rng(seed)
-    size = sum({"last": WIDTH, "mean": WIDTH, "surprise": 8}[part] for part in parts)
+    size = sum({"last": WIDTH, "mean": WIDTH, "surprise": 8, "course": 15}[part] for part in parts)
     weight, mean = chance.normal(size=(2, size)).astype(np.float32)
     scale = np.full(size, 3.0, np.float32)
     return ReadOut(role, parts, weight, mean, scale, 0.25, model.name, file_sha256(model), {"steps": 12})  # type: ignore[arg-type]
@@ -86,10 +87,44 @@ def test_a_trace_changes_no_token_and_costs_no_row(tiny: dict[str, Path], open_e
 def test_features_by_hand() -> None:
     trace = Trace(np.array([[1, 2], [3, 6]], np.float32), np.log(np.array([0.5, 0.125], np.float32)), np.array([0.2, 0.6], np.float32))
     assert confidence(trace) == pytest.approx(0.25)
-    np.testing.assert_allclose(step_features(trace, 1, ("last", "mean")), [3, 6, 2, 4])
+    np.testing.assert_allclose(step_features(trace, Course(1), ("last", "mean")), [3, 6, 2, 4])
     wanted = [math.log(0.25), math.log(0.125), 0.25, 0.4, 0.6, 0.2, math.log(2), math.log(2)]
-    np.testing.assert_allclose(step_features(trace, 1, ("surprise",)), wanted, rtol=1e-5)
+    np.testing.assert_allclose(step_features(trace, Course(1), ("surprise",)), wanted, rtol=1e-5)
     assert trace.part(1, 2).hidden.tolist() == [[3, 6]]
+
+
+def test_the_course_of_a_solution_by_hand() -> None:
+    def trace(logs: list[float], entropies: list[float]) -> Trace:
+        return Trace(np.zeros((len(logs), 0), np.float32), np.array(logs, np.float32), np.array(entropies, np.float32))
+
+    steps = [trace([-1, -3], [0.5, 0.1]), None, trace([-1, -1, -1, -5], [0.2, 0.2, 0.2, 1.4])]  # the target wrote the second one
+    course = Course()
+    for step in steps[:-1]:
+        course = course.after(step)
+    assert course.steps == 2 and len(course.surprises) == 1
+    assert steps[-1] is not None
+    wanted = [-2, -4, math.exp(-2), 0.4, 0.95, 0.35, math.log(8) / 2, math.log(3) / 2]  # means of the two; the last is the third step
+    wanted += [-2, -5, math.exp(-2), 0.5, 1.4, 0.5, -12 / 6]
+    np.testing.assert_allclose(step_features(steps[-1], course, ("course",)), wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_a_trace_reward_keeps_the_course_of_what_stands(forgotten: bool) -> None:
+    traces = [Trace(np.zeros((1, 0), np.float32), np.array([value], np.float32), np.array([0.5], np.float32)) for value in (-1, -2, -4)]
+    seen: list[tuple[int, list[float]]] = []
+    reward = TraceReward(lambda _, before: seen.append((before.steps, [float(numbers[0]) for numbers in before.surprises])) or 0.5)
+    reward.start_score("a", traces[0])
+    if forgotten:
+        reward.forget()
+        reward.read("what the target wrote")
+    fork = reward.fork()
+    fork.start_score("b", traces[1])
+    reward.adopt(fork)
+    reward.start_score("c", traces[2])
+    reward.go_on([], "another")
+    reward.start_score("d", traces[0])
+    stands = [] if forgotten else [-1.0]
+    assert seen == [(0, []), (1, stands), (2, [*stands, -2.0]), (0, [])]
 
 
 @pytest.fixture(scope="module")
@@ -126,10 +161,12 @@ def test_a_read_out_of_the_draft_is_the_head_on_the_steps_trace(files: dict[str,
     with Reasoner.open(trio) as opened:
         steps = opened.solve(QUESTION, params).steps
         writer = opened.trio.writer("draft", QUESTION, Sampling(), scored=True)
-        for place, step in enumerate(steps[:6]):
+        course = Course()
+        for step in steps[:6]:
             written = writer.write_step(params.limits.step_tokens, None)
             assert written.trace is not None and len(written.tokens) == step.tokens
-            assert step.reward == pytest.approx(head.reward(step_features(written.trace, place, PARTS)), abs=1e-4)
+            assert step.reward == pytest.approx(head.reward(step_features(written.trace, course, PARTS)), abs=1e-4)
+            course = course.after(written.trace)
         writer.close()
 
 

@@ -1,15 +1,15 @@
-"""A logistic regression with a penalty chosen by cross-validation over whole questions; numpy only."""
+"""A logistic regression, its penalty and its room chosen by cross-validation over whole questions; numpy only."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 Matrix = npt.NDArray[np.float64]
-PENALTIES = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
-COMPONENTS = 256  # directions of the largest spread that a weight may point in
+PENALTIES = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
+COMPONENTS = (64, 256)  # directions of the largest spread that a weight may point in
 FOLDS = 5
 _ROUNDS = 25
 
@@ -22,6 +22,7 @@ class Fit:
         weight, mean, scale: (d,).
         bias: of the logistic function's argument.
         penalty: λ of λ/2·‖weight‖², beside the summed log loss.
+        components: directions of the largest spread that the weight is made of.
         loss: mean log loss on questions that were left out, in nats.
     """
 
@@ -30,6 +31,7 @@ class Fit:
     scale: Matrix
     bias: float
     penalty: float
+    components: int
     loss: float
 
     def probabilities(self, features: Matrix) -> Matrix:
@@ -38,7 +40,7 @@ class Fit:
 
 
 def fit(features: Matrix, labels: Matrix, groups: npt.NDArray[np.int64], seed: int = 0) -> Fit:
-    """Fits a head; the penalty is the one with the least log loss on groups that were left out.
+    """Fits a head; penalty and components are those with the least log loss on groups that were left out.
 
     Args:
         features: (n, d).
@@ -47,14 +49,13 @@ def fit(features: Matrix, labels: Matrix, groups: npt.NDArray[np.int64], seed: i
         seed: of the cuts.
     """
     names = np.random.default_rng(seed).permutation(np.unique(groups))
-    losses = np.zeros(len(PENALTIES))
+    losses = np.zeros(len(COMPONENTS) * len(PENALTIES))
     for fold in range(FOLDS):
         left_out = np.isin(groups, names[fold::FOLDS])
-        for place, head in enumerate(_path(features[~left_out], labels[~left_out])):
+        for place, head in enumerate(_heads(features[~left_out], labels[~left_out])):
             losses[place] += log_loss(head.probabilities(features[left_out]), labels[left_out]) * left_out.sum() / len(labels)
     best = int(losses.argmin())
-    chosen = _path(features, labels)[best]
-    return Fit(chosen.weight, chosen.mean, chosen.scale, chosen.bias, chosen.penalty, float(losses[best]))
+    return replace(_heads(features, labels)[best], loss=float(losses[best]))
 
 
 def log_loss(probabilities: Matrix, labels: Matrix) -> float:
@@ -63,19 +64,21 @@ def log_loss(probabilities: Matrix, labels: Matrix) -> float:
     return float(-(labels * np.log(kept) + (1 - labels) * np.log(1 - kept)).mean())
 
 
-def _path(features: Matrix, labels: Matrix) -> list[Fit]:
-    """A head for each penalty, the largest first fitted and each the start of the next."""
+def _heads(features: Matrix, labels: Matrix) -> list[Fit]:
+    """A head for each number of components and each penalty, always in the same order."""
     mean, scale = features.mean(axis=0), features.std(axis=0)
     scale = np.where(scale > 1e-6 * (np.abs(mean) + 1e-12), scale, 1.0)
     standardized = (features - mean) / scale
     _, directions = np.linalg.eigh(standardized.T @ standardized)
-    directions = directions[:, -COMPONENTS:].T
-    scores = np.column_stack([standardized @ directions.T, np.ones(len(features))])
-    weight, heads = np.zeros(scores.shape[1]), list[Fit]()
-    for penalty in sorted(PENALTIES, reverse=True):
-        weight = _newton(scores, labels, penalty, weight)
-        heads.append(Fit(directions.T @ weight[:-1], mean, scale, float(weight[-1]), penalty, np.nan))
-    return heads[::-1]
+    heads: list[Fit] = []
+    for count in COMPONENTS:
+        chosen = directions[:, -count:].T
+        scores = np.column_stack([standardized @ chosen.T, np.ones(len(features))])
+        weight = np.zeros(scores.shape[1])
+        for penalty in sorted(PENALTIES, reverse=True):  # each the start of the next
+            weight = _newton(scores, labels, penalty, weight)
+            heads.append(Fit(chosen.T @ weight[:-1], mean, scale, float(weight[-1]), penalty, count, np.nan))
+    return heads
 
 
 def _newton(scores: Matrix, labels: Matrix, penalty: float, weight: Matrix) -> Matrix:

@@ -23,10 +23,12 @@ from rsd_local.decoding.steps import Step, Writer
 from rsd_local.errors import ContextFull
 from rsd_local.events import CancelToken
 from rsd_local.reasoner import Reasoner
-from rsd_local.rewards.features import PARTS, confidence, step_features
+from rsd_local.rewards.features import Course, confidence, step_features
 from rsd_local.runtime import Floats, chat_tokens
 
 Label = Literal["outcome", "mc"]
+STORED = ("last", "mean", "surprise")
+"""The features that a line has; the course follows from the surprises."""
 Watch = Callable[[int, int], None]
 """Told how many questions are done, of how many."""
 
@@ -35,7 +37,7 @@ class RolloutRow(TypedDict):
     """One sampled solution.
 
     ``labels`` has, for each step, how good it is in [0, 1]; ``confidences`` the geometric mean of its tokens'
-    probabilities; ``features`` the rows of all of them, see ``pack``. A question that does not fit the context has no steps.
+    probabilities; ``features`` the rows of what is ``STORED``, see ``pack``. A question that does not fit the context has no steps.
     """
 
     id: str
@@ -140,7 +142,7 @@ def _rollouts_of(trio: OpenTrio, item: Item, params: Params, labelling: Labellin
             with closing(trio.writer("draft", item.question, params.sampling)) as writer:
                 labels = [*_continued(writer, item, steps, number, params, labelling, grader, cancel), float(right)]
         traces = [step.trace for step in steps]
-        features = [step_features(trace, index, PARTS) for index, trace in enumerate(traces) if trace is not None]
+        features = [step_features(trace, Course(index), STORED) for index, trace in enumerate(traces) if trace is not None]
         confidences = [confidence(trace) for trace in traces if trace is not None]
         texts = [step.text for step in steps]
         rows.append(RolloutRow(

@@ -11,15 +11,21 @@ import numpy.typing as npt
 
 from rsd_local.bench.stats import area_under_curve
 from rsd_local.calibration.fit import FOLDS, Fit, Matrix, fit, log_loss
-from rsd_local.calibration.rollouts import RolloutRow, StateRow, unpack
+from rsd_local.calibration.rollouts import STORED, RolloutRow, StateRow, unpack
 from rsd_local.config import require
 from rsd_local.hashes import file_sha256
-from rsd_local.rewards.features import PARTS, width_of
+from rsd_local.rewards.features import PARTS, course_of, width_of
 from rsd_local.rewards.heads import ReadOut
-from rsd_local.runtime import Model
+from rsd_local.runtime import Floats, Model
 
 CHOICES: dict[str, tuple[tuple[str, ...], ...]] = {
-    "draft": (("last",), ("mean",), ("last", "surprise"), ("mean", "surprise"), ("last", "mean", "surprise")),
+    "draft": (
+        ("last",),
+        ("surprise", "course"),
+        ("last", "surprise", "course"),
+        ("mean", "surprise", "course"),
+        ("last", "mean", "surprise", "course"),
+    ),
     "target": (("last",),),
 }
 """Features that are tried, by the role whose states they are."""
@@ -92,7 +98,10 @@ def gather(rows: Sequence[RolloutRow], width: int, states: Sequence[StateRow] | 
     kept = [row for row in ordered if row["steps"] and (read is None or (row["id"], row["sample"]) in read)]
     require(bool(kept), "no rollout has a step", "give more questions")
     names = {name: place for place, name in enumerate(dict.fromkeys(row["id"] for row in kept))}
-    features = [unpack(row["features"] if read is None else read[row["id"], row["sample"]], len(row["steps"])) for row in kept]
+    if read is None:
+        features = [_with_course(unpack(row["features"], len(row["steps"])), width) for row in kept]
+    else:
+        features = [unpack(read[row["id"], row["sample"]], len(row["steps"])) for row in kept]
     return Steps(
         np.concatenate(features).astype(np.float64),
         np.array([label for row in kept for label in row["labels"]]),
@@ -100,6 +109,11 @@ def gather(rows: Sequence[RolloutRow], width: int, states: Sequence[StateRow] | 
         np.array([value for row in kept for value in row["confidences"]]),
         width,
     )
+
+
+def _with_course(stored: Floats, width: int) -> Floats:
+    """The features of one solution's steps (n, d) with the course behind what is stored."""
+    return np.concatenate([stored, course_of(stored[:, width_of(STORED[:-1], width) :])], axis=1)
 
 
 def train(steps: Steps, role: Literal["draft", "target"], model: Model, held_out: float, seed: int) -> tuple[ReadOut, Quality]:
@@ -134,6 +148,7 @@ def train(steps: Steps, role: Literal["draft", "target"], model: Model, held_out
         "steps": len(learnt.labels),
         "good": round(good, 4),
         "penalty": made.penalty,
+        "components": made.components,
         "cross_validated_loss": {"+".join(key): round(one.loss, 4) for key, one in tried.items()},
         "held_out": asdict(quality),
     }

@@ -78,7 +78,7 @@ class Rewards:
         """
         model, head = (self.engine or draft).model, self.head
         states = self.engine is not None or draft.probe_states()
-        if isinstance(head, ReadOut) and not states and set(head.parts) - {"surprise"}:
+        if isinstance(head, ReadOut) and not states and {"last", "mean"} & set(head.parts):
             raise BadHead(
                 f"{model.path.name} is of a kind that gives no hidden states while it writes",
                 hint="choose another draft, or fit the read-out on the target (rsd train-reward --role target)",
@@ -97,8 +97,8 @@ class Rewards:
         if engine is not None:
             return ReadReward.open(engine, self._layout(engine, question))
         if isinstance(head, ReadOut):
-            return TraceReward(lambda trace, index: head.reward(step_features(trace, index, head.parts)))
-        return TraceReward(lambda trace, index: confidence(trace))
+            return TraceReward(lambda trace, before: head.reward(step_features(trace, before, head.parts)))
+        return TraceReward(lambda trace, before: confidence(trace))
 
     def _layout(self, engine: Engine, question: str) -> Layout:
         model, head = engine.model, self.head

@@ -1,32 +1,55 @@
-"""What a read-out looks at: the states that a step was written from, and how sure its writer was."""
+"""What a read-out looks at: the states that a step was written from, and how sure its writer was, there and before."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 
 from rsd_local.runtime import Floats, Trace
 
-PARTS = ("last", "mean", "surprise")
+PARTS = ("last", "mean", "surprise", "course")
 """``last``: the state (n_embd,) that the step's last token was drawn from. ``mean``: the mean of the states (n_embd,) over
 the step. ``surprise``: eight numbers, the mean, least and exponentiated mean log-probability, the mean, largest and first
-entropy, the logarithm of the tokens and of the step's number."""
-_SURPRISES = 8
+entropy, the logarithm of the tokens and of the step's number. ``course``: fifteen numbers of the solution up to the step's end, see
+``course_of``."""
+_SURPRISES, _COURSE = 8, 15
 
 
 def width_of(parts: tuple[str, ...], n_embd: int) -> int:
     """How many numbers some parts are, of a model with states of ``n_embd`` numbers."""
-    return sum(_SURPRISES if part == "surprise" else n_embd for part in parts)
+    return sum({"surprise": _SURPRISES, "course": _COURSE}.get(part, n_embd) for part in parts)
 
 
-def step_features(trace: Trace, index: int, parts: tuple[str, ...]) -> Floats:
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What is known of a solution's steps so far.
+
+    Attributes:
+        steps: how many stand.
+        surprises: the eight numbers (8,) of those that the draft wrote; of the target's there is no trace.
+    """
+
+    steps: int = 0
+    surprises: tuple[Floats, ...] = ()
+
+    def after(self, trace: Trace | None) -> Course:
+        """The course with one more step."""
+        return Course(self.steps + 1, self.surprises if trace is None else (*self.surprises, surprise(trace, self.steps)))
+
+
+def step_features(trace: Trace, before: Course, parts: tuple[str, ...]) -> Floats:
     """The features (d,) of a step.
 
     Args:
         trace: of the step's tokens, at least one; without states its features are shorter.
-        index: of the step in the solution, from 0.
+        before: the steps before it.
         parts: some of ``PARTS``, in this order.
     """
-    made = {"last": trace.hidden[-1], "mean": trace.hidden.mean(axis=0), "surprise": _surprise(trace, index)}
+    made = {"last": trace.hidden[-1], "mean": trace.hidden.mean(axis=0)}
+    if {"surprise", "course"} & set(parts):
+        surprises = np.stack(before.after(trace).surprises)
+        made |= {"surprise": surprises[-1], "course": course_of(surprises)[-1]}
     return np.concatenate([made[part] for part in parts]).astype(np.float32)
 
 
@@ -35,7 +58,8 @@ def confidence(trace: Trace) -> float:
     return float(np.exp(trace.log_probabilities.mean(dtype=np.float64)))
 
 
-def _surprise(trace: Trace, index: int) -> Floats:
+def surprise(trace: Trace, index: int) -> Floats:
+    """The eight numbers (8,) of a step, the ``index``-th of its solution, from 0."""
     logs, entropies = trace.log_probabilities, trace.entropies
     return np.array(
         [
@@ -50,3 +74,20 @@ def _surprise(trace: Trace, index: int) -> Floats:
         ],
         np.float32,
     )
+
+
+def course_of(surprises: Floats) -> Floats:
+    """How a solution went up to the end of each step.
+
+    Args:
+        surprises: (n, 8), of its steps in order.
+
+    Returns:
+        (n, 15): the running means of the eight numbers; the least so far of the three log-probabilities; the largest so far
+        of the three entropies; the mean log-probability of all tokens so far.
+    """
+    tokens = np.exp(surprises[:, 6])
+    means = np.cumsum(surprises, axis=0) / np.arange(1, len(surprises) + 1)[:, None]
+    least, largest = np.minimum.accumulate(surprises[:, :3]), np.maximum.accumulate(surprises[:, 3:6])
+    whole = np.cumsum(surprises[:, 0] * tokens) / np.cumsum(tokens)
+    return np.column_stack([means, least, largest, whole]).astype(np.float32)

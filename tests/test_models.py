@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import resource
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from loopback_hub import Hub, environment, serving
 from test_cli import refused
 from tiny import write_model
 
@@ -23,89 +20,19 @@ from rsd_local.catalogue.models import ModelEntry
 from rsd_local.errors import ConfigError
 
 RSD = [sys.executable, "-c", "from rsd_local.cli import main; main()"]
-COMMIT = "1" * 40
-
-
-class Hub(BaseHTTPRequestHandler):
-    """A hub of a few files; ``faults`` says what goes wrong with which."""
-
-    files: dict[str, bytes] = {}
-    faults: dict[str, str] = {}
-    asked: list[str] = []
-
-    def do_HEAD(self) -> None:
-        self.answer(False)
-
-    def do_GET(self) -> None:
-        self.answer(True)
-
-    def answer(self, with_body: bool) -> None:
-        name = self.path.rpartition("/")[2]
-        self.asked.append(f"{self.command} {name} {self.headers.get('Range', '')}".strip())
-        body, fault = self.files.get(name), self.faults.get(name)
-        if body is None:
-            self.send_response(404)
-            self.send_header("X-Error-Code", "EntryNotFound")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
-        start = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").split("-")[0])
-        self.send_response(206 if start else 200)
-        digest = hashlib.sha256(b"another" if fault == "wrong" else body).hexdigest()
-        self.send_header("ETag", f'"{digest}"')
-        self.send_header("X-Repo-Commit", COMMIT)
-        self.send_header("Content-Length", str(len(body) - start))
-        if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
-        self.end_headers()
-        if not with_body:
-            return
-        if fault == "slow":
-            self.wfile.write(body[start : len(body) // 2])
-            self.wfile.flush()
-            time.sleep(20)
-        elif fault == "cut":
-            self.wfile.write(body[start : len(body) // 2])
-            self.wfile.flush()
-            self.connection.close()
-        else:
-            self.wfile.write(body[start:])
-
-    def log_message(self, *_: object) -> None:
-        pass
 
 
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[dict[str, str]]:
     """A hub with a trio of tiny models, and the settings of a machine that knows it."""
-    Hub.files = {
-        f"{name}.gguf": write_model(tmp_path / f"{name}.gguf", seed=seed).read_bytes() for seed, name in enumerate(("d", "t", "r"))
-    }
-    Hub.faults, Hub.asked = {}, []
+    files = {f"{name}.gguf": write_model(tmp_path / f"{name}.gguf", seed=seed).read_bytes() for seed, name in enumerate("dtr")}
     own = tmp_path / "config" / "rsd" / "models.toml"
     own.parent.mkdir(parents=True)
     entry = '[model.{0}]\nrepo = "me/tiny"\nfile = "{0}.gguf"\ngigabytes = 0.1\nlicence = "mit"\ncontext = 512\n'
     trio = '[trio.tiny]\ndraft.model = "d"\ntarget.model = "t"\nreward.model = "r"\n'
     own.write_text("".join(entry.format(name) for name in "dtr") + trio)
-    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield {
-            "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
-            "HF_HOME": str(tmp_path / "home"),
-            "XDG_CONFIG_HOME": str(tmp_path / "config"),
-            "NO_PROXY": "127.0.0.1",
-            "HF_HUB_DISABLE_TELEMETRY": "1",
-            "HF_HUB_DOWNLOAD_TIMEOUT": "3",
-        }
-        server.shutdown()
-        thread.join()
-
-
-def environment(hub: dict[str, str]) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name not in ("HF_TOKEN", "HF_HUB_OFFLINE", "HF_HUB_CACHE")}
-    return kept | hub
+    with serving(files, tmp_path / "home") as settings:
+        yield settings | {"XDG_CONFIG_HOME": str(tmp_path / "config")}
 
 
 def rsd(hub: dict[str, str], *arguments: object, largest: int | None = None) -> subprocess.CompletedProcess[str]:
@@ -128,7 +55,7 @@ def test_a_trio_is_pulled_used_verified_and_taken_out(hub: dict[str, str]) -> No
     assert done.returncode == 0 and done.stdout == "", done.stderr
     assert [path.name for path in loadable(hub)] == ["d.gguf", "r.gguf", "t.gguf"]
     fetched = [line for line in Hub.asked if line.startswith("GET")]
-    assert sorted(fetched) == ["GET d.gguf", "GET r.gguf", "GET t.gguf"]
+    assert sorted(fetched) == [f"GET /me/tiny/resolve/main/{name}.gguf" for name in "drt"]
     assert rsd(hub, "pull", "tiny").returncode == 0
     assert [line for line in Hub.asked if line.startswith("GET")] == fetched, "what is there is not fetched again"
 

@@ -17,7 +17,8 @@ from test_cli import refused, rsd
 from rsd_local.bench.datasets import load_dataset
 from rsd_local.bench.grading import Grader
 from rsd_local.calibration.fit import PENALTIES, fit, log_loss
-from rsd_local.calibration.rollouts import Labelling, Rollouts, pack, roll_out, unpack
+from rsd_local.calibration.rollouts import STORED, Labelling, RolloutRow, Rollouts, pack, roll_out, unpack
+from rsd_local.calibration.training import gather
 from rsd_local.calibration.tuning import (
     Path as Run,
 )
@@ -38,7 +39,9 @@ from rsd_local.config import Limits, Params, Sampling, Search, Weighting
 from rsd_local.errors import ConfigError
 from rsd_local.events import CancelToken
 from rsd_local.reasoner import Reasoner
+from rsd_local.rewards.features import PARTS, Course, step_features
 from rsd_local.rewards.heads import ReadOut, read_head
+from rsd_local.runtime import Trace
 
 
 def made_up(rows: int, width: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -69,6 +72,31 @@ def test_questions_are_never_on_both_sides_of_a_cut() -> None:
     labels = chance.integers(0, 2, 80).astype(float)[groups]
     assert fit(features, labels, groups).loss > 0.6
     assert fit(features, labels, np.arange(640)).loss < 0.4
+
+
+def test_a_head_learns_from_the_features_that_it_is_later_given() -> None:
+    chance = np.random.default_rng(2)
+    sizes = (3, 1, 5)
+    traces = [
+        Trace(
+            chance.normal(size=(size, 4)).astype(np.float32),
+            -chance.random(size).astype(np.float32),
+            chance.random(size).astype(np.float32),
+        )
+        for size in sizes
+    ]
+    stored = pack([step_features(trace, Course(place), STORED) for place, trace in enumerate(traces)])
+    row = RolloutRow(
+        id="q", sample=0, steps=["a", "b", "c"], answer="1", correct=True, labels=[1.0] * 3, confidences=[0.5] * 3, features=stored
+    )
+    steps, course, given = gather([row], 4), Course(), []
+    for trace in traces:
+        given.append(step_features(trace, course, PARTS))
+        course = course.after(trace)
+    np.testing.assert_allclose(steps.features, given, atol=4e-3)  # they are stored in 16 bits
+    before_last = Course().after(traces[0]).after(traces[1])
+    for part in PARTS:
+        np.testing.assert_allclose(steps.columns((part,))[2], step_features(traces[2], before_last, (part,)), atol=4e-3)
 
 
 def test_packed_features_come_back() -> None:

@@ -29,7 +29,7 @@ WARM = Sampling(temperature=0.8, seed=3)
 
 def read_out(model: Path, role: str = "draft", parts: tuple[str, ...] = PARTS, seed: int = 0) -> ReadOut:
     chance = np.random.default_rng(seed)
-    size = sum({"last": WIDTH, "mean": WIDTH, "surprise": 8, "course": 15}[part] for part in parts)
+    size = sum({"last": WIDTH, "lasts": WIDTH, "surprise": 8, "course": 15}[part] for part in parts)
     weight, mean = chance.normal(size=(2, size)).astype(np.float32)
     scale = np.full(size, 3.0, np.float32)
     return ReadOut(role, parts, weight, mean, scale, 0.25, model.name, file_sha256(model), {"steps": 12})  # type: ignore[arg-type]
@@ -87,7 +87,7 @@ def test_a_trace_changes_no_token_and_costs_no_row(tiny: dict[str, Path], open_e
 def test_features_by_hand() -> None:
     trace = Trace(np.array([[1, 2], [3, 6]], np.float32), np.log(np.array([0.5, 0.125], np.float32)), np.array([0.2, 0.6], np.float32))
     assert confidence(trace) == pytest.approx(0.25)
-    np.testing.assert_allclose(step_features(trace, Course(1), ("last", "mean")), [3, 6, 2, 4])
+    np.testing.assert_allclose(step_features(trace, Course(1), ("last",)), [3, 6])
     wanted = [math.log(0.25), math.log(0.125), 0.25, 0.4, 0.6, 0.2, math.log(2), math.log(2)]
     np.testing.assert_allclose(step_features(trace, Course(1), ("surprise",)), wanted, rtol=1e-5)
     assert trace.part(1, 2).hidden.tolist() == [[3, 6]]
@@ -95,7 +95,7 @@ def test_features_by_hand() -> None:
 
 def test_the_course_of_a_solution_by_hand() -> None:
     def trace(logs: list[float], entropies: list[float]) -> Trace:
-        return Trace(np.zeros((len(logs), 0), np.float32), np.array(logs, np.float32), np.array(entropies, np.float32))
+        return Trace(np.outer(logs, [1, -2]).astype(np.float32), np.array(logs, np.float32), np.array(entropies, np.float32))
 
     steps = [trace([-1, -3], [0.5, 0.1]), None, trace([-1, -1, -1, -5], [0.2, 0.2, 0.2, 1.4])]  # the target wrote the second one
     course = Course()
@@ -106,6 +106,7 @@ def test_the_course_of_a_solution_by_hand() -> None:
     wanted = [-2, -4, math.exp(-2), 0.4, 0.95, 0.35, math.log(8) / 2, math.log(3) / 2]  # means of the two; the last is the third step
     wanted += [-2, -5, math.exp(-2), 0.5, 1.4, 0.5, -12 / 6]
     np.testing.assert_allclose(step_features(steps[-1], course, ("course",)), wanted, rtol=1e-5)
+    np.testing.assert_allclose(step_features(steps[-1], course, ("last", "lasts")), [-5, 10, -4, 8])  # the last tokens: −3 and −5
 
 
 @pytest.mark.parametrize("forgotten", [False, True])

@@ -27,8 +27,8 @@ from rsd_local.rewards.features import Course, confidence, step_features
 from rsd_local.runtime import Floats, chat_tokens
 
 Label = Literal["outcome", "mc"]
-STORED = ("last", "mean", "surprise")
-"""The features that a line has; the course follows from the surprises."""
+STORED = ("last", "surprise")
+"""The features that a line has; those of the steps so far follow from them."""
 Watch = Callable[[int, int], None]
 """Told how many questions are done, of how many."""
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from rsd_local.bench.stats import area_under_curve
 from rsd_local.calibration.fit import FOLDS, Fit, Matrix, fit, log_loss
-from rsd_local.calibration.rollouts import STORED, RolloutRow, StateRow, unpack
+from rsd_local.calibration.rollouts import RolloutRow, StateRow, unpack
 from rsd_local.config import require
 from rsd_local.hashes import file_sha256
 from rsd_local.rewards.features import PARTS, course_of, width_of
@@ -23,8 +23,8 @@ CHOICES: dict[str, tuple[tuple[str, ...], ...]] = {
         ("last",),
         ("surprise", "course"),
         ("last", "surprise", "course"),
-        ("mean", "surprise", "course"),
-        ("last", "mean", "surprise", "course"),
+        ("lasts", "surprise", "course"),
+        ("last", "lasts", "surprise", "course"),
     ),
     "target": (("last",),),
 }
@@ -99,7 +99,7 @@ def gather(rows: Sequence[RolloutRow], width: int, states: Sequence[StateRow] | 
     require(bool(kept), "no rollout has a step", "give more questions")
     names = {name: place for place, name in enumerate(dict.fromkeys(row["id"] for row in kept))}
     if read is None:
-        features = [_with_course(unpack(row["features"], len(row["steps"])), width) for row in kept]
+        features = [_with_those_so_far(unpack(row["features"], len(row["steps"])), width) for row in kept]
     else:
         features = [unpack(read[row["id"], row["sample"]], len(row["steps"])) for row in kept]
     return Steps(
@@ -111,9 +111,11 @@ def gather(rows: Sequence[RolloutRow], width: int, states: Sequence[StateRow] | 
     )
 
 
-def _with_course(stored: Floats, width: int) -> Floats:
-    """The features of one solution's steps (n, d) with the course behind what is stored."""
-    return np.concatenate([stored, course_of(stored[:, width_of(STORED[:-1], width) :])], axis=1)
+def _with_those_so_far(stored: Floats, width: int) -> Floats:
+    """All ``PARTS`` (n, d) of one solution's steps, from what is stored of them."""
+    last, surprises = stored[:, :width], stored[:, width:]
+    lasts = np.cumsum(last, axis=0) / np.arange(1, len(stored) + 1)[:, None]
+    return np.concatenate([last, lasts, surprises, course_of(surprises)], axis=1)
 
 
 def train(steps: Steps, role: Literal["draft", "target"], model: Model, held_out: float, seed: int) -> tuple[ReadOut, Quality]:

@@ -78,7 +78,7 @@ class Rewards:
         """
         model, head = (self.engine or draft).model, self.head
         states = self.engine is not None or draft.probe_states()
-        if isinstance(head, ReadOut) and not states and {"last", "mean"} & set(head.parts):
+        if isinstance(head, ReadOut) and not states and {"last", "lasts"} & set(head.parts):
             raise BadHead(
                 f"{model.path.name} is of a kind that gives no hidden states while it writes",
                 hint="choose another draft, or fit the read-out on the target (rsd train-reward --role target)",

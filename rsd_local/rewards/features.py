@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from rsd_local.runtime import Floats, Trace
 
-PARTS = ("last", "mean", "surprise", "course")
-"""``last``: the state (n_embd,) that the step's last token was drawn from. ``mean``: the mean of the states (n_embd,) over
-the step. ``surprise``: eight numbers, the mean, least and exponentiated mean log-probability, the mean, largest and first
-entropy, the logarithm of the tokens and of the step's number. ``course``: fifteen numbers of the solution up to the step's end, see
+PARTS = ("last", "lasts", "surprise", "course")
+"""``last``: the state (n_embd,) that the step's last token was drawn from. ``lasts``: the mean of these states (n_embd,) over the
+solution's steps so far. ``surprise``: eight numbers, the mean, least and exponentiated mean log-probability, the mean, largest and
+first entropy, the logarithm of the tokens and of the step's number. ``course``: fifteen numbers of the steps so far, see
 ``course_of``."""
 _SURPRISES, _COURSE = 8, 15
 
@@ -28,14 +28,18 @@ class Course:
     Attributes:
         steps: how many stand.
         surprises: the eight numbers (8,) of those that the draft wrote; of the target's there is no trace.
+        lasts: the sum of their last states (n_embd,).
     """
 
     steps: int = 0
     surprises: tuple[Floats, ...] = ()
+    lasts: Floats | float = 0.0
 
     def after(self, trace: Trace | None) -> Course:
         """The course with one more step."""
-        return Course(self.steps + 1, self.surprises if trace is None else (*self.surprises, surprise(trace, self.steps)))
+        if trace is None:
+            return replace(self, steps=self.steps + 1)
+        return Course(self.steps + 1, (*self.surprises, surprise(trace, self.steps)), self.lasts + trace.hidden[-1])
 
 
 def step_features(trace: Trace, before: Course, parts: tuple[str, ...]) -> Floats:
@@ -46,10 +50,14 @@ def step_features(trace: Trace, before: Course, parts: tuple[str, ...]) -> Float
         before: the steps before it.
         parts: some of ``PARTS``, in this order.
     """
-    made = {"last": trace.hidden[-1], "mean": trace.hidden.mean(axis=0)}
-    if {"surprise", "course"} & set(parts):
-        surprises = np.stack(before.after(trace).surprises)
-        made |= {"surprise": surprises[-1], "course": course_of(surprises)[-1]}
+    now = before.after(trace)
+    surprises = np.stack(now.surprises)
+    made = {
+        "last": trace.hidden[-1],
+        "lasts": np.asarray(now.lasts) / len(surprises),
+        "surprise": surprises[-1],
+        "course": course_of(surprises)[-1],
+    }
     return np.concatenate([made[part] for part in parts]).astype(np.float32)
 
 

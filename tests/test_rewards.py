@@ -22,7 +22,7 @@ from rsd_local.rewards.base import sigmoid
 from rsd_local.rewards.features import PARTS, Course, confidence, step_features
 from rsd_local.rewards.heads import ReadOut, ValueHead, read_head
 from rsd_local.rewards.traced import TraceReward
-from rsd_local.runtime import Sampler, Trace
+from rsd_local.runtime import Sampler, Sequence, Trace, Tracing
 
 WARM = Sampling(temperature=0.8, seed=3)
 
@@ -46,16 +46,20 @@ def test_a_trace_is_what_each_token_was_drawn_from(tiny: dict[str, Path], open_e
     assert engine.probe_states() == (kind != "hybrid")  # llama.cpp leaves the logits of lfm2 out beside states
     sequence = engine.sequence()
     sequence.append(PROMPT)
-    made = sequence.generate(Sampler(WARM), 12, traced=True).result()
+    made = sequence.generate(Sampler(WARM), 12, tracing="states").result()
+    assert engine.positions(sequence)[1] == len(sequence) - (1 if engine.gives_states else 2)
     sequence.close()
     assert made.trace is not None and made.trace.hidden.shape == (12, engine.model.n_embd if engine.gives_states else 0)
-    for place, token in enumerate(made.tokens):
+    for place, token in enumerate([*made.tokens, None]):
         states = []
         for read in ("read_logits", "read_hidden"):
             fresh = engine.sequence()
             fresh.append(PROMPT + made.tokens[:place])
             states.append(getattr(fresh, read)().result())
             fresh.close()
+        if token is None:
+            assert made.trace.after is None if not engine.gives_states else np.abs(made.trace.after - states[1]).max() < 1e-3
+            continue
         logs = log_softmax(states[0])
         assert made.trace.log_probabilities[place] == pytest.approx(logs[token], abs=1e-3)
         assert made.trace.entropies[place] == pytest.approx(-(np.exp(logs) * logs).sum(), abs=1e-3)
@@ -63,7 +67,7 @@ def test_a_trace_is_what_each_token_was_drawn_from(tiny: dict[str, Path], open_e
             np.testing.assert_allclose(made.trace.hidden[place], states[1], atol=1e-3)
 
 
-def test_a_trace_changes_no_token_and_costs_no_row(tiny: dict[str, Path], open_engine: EngineMaker) -> None:
+def test_a_trace_changes_no_token_and_costs_one_row_at_most(tiny: dict[str, Path], open_engine: EngineMaker) -> None:
     """Beside long prompts that are read at the same time, some of them traced too."""
     engine = open_engine(tiny["dense"], slots=8, flash_attention="off")
     alone, rows = [], []
@@ -76,12 +80,51 @@ def test_a_trace_changes_no_token_and_costs_no_row(tiny: dict[str, Path], open_e
     together = [engine.sequence() for _ in range(8)]
     for sequence, prompt in zip(together, prompts(8), strict=True):
         sequence.append(prompt)
-    waiting = [sequence.generate(Sampler(WARM), 20, traced=place % 2 == 0) for place, sequence in enumerate(together)]
+    waiting = [
+        sequence.generate(Sampler(WARM), 20, tracing="states" if place % 2 == 0 else "off") for place, sequence in enumerate(together)
+    ]
     made = [future.result() for future in waiting]
     assert [one.tokens for one in made] == alone
     assert [one.trace is not None for one in made] == [place % 2 == 0 for place in range(8)]
-    assert [sequence.counters.evaluated_tokens for sequence in together] == rows
-    assert all(engine.positions(sequence)[1] == len(sequence) - 2 for sequence in together)  # the last token waits
+    # Untraced, the last token waits; for the state after it, it is evaluated.
+    assert [sequence.counters.evaluated_tokens for sequence in together] == [row + (place % 2 == 0) for place, row in enumerate(rows)]
+    assert [engine.positions(sequence)[1] - len(sequence) for sequence in together] == [-1, -2] * 4
+
+
+@pytest.mark.parametrize("kind", ["dense", "recurrent", "sliding"])
+def test_a_step_goes_on_from_the_row_that_gave_the_state_before_it(tiny: dict[str, Path], open_engine: EngineMaker, kind: str) -> None:
+    """Steps written one after another, taken back, replaced and forked: the tokens and rows are those of no trace at all."""
+    engine = open_engine(tiny[kind], slots=2, flash_attention="off", cache_type="f32")
+
+    def run(tracing: Tracing) -> tuple[list[list[int]], int]:
+        sequence, sampler, made = engine.sequence(), Sampler(WARM), list[list[int]]()
+
+        def write(count: int, within: Sequence = sequence) -> None:
+            made.append(within.generate(sampler, count, tracing=tracing).result().tokens)
+
+        sequence.append(PROMPT)
+        write(5)
+        write(1)
+        write(4)
+        before = len(sequence)
+        sequence.mark()
+        write(3)
+        sequence.truncate(before)
+        sequence.append(made[-1][:2] + [made[-1][2] ^ 1])  # as long as what was taken back, and other
+        write(4)
+        fork = sequence.fork()
+        write(3, fork)
+        write(3)
+        made.append([round(1e3 * float(value)) for value in sequence.read_logits().result()[:5]])
+        fork.close()
+        sequence.close()
+        return made, sequence.counters.evaluated_tokens
+
+    engine.probe_states()
+    (plain, rows), (traced, more) = run("off"), run("states")
+    assert traced == plain
+    if kind != "recurrent":  # which evaluates again from its last mark
+        assert more - rows == 1  # the last token of the step that was taken back
 
 
 def test_features_by_hand() -> None:
@@ -161,7 +204,7 @@ def test_a_read_out_of_the_draft_is_the_head_on_the_steps_trace(files: dict[str,
     params = Params(Sampling(), Weighting(threshold=0.0), HALF.limits, HALF.search)
     with Reasoner.open(trio) as opened:
         steps = opened.solve(QUESTION, params).steps
-        writer = opened.trio.writer("draft", QUESTION, Sampling(), scored=True)
+        writer = opened.trio.writer("draft", QUESTION, Sampling(), tracing="states")
         course = Course()
         for step in steps[:6]:
             written = writer.write_step(params.limits.step_tokens, None)

@@ -94,7 +94,7 @@ def roll_out(
     """Rolls the draft out on every question that has no line yet, ``params.search.samples`` times each.
 
     Args:
-        reasoner: open for ``config.parallel`` questions, its draft traced.
+        reasoner: open for ``config.parallel`` questions.
         items: questions with answers.
         params: sampling and limits.
         labelling: of the steps.
@@ -113,6 +113,7 @@ def roll_out(
         asked = replace(item, question=reasoner.read_question(item.question))
         return _rollouts_of(reasoner.trio, asked, Params(sampling, limits=params.limits, search=params.search), labelling, grader, cancel)
 
+    reasoner.trio.draft.probe_states()
     watch(len(items) - len(waiting), len(items))
     with question_pool(reasoner.config.parallel, cancel) as pool:
         for number, future in enumerate(as_completed([pool.submit(one, *job) for job in waiting]), len(items) - len(waiting) + 1):
@@ -125,7 +126,7 @@ def roll_out(
 def _rollouts_of(trio: OpenTrio, item: Item, params: Params, labelling: Labelling, grader: Grader, cancel: CancelToken) -> list[RolloutRow]:
     try:
         with (
-            closing(trio.writer("draft", item.question, params.sampling, scored=True)) as writer,
+            closing(trio.writer("draft", item.question, params.sampling, tracing="states")) as writer,
             sampled(writer, params, cancel) as wholes,
         ):
             solutions = [split(whole, trio.draft.model) for whole in wholes]

@@ -43,7 +43,7 @@ def beam(question: str, trio: OpenTrio, params: Params, cancel: CancelToken | No
         ContextFull: the question does not fit.
     """
     with ExitStack() as opened:
-        writer = opened.enter_context(closing(trio.writer("draft", question, params.sampling, scored=True)))
+        writer = opened.enter_context(closing(trio.writer("draft", question, params.sampling, tracing=trio.rewards.tracing)))
         judge = opened.enter_context(closing(trio.judge(question)))
         beams = [Beam(writer, judge, Solution(params.limits), [], [])]
         opened.callback(lambda: close_all(beams))

@@ -21,7 +21,7 @@ def best_of_n(question: str, trio: OpenTrio, params: Params, cancel: CancelToken
         ContextFull: the question does not fit.
     """
     with ExitStack() as opened:
-        writer = opened.enter_context(closing(trio.writer("draft", question, params.sampling, scored=True)))
+        writer = opened.enter_context(closing(trio.writer("draft", question, params.sampling, tracing=trio.rewards.tracing)))
         judge = opened.enter_context(closing(trio.judge(question)))
         solution = Solution(params.limits)
         bad = 0

@@ -79,7 +79,7 @@ class Conversation:
         self._now = None
 
     def _first(self, question: str) -> _Turn:
-        writer = self._trio.writer("draft", question, self._sampling, scored=True)
+        writer = self._trio.writer("draft", question, self._sampling, tracing=self._trio.rewards.tracing)
         try:
             judge = self._trio.judge(question)
         except ContextFull:

@@ -28,7 +28,7 @@ def rsd(question: str, trio: OpenTrio, params: Params, cancel: CancelToken | Non
         ContextFull: the question does not fit one of the contexts. A solution that outgrows one just ends.
     """
     with ExitStack() as opened:
-        writer = opened.enter_context(closing(trio.writer("draft", question, params.sampling, scored=True)))
+        writer = opened.enter_context(closing(trio.writer("draft", question, params.sampling, tracing=trio.rewards.tracing)))
         judge = opened.enter_context(closing(trio.judge(question)))
         expert = opened.enter_context(closing(trio.writer("target", question, params.sampling)))
         yield from answer(writer, judge, expert, params, cancel, [])

@@ -17,7 +17,7 @@ def step_best_of_n(question: str, trio: OpenTrio, params: Params, cancel: Cancel
     """Answers one question with ``params.search.samples`` candidates at each step; events and errors as ``rsd``."""
     params = replace(params, search=replace(params.search, candidates=params.search.samples))
     with ExitStack() as opened:
-        writer = opened.enter_context(closing(trio.writer("draft", question, params.sampling, scored=True)))
+        writer = opened.enter_context(closing(trio.writer("draft", question, params.sampling, tracing=trio.rewards.tracing)))
         judge = opened.enter_context(closing(trio.judge(question)))
         solution, bad = Solution(params.limits), 0
         while solution.reason is None:

@@ -13,7 +13,7 @@ from rsd_local.answers import boxed
 from rsd_local.config import Limits
 from rsd_local.errors import Cancelled, ContextFull
 from rsd_local.events import CancelToken, Counters, Finished, FinishReason, Role, total
-from rsd_local.runtime import Drawer, EndOfStep, Engine, Guess, Sequence, Trace
+from rsd_local.runtime import Drawer, EndOfStep, Engine, Guess, Sequence, Trace, Tracing
 
 DELIMITER = b"\n\n"
 NO_GUESS = Guess()
@@ -58,19 +58,19 @@ class Writer:
         sampler: draws this writer's tokens.
         family: sequences of all writers that were forked from the same; this one's is added.
         same_tokens: whether steps by the other model can be read by their tokens.
-        traced: whether its steps are to carry a trace.
+        tracing: what trace its steps are to carry.
     """
 
     def __init__(
-        self, engine: Engine, sequence: Sequence, sampler: Drawer, family: list[Sequence], *, same_tokens: bool, traced: bool
+        self, engine: Engine, sequence: Sequence, sampler: Drawer, family: list[Sequence], *, same_tokens: bool, tracing: Tracing
     ) -> None:
-        self.engine, self.sequence, self.sampler, self.same_tokens, self._traced = engine, sequence, sampler, same_tokens, traced
+        self.engine, self.sequence, self.sampler, self.same_tokens, self._tracing = engine, sequence, sampler, same_tokens, tracing
         self._family = family
         self._before = len(sequence)
         family.append(sequence)
 
     @classmethod
-    def open(cls, engine: Engine, prompt: list[int], sampler: Drawer, *, same_tokens: bool, traced: bool = False) -> Writer:
+    def open(cls, engine: Engine, prompt: list[int], sampler: Drawer, *, same_tokens: bool, tracing: Tracing = "off") -> Writer:
         """A writer at a question's tokens.
 
         Raises:
@@ -83,7 +83,7 @@ class Writer:
             sequence.close()
             raise
         sequence.counters.opening_tokens = len(prompt)
-        return cls(engine, sequence, sampler, [], same_tokens=same_tokens, traced=traced)
+        return cls(engine, sequence, sampler, [], same_tokens=same_tokens, tracing=tracing)
 
     def begin(self) -> None:
         """Says that a step starts here: the place that ``forget`` and ``replace`` go back to."""
@@ -97,8 +97,8 @@ class Writer:
 
         Draws come from ``sampler`` where one is given: then nothing is traced, and this writer's own stream stays as it is.
         """
-        traced = self._traced and sampler is None
-        writing = self.sequence.generate(sampler or self.sampler, limit, until=until, guess=guess, traced=traced, cancel=cancel)
+        tracing = self._tracing if sampler is None else "off"
+        writing = self.sequence.generate(sampler or self.sampler, limit, until=until, guess=guess, tracing=tracing, cancel=cancel)
 
         def finish() -> Step:
             made = writing.result()
@@ -138,7 +138,7 @@ class Writer:
 
     def fork(self, sampler: Drawer) -> Writer:
         """Another writer that goes on from here with draws of its own and shares the cache."""
-        return Writer(self.engine, self.sequence.fork(), sampler, self._family, same_tokens=self.same_tokens, traced=self._traced)
+        return Writer(self.engine, self.sequence.fork(), sampler, self._family, same_tokens=self.same_tokens, tracing=self._tracing)
 
     def settle(self, cancel: CancelToken | None) -> None:
         """Begins a step and evaluates what stands but for its last token, so that forks share it."""

@@ -8,7 +8,7 @@ from rsd_local.config import Sampling, Trio
 from rsd_local.decoding.steps import Writer
 from rsd_local.events import Author
 from rsd_local.rewards import Reward, Rewards
-from rsd_local.runtime import Drawer, Engine, Sampler, chat_tokens
+from rsd_local.runtime import Drawer, Engine, Sampler, Tracing, chat_tokens
 
 _STREAMS: dict[Author, int] = {"draft": 0, "target": 1}
 
@@ -28,7 +28,7 @@ class OpenTrio:
     rewards: Rewards
     same_tokens: bool
 
-    def writer(self, role: Author, question: str, sampling: Sampling, sampler: Drawer | None = None, *, scored: bool = False) -> Writer:
+    def writer(self, role: Author, question: str, sampling: Sampling, sampler: Drawer | None = None, *, tracing: Tracing = "off") -> Writer:
         """The draft or the target at a question, with draws of its own stream.
 
         Args:
@@ -36,7 +36,7 @@ class OpenTrio:
             question: the text.
             sampling: how tokens are drawn.
             sampler: draws them, where it is not to be an ordinary one.
-            scored: whether the reward will score what it writes; then it is traced where the reward needs that.
+            tracing: what its steps are to carry, where the reward scores them.
 
         Raises:
             NoChatTemplate: the model cannot be asked.
@@ -45,8 +45,7 @@ class OpenTrio:
         engine = self.draft if role == "draft" else self.target
         prompt = chat_tokens(engine.model, self.config.messages(question))
         drawer = sampler or Sampler(sampling, (_STREAMS[role],))
-        traced = scored and self.rewards.traced
-        return Writer.open(engine, prompt, drawer, same_tokens=self.same_tokens, traced=traced)
+        return Writer.open(engine, prompt, drawer, same_tokens=self.same_tokens, tracing=tracing)
 
     def judge(self, question: str) -> Reward:
         """The reward at a question.

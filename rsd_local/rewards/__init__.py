@@ -16,7 +16,7 @@ from rsd_local.rewards.reading import ReadReward
 from rsd_local.rewards.readout import OwnSteps
 from rsd_local.rewards.traced import TraceReward
 from rsd_local.rewards.value_head import QwenPrm, Skywork
-from rsd_local.runtime import Engine
+from rsd_local.runtime import Engine, Tracing
 
 __all__ = ["Head", "Reward", "Rewards", "Scoring", "load_head", "read_head", "reward_config"]
 
@@ -63,9 +63,11 @@ class Rewards:
     head: Head | None
 
     @property
-    def traced(self) -> bool:
-        """Whether the draft's trace is what is scored."""
-        return self.engine is None
+    def tracing(self) -> Tracing:
+        """What the draft's steps must carry to be scored."""
+        if self.engine is not None:
+            return "off"
+        return "states" if isinstance(self.head, ReadOut) and {"last", "lasts"} & set(self.head.parts) else "numbers"
 
     def check(self, draft: Engine) -> None:
         """Fails before the first question where a model cannot be read in the trio's way.
@@ -77,8 +79,7 @@ class Rewards:
             MissingTokens, NoChatTemplate, BadHead: why.
         """
         model, head = (self.engine or draft).model, self.head
-        states = self.engine is not None or draft.probe_states()
-        if isinstance(head, ReadOut) and not states and {"last", "lasts"} & set(head.parts):
+        if self.tracing == "states" and not draft.probe_states():
             raise BadHead(
                 f"{model.path.name} is of a kind that gives no hidden states while it writes",
                 hint="choose another draft, or fit the read-out on the target (rsd train-reward --role target)",

@@ -23,7 +23,7 @@ class Reward(Protocol):
 
         Args:
             step: its text.
-            trace: what the draft let be seen while it wrote it, for rewards that are ``traced``.
+            trace: what the draft let be seen while it wrote it, for rewards that look at it.
             cancel: ends it.
         """
 

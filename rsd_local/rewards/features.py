@@ -9,7 +9,7 @@ import numpy as np
 from rsd_local.runtime import Floats, Trace
 
 PARTS = ("last", "lasts", "surprise", "course")
-"""``last``: the state (n_embd,) that the step's last token was drawn from. ``lasts``: the mean of these states (n_embd,) over the
+"""``last``: the state (n_embd,) after the step's last token of text. ``lasts``: the mean of these states (n_embd,) over the
 solution's steps so far. ``surprise``: eight numbers, the mean, least and exponentiated mean log-probability, the mean, largest and
 first entropy, the logarithm of the tokens and of the step's number. ``course``: fifteen numbers of the steps so far, see
 ``course_of``."""
@@ -39,7 +39,7 @@ class Course:
         """The course with one more step."""
         if trace is None:
             return replace(self, steps=self.steps + 1)
-        return Course(self.steps + 1, (*self.surprises, surprise(trace, self.steps)), self.lasts + trace.hidden[-1])
+        return Course(self.steps + 1, (*self.surprises, surprise(trace, self.steps)), self.lasts + trace.end)
 
 
 def step_features(trace: Trace, before: Course, parts: tuple[str, ...]) -> Floats:
@@ -53,7 +53,7 @@ def step_features(trace: Trace, before: Course, parts: tuple[str, ...]) -> Float
     now = before.after(trace)
     surprises = np.stack(now.surprises)
     made = {
-        "last": trace.hidden[-1],
+        "last": trace.end,
         "lasts": np.asarray(now.lasts) / len(surprises),
         "surprise": surprises[-1],
         "course": course_of(surprises)[-1],

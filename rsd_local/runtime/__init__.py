@@ -8,7 +8,7 @@ from rsd_local.runtime.pace import Pace
 from rsd_local.runtime.requests import EndOfStep, Generated, Guess
 from rsd_local.runtime.sampler import Drawer, Floats, Sampler, distribution, greedy
 from rsd_local.runtime.sequence import Sequence
-from rsd_local.runtime.trace import Trace
+from rsd_local.runtime.trace import Trace, Tracing
 
 __all__ = [
     "Drawer",
@@ -23,6 +23,7 @@ __all__ = [
     "Sampler",
     "Sequence",
     "Trace",
+    "Tracing",
     "chat_tokens",
     "distribution",
     "greedy",

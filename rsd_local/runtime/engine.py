@@ -18,7 +18,7 @@ from rsd_local.errors import Cancelled, Closed, ContextFull, DecodeFailed, Engin
 from rsd_local.runtime import llama
 from rsd_local.runtime.batch import Batch
 from rsd_local.runtime.model import Model
-from rsd_local.runtime.outputs import Outputs
+from rsd_local.runtime.outputs import Held, Outputs
 from rsd_local.runtime.pace import Pace
 from rsd_local.runtime.requests import Request
 from rsd_local.runtime.rollback import probe
@@ -26,6 +26,7 @@ from rsd_local.runtime.sampler import Floats
 from rsd_local.runtime.schedule import Share, fill
 from rsd_local.runtime.sequence import Sequence
 from rsd_local.runtime.sizes import Sizes
+from rsd_local.runtime.trace import Tracing
 
 _CACHE_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 8, "bf16": 30}  # ggml_type
 _FLASH = {"auto": -1, "off": 0, "on": 1}
@@ -145,10 +146,11 @@ class Engine:
                 return 0
 
         self.gives_states = True
-        for token, traced in ((0, False), (1, True), (1, False)):  # logits that are left out are those of the pass before
+        steps: list[tuple[int, Tracing]] = [(0, "off"), (1, "states"), (1, "off")]
+        for token, tracing in steps:  # logits that are left out are those of the pass before
             sequence = self.sequence()
             sequence.append([token])
-            sequence.generate(Looking(), 1, traced=traced).result()
+            sequence.generate(Looking(), 1, tracing=tracing).result()
             sequence.close()
         before, traced_row, plain = logits
         self.gives_states = bool(np.abs(traced_row - plain).max() < np.abs(traced_row - before).max() / 2)
@@ -224,7 +226,11 @@ class Engine:
         for request in list(self._active):
             self._settle(request.sequence)
             if not request.reads_last and request.sequence.cached >= request.start - 1:
-                self._hand_out(request, [])
+                self._hand_out(request, [], self._read)
+            elif request.reads_last and request.sequence.held and len(request.sequence.tokens) == request.start:
+                self._hand_out(request, [0], request.sequence.held)
+                if request in self._active:
+                    self._settle(request.sequence)  # before the row that it goes on with
         self._bare = not self._bare
         shares = fill(self._batch, self._active, self._outputs, self.context, self._rollback.needs_marks, self._bare)
         if not shares:
@@ -241,7 +247,7 @@ class Engine:
             self._count(share, elapsed)
         for share in shares:
             if share.outputs:
-                self._hand_out(share.request, share.outputs)
+                self._hand_out(share.request, share.outputs, self._read)
 
     def _decode(self, shares: list[Share]) -> int:
         hidden = any(share.request.hidden and share.outputs for share in shares)
@@ -262,9 +268,9 @@ class Engine:
         counters.seconds += elapsed * share.rows / self._batch.rows
         sequence.cached += share.rows
 
-    def _hand_out(self, request: Request[Any], rows: list[int]) -> None:
+    def _hand_out(self, request: Request[Any], rows: list[int], outputs: Outputs | Held) -> None:
         try:
-            deliver = request.take(rows, self._read, self.model, self.context)
+            deliver = request.take(rows, outputs, self.model, self.context)
         except RSDError as error:
             self._fail(request, error)
             return
@@ -277,7 +283,7 @@ class Engine:
         if sequence.keep < sequence.cached:
             sequence.cached = self._rollback.back(sequence.slot, sequence.keep)
         request = sequence.request
-        if request is not None and request.reads_last and sequence.cached == len(sequence.tokens) == request.start:
+        if request is not None and request.reads_last and not sequence.held and sequence.cached == len(sequence.tokens) == request.start:
             # The last token's output is gone, so it is evaluated again: nothing else gives its logits.
             sequence.cached = self._rollback.back(sequence.slot, len(sequence.tokens) - 1)
         sequence.keep = 1 << 62

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,22 @@ from llama_cpp import llama_cpp as C
 from rsd_local.errors import DecodeFailed
 from rsd_local.runtime.model import Model
 from rsd_local.runtime.sampler import Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The outputs of one token, kept for whoever goes on from it."""
+
+    kept_logits: Floats
+    kept_hidden: Floats
+
+    def logits(self, row: int) -> Floats:
+        """The logits (n_vocab,)."""
+        return self.kept_logits
+
+    def hidden(self, row: int) -> Floats:
+        """The hidden state (n_embd,)."""
+        return self.kept_hidden
 
 
 class Outputs:

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 from rsd_local.events import CancelToken
+from rsd_local.runtime.outputs import Held
 from rsd_local.runtime.sampler import Drawer, Floats
-from rsd_local.runtime.trace import Trace, Tracer
+from rsd_local.runtime.trace import Trace, Tracer, Tracing
 
 if TYPE_CHECKING:
     from rsd_local.runtime.model import Model
@@ -78,7 +79,7 @@ class Request(ABC, Generic[T_co]):
         self.future.set_running_or_notify_cancel()
 
     @abstractmethod
-    def take(self, rows: list[int], outputs: Outputs, model: Model, context: int) -> Callable[[], None] | None:
+    def take(self, rows: list[int], outputs: Outputs | Held, model: Model, context: int) -> Callable[[], None] | None:
         """Uses the outputs of rows; returns what hands the result out once done, None to go on.
 
         Args:
@@ -94,7 +95,7 @@ class Prefill(Request[None]):
 
     reads_last = False
 
-    def take(self, rows: list[int], outputs: Outputs, model: Model, context: int) -> Callable[[], None] | None:
+    def take(self, rows: list[int], outputs: Outputs | Held, model: Model, context: int) -> Callable[[], None] | None:
         """Done as soon as nothing but the last token is left."""
         return lambda: self.future.set_result(None)
 
@@ -106,14 +107,18 @@ class Reading(Request[Floats]):
         super().__init__(sequence, cancel)
         self.hidden = hidden
 
-    def take(self, rows: list[int], outputs: Outputs, model: Model, context: int) -> Callable[[], None] | None:
+    def take(self, rows: list[int], outputs: Outputs | Held, model: Model, context: int) -> Callable[[], None] | None:
         """Copies the output."""
         values = (outputs.hidden if self.hidden else outputs.logits)(rows[0]).copy()
         return lambda: self.future.set_result(values)
 
 
 class Generation(Request[Generated]):
-    """Tokens to write: one at each pass, more where a guess of them holds."""
+    """Tokens to write: one at each pass, more where a guess of them holds.
+
+    Where states are kept, the last token is evaluated too, for the state after it. Its outputs are held for the next request,
+    so that it need not be evaluated again.
+    """
 
     def __init__(
         self,
@@ -122,20 +127,24 @@ class Generation(Request[Generated]):
         limit: int,
         until: bytes,
         guess: Guess,
-        traced: bool,
-        states: bool,
+        tracing: Tracing,
         cancel: CancelToken | None,
     ) -> None:
         super().__init__(sequence, cancel)
-        self.hidden = traced and states
-        self._tracer = Tracer() if traced else None
+        self.hidden = tracing == "states"
+        self._tracer = Tracer() if tracing != "off" else None
+        self._ended: EndOfStep | None = None
         self._sampler, self._limit, self._until, self._guess = sampler, limit, until, guess
         self.ahead, self.chunk = list(guess.tokens), guess.chunk
         self._text = bytearray(guess.before)
 
-    def take(self, rows: list[int], outputs: Outputs, model: Model, context: int) -> Callable[[], None] | None:
+    def take(self, rows: list[int], outputs: Outputs | Held, model: Model, context: int) -> Callable[[], None] | None:
         """Draws a token from each row for as long as the guess holds."""
+        if self._ended is not None:
+            self.sequence.held = Held(outputs.logits(rows[0]).copy(), outputs.hidden(rows[0]).copy())
+            return self._finish(self._ended, self.sequence.held.kept_hidden)
         sequence, counters = self.sequence, self.sequence.counters
+        sequence.held = None
         counters.ahead_tokens += len(rows) - 1
         ended: EndOfStep | None = None
         guessed, held = bool(self.ahead), False
@@ -159,8 +168,14 @@ class Generation(Request[Generated]):
         sequence.keep = min(sequence.keep, len(sequence.tokens) - 1)
         if ended is None:
             return None
+        if self.hidden and ended != "end":
+            self._ended, self.ahead = ended, []
+            return None
+        return self._finish(ended, None)
+
+    def _finish(self, ended: EndOfStep, after: Floats | None) -> Callable[[], None]:
         text = bytes(self._text[len(self._guess.before) :])
-        made = Generated(sequence.tokens[self.start :], text, ended, self._tracer.trace() if self._tracer else None)
+        made = Generated(self.sequence.tokens[self.start :], text, ended, self._tracer.trace(after) if self._tracer else None)
         return lambda: self.future.set_result(made)
 
     def _end(self, token: int, model: Model, context: int) -> EndOfStep | None:

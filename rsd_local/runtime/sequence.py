@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 from rsd_local.errors import Closed, ContextFull, EngineError, SequenceBusy
 from rsd_local.events import CancelToken, Counters
+from rsd_local.runtime.outputs import Held
 from rsd_local.runtime.requests import Generated, Generation, Guess, Prefill, Reading, Request
 from rsd_local.runtime.sampler import Drawer, Floats
+from rsd_local.runtime.trace import Tracing
 
 if TYPE_CHECKING:
     from rsd_local.runtime.engine import Engine
@@ -34,6 +36,7 @@ class Sequence:
         self.marks: list[int] = []
         self.cached = 0  # tokens that the cache holds; the worker's own
         self.keep = sys.maxsize  # of those, how many are still true
+        self.held: Held | None = None  # the last token's outputs, where they are known
         self.request: Request[object] | None = None
         self.closed = False
         self._engine = engine
@@ -57,6 +60,8 @@ class Sequence:
         for token in tokens:
             if not 0 <= token < engine.model.n_vocab:
                 raise EngineError(f"{engine.name}: token {token} is outside the vocabulary of {engine.model.n_vocab}")
+        if tokens:
+            self.held = None
         self.tokens.extend(tokens)
         self.written.extend(bytes(len(tokens)))
 
@@ -67,7 +72,7 @@ class Sequence:
         *,
         until: bytes = b"",
         guess: Guess = _NO_GUESS,
-        traced: bool = False,
+        tracing: Tracing = "off",
         cancel: CancelToken | None = None,
     ) -> Future[Generated]:
         """Writes tokens until the delimiter, an end-of-text token or a limit; they are then part of the sequence.
@@ -78,7 +83,7 @@ class Sequence:
             until: ends with the token in which these bytes complete, once something other than white space stands
                 before them; empty for no delimiter.
             guess: of the tokens to come, and what is known of the text before; not used where tokens cannot be forgotten.
-            traced: whether to keep what each token was drawn from.
+            tracing: what to keep of what each token was drawn from; states only of a model that gives them.
             cancel: leaves the sequence as it was before the call.
 
         Returns:
@@ -87,7 +92,9 @@ class Sequence:
         self._check_readable()
         if not self._engine.can_cut:
             guess = replace(guess, tokens=())
-        request = Generation(self, sampler, max(limit, 1), until, guess, traced, self._engine.gives_states, cancel)
+        if tracing == "states" and not self._engine.gives_states:
+            tracing = "numbers"
+        request = Generation(self, sampler, max(limit, 1), until, guess, tracing, cancel)
         self._engine.submit(request)
         return request.future
 
@@ -136,6 +143,8 @@ class Sequence:
 
     def cut(self, length: int) -> None:
         """``truncate`` without its checks and its count, also for the worker."""
+        if length < len(self.tokens):
+            self.held = None
         del self.tokens[length:]
         del self.written[length:]
         self.marks = [mark for mark in self.marks if mark <= length]
@@ -150,7 +159,7 @@ class Sequence:
         self._check_idle()
         child = self._engine.sequence(self)
         child.tokens, child.written = list(self.tokens), bytearray(len(self.tokens))
-        child.marks, child.keep = list(self.marks), min(self.keep, len(self.tokens))
+        child.marks, child.keep, child.held = list(self.marks), min(self.keep, len(self.tokens)), self.held
         return child
 
     def take_counters(self) -> Counters:

@@ -30,6 +30,7 @@ from rsd_local.calibration.training import CHOICES, Quality, Steps, as_head, gat
 from rsd_local.cli.progress import counting
 from rsd_local.config import RewardKind
 from rsd_local.events import CancelToken
+from rsd_local.rewards.features import FEATURES
 from rsd_local.runtime import Model
 
 KINDS = ("confidence", "draft", "target", "judge", "digit")
@@ -105,11 +106,12 @@ class Comparison:
         names = {item.id for item in self.items[self.train :]}
         return [row for row in self.rows if row["id"] in names]
 
-    def steps(self, states: list[StateRow] | None = None, width: int = 0) -> tuple[Steps, Steps]:
+    def steps(self, states: list[StateRow] | None = None, width: int | None = None) -> tuple[Steps, Steps]:
         """The steps to learn from and those of the test; the draft's features, or the states of width ``width`` that are given."""
+        width = width or Model(self.trio.draft).n_embd
         learnt = {item.id for item in self.items[: self.train]}
         parts = [[row for row in self.rows if (row["id"] in learnt) == learning] for learning in (True, False)]
-        first, second = (gather(part, width or Model(self.trio.draft).n_embd, states) for part in parts)
+        first, second = (gather(part, width, states) for part in parts)
         return first, second
 
 
@@ -149,7 +151,8 @@ def target_read_out(comparison: Comparison, train: int) -> None:
     ):
         read_states(reasoner, items, comparison.rollouts, read, CancelToken(), watch)
         model = reasoner.engines()["target"].model
-        learnt, left_out = comparison.steps(read.rows, model.n_embd)
+        names = {item.id for item in items}
+        learnt, left_out = comparison.steps([row for row in read.rows if row["id"] in names], model.n_embd)
         tokens = [len(model.tokenize(step.strip() + "\n\n", continues=True)) for row in comparison.tested for step in row["steps"]]
     _, _, quality = read_out(learnt, left_out, "target")
     line(f"read-out of the target (last, {train} questions)", quality, float(np.mean(tokens)))
@@ -188,9 +191,11 @@ def main() -> None:
     chosen = arguments.parse_args()
 
     whole = load_dataset(chosen.data, None, 0)
+    if chosen.train + chosen.test > len(whole):
+        arguments.error(f"{chosen.data} has {len(whole)} questions, fewer than --train and --test together")
     draft, target = (RoleConfig(path, 1152, threads=chosen.threads) for path in (chosen.draft, chosen.target))
     trio = Trio(draft, target, reward_kind="confidence", parallel=chosen.parallel, width=2)
-    config = {"draft": chosen.draft.name, "data": Path(chosen.data).name, "tokens": LIMITS.tokens}
+    config = {"draft": chosen.draft.name, "data": Path(chosen.data).name, "tokens": LIMITS.tokens, "features": FEATURES}
     with Rollouts.open(chosen.work, config, resume=True) as rollouts:
         comparison = Comparison(trio, chosen.work, whole[: chosen.train] + whole[-chosen.test :], chosen.train, rollouts)
         roll_out_all(comparison)

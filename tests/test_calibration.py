@@ -99,6 +99,24 @@ def test_a_head_learns_from_the_features_that_it_is_later_given() -> None:
         np.testing.assert_allclose(steps.columns((part,))[2], step_features(traces[2], before_last, (part,)), atol=4e-3)
 
 
+def test_rollouts_have_the_features_that_a_reward_is_given(tmp_path: Path) -> None:
+    trio = replace(find_trio("abacus"), reward=None, reward_kind="confidence", width=2)
+    items, params = load_dataset("arithmetic", 6, 5), Params(Sampling(), search=Search(samples=1))
+    with Reasoner.open(trio) as opened, Grader() as grader, Rollouts.open(tmp_path / "rollouts", {}, resume=False) as kept:
+        roll_out(opened, items, params, Labelling(), kept, grader, seed=0, cancel=CancelToken(), watch=lambda *_: None)
+        for item in items:
+            (row,) = [row for row in kept.rows if row["id"] == item.id]
+            learnt = gather([row], opened.trio.draft.model.n_embd).features
+            writer, course = opened.trio.writer("draft", opened.read_question(item.question), Sampling(), tracing="states"), Course()
+            assert len(row["steps"]) >= 2
+            for text, features in zip(row["steps"], learnt, strict=True):
+                step = writer.write_step(200, None)
+                assert step.text == text and step.trace is not None
+                np.testing.assert_allclose(step_features(step.trace, course, PARTS), features, rtol=5e-3, atol=5e-3)
+                course = course.after(step.trace)
+            writer.close()
+
+
 def test_packed_features_come_back() -> None:
     rows = [np.array([1.5, -2.0, 0.25], np.float32), np.array([0.0, 3.0, 1e3], np.float32)]
     np.testing.assert_array_equal(unpack(pack(rows), 2), rows)

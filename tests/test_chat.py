@@ -60,7 +60,11 @@ def test_a_trio_that_cannot_be_opened_leaves_the_one_before(tmp_path: Path) -> N
     file.write_text('threshold = 0.25\nreward_kind = "confidence"\ndraft.path = "bad.gguf"\ntarget.path = "bad.gguf"\n')
     done = rsd("chat", stdin=f"2+3\n/threshold 0.5\n/trio {file}\n/threshold\n3+4\n")
     assert done.returncode == 0 and done.stdout == "5\n7\n"
-    assert "bad.gguf" in done.stderr and "back to trio abacus" in done.stderr and done.stderr.count("threshold 0.5\n") == 2
+    assert (
+        "bad.gguf" in done.stderr
+        and "back to trio abacus; the conversation starts anew" in done.stderr
+        and done.stderr.count("threshold 0.5\n") == 2
+    )
     assert "Traceback" not in done.stderr
 
 

@@ -112,6 +112,8 @@ def test_a_step_goes_on_from_the_row_that_gave_the_state_before_it(tiny: dict[st
         sequence.truncate(before)
         sequence.append(made[-1][:2] + [made[-1][2] ^ 1])  # as long as what was taken back, and other
         write(4)
+        sequence.append([7])  # behind a row whose outputs are held
+        write(2)
         fork = sequence.fork()
         write(3, fork)
         write(3)
@@ -133,7 +135,8 @@ def test_features_by_hand() -> None:
     np.testing.assert_allclose(step_features(trace, Course(1), ("last",)), [3, 6])
     wanted = [math.log(0.25), math.log(0.125), 0.25, 0.4, 0.6, 0.2, math.log(2), math.log(2)]
     np.testing.assert_allclose(step_features(trace, Course(1), ("surprise",)), wanted, rtol=1e-5)
-    assert trace.part(1, 2).hidden.tolist() == [[3, 6]]
+    assert trace.part(1, 2).hidden.tolist() == [[3, 6]] and trace.part(1, 2).after is None and trace.end.tolist() == [3, 6]
+    assert trace.part(0, 1).after is not None and trace.part(0, 1).end.tolist() == [3, 6]  # what the next token was drawn from
 
 
 def test_the_course_of_a_solution_by_hand() -> None:

@@ -112,6 +112,7 @@ OPERATIONS = st.lists(
     st.one_of(
         st.tuples(st.just("append"), st.lists(st.integers(3, 262), min_size=1, max_size=9)),
         st.tuples(st.just("generate"), st.integers(1, 6)),
+        st.tuples(st.just("trace"), st.integers(1, 6)),
         st.tuples(st.just("truncate"), st.floats(0.3, 1.0)),
         st.tuples(st.just("mark"), st.none()),
         st.tuples(st.just("read"), st.none()),
@@ -126,7 +127,9 @@ OPERATIONS = st.lists(
 def lasting_engine(request: pytest.FixtureRequest, tiny: dict[str, Path]):
     config = RoleConfig(tiny[request.param], ctx_size=256, cache_type="f32")
     model = Model(config)
-    yield Engine(model, config, 8, request.param)
+    engine = Engine(model, config, 8, request.param)
+    engine.probe_states()
+    yield engine
     model.close()
 
 
@@ -145,6 +148,8 @@ def test_any_interleaving_holds_what_a_fresh_context_would(lasting_engine: Engin
                 current.append(value)
             elif name == "generate":
                 current.generate(Sampler(Sampling()), value).result()
+            elif name == "trace":
+                current.generate(Sampler(Sampling()), value, tracing="states").result()
             elif name == "truncate":
                 current.truncate(max(1, int(value * len(current))))
             elif name == "mark":

@@ -49,7 +49,7 @@ def fit(features: Matrix, labels: Matrix, groups: npt.NDArray[np.int64], seed: i
         seed: of the cuts.
     """
     names = np.random.default_rng(seed).permutation(np.unique(groups))
-    losses = np.zeros(len(COMPONENTS) * len(PENALTIES))
+    losses = np.zeros(len(_counts(features)) * len(PENALTIES))
     for fold in range(FOLDS):
         left_out = np.isin(groups, names[fold::FOLDS])
         for place, head in enumerate(_heads(features[~left_out], labels[~left_out])):
@@ -71,7 +71,7 @@ def _heads(features: Matrix, labels: Matrix) -> list[Fit]:
     standardized = (features - mean) / scale
     _, directions = np.linalg.eigh(standardized.T @ standardized)
     heads: list[Fit] = []
-    for count in COMPONENTS:
+    for count in _counts(features):
         chosen = directions[:, -count:].T
         scores = np.column_stack([standardized @ chosen.T, np.ones(len(features))])
         weight = np.zeros(scores.shape[1])
@@ -79,6 +79,10 @@ def _heads(features: Matrix, labels: Matrix) -> list[Fit]:
             weight = _newton(scores, labels, penalty, weight)
             heads.append(Fit(chosen.T @ weight[:-1], mean, scale, float(weight[-1]), penalty, count, np.nan))
     return heads
+
+
+def _counts(features: Matrix) -> list[int]:
+    return sorted({min(count, features.shape[1]) for count in COMPONENTS})
 
 
 def _newton(scores: Matrix, labels: Matrix, penalty: float, weight: Matrix) -> Matrix:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from rsd_local.bench.stats import area_under_curve
 from rsd_local.calibration.fit import FOLDS, Fit, Matrix, fit, log_loss
-from rsd_local.calibration.rollouts import RolloutRow, StateRow, unpack
+from rsd_local.calibration.rollouts import STORED, RolloutRow, StateRow, unpack
 from rsd_local.config import require
 from rsd_local.hashes import file_sha256
 from rsd_local.rewards.features import PARTS, course_of, width_of
@@ -113,6 +113,7 @@ def gather(rows: Sequence[RolloutRow], width: int, states: Sequence[StateRow] | 
 
 def _with_those_so_far(stored: Floats, width: int) -> Floats:
     """All ``PARTS`` (n, d) of one solution's steps, from what is stored of them."""
+    require(stored.shape[1] == width_of(STORED, width), "the rollouts have other features than this version's", "make them anew")
     last, surprises = stored[:, :width], stored[:, width:]
     lasts = np.cumsum(last, axis=0) / np.arange(1, len(stored) + 1)[:, None]
     return np.concatenate([last, lasts, surprises, course_of(surprises)], axis=1)

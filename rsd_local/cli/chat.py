@@ -65,7 +65,7 @@ class Session:
         params: of the answers.
         quiet: whether answers stand alone.
         said: questions and their results so far.
-        before: flags, trio and parameters from before the last change of the trio.
+        before: flags, trio, parameters and what was said from before the last change of the trio.
     """
 
     flags: dict[str, Any]
@@ -73,7 +73,7 @@ class Session:
     params: Params
     quiet: bool
     said: list[tuple[str, Result]] = field(default_factory=list)
-    before: tuple[dict[str, Any], Trio, Params] | None = None
+    before: tuple[dict[str, Any], Trio, Params, list[tuple[str, Result]]] | None = None
 
     def hold(self) -> None:
         """Talks to one trio until another one is wanted, or none."""
@@ -103,8 +103,8 @@ class Session:
         if self.before is None:
             raise error
         _tell(error)
-        (self.flags, self.trio, self.params), self.before = self.before, None
-        click.echo(printable(f"back to trio {_called(self.flags)}"), err=True)
+        (self.flags, self.trio, self.params, self.said), self.before = self.before, None
+        click.echo(printable(f"back to trio {_called(self.flags)}; the conversation starts anew"), err=True)
 
     @staticmethod
     def _guarded(work: Any) -> None:
@@ -180,10 +180,10 @@ class Session:
             flags = self.flags | {"trio": name} | dict.fromkeys(("draft", "target", "reward", "reward_kind", "head", "layout"))
             trio = make_trio(flags)
             assert self.trio is not None
-            self.before = self.flags, self.trio, self.params
+            self.before = self.flags, self.trio, self.params, self.said
             self.trio, self.flags = trio, flags
             self.params = replace(self.params, weighting=replace(self.params.weighting, threshold=trio.threshold))
-            self.said.clear()
+            self.said = []
         click.echo(printable(f"trio {_called(self.flags)}, threshold {self.params.weighting.threshold:g}"), err=True)
 
     def _save(self, file: Path) -> None:

@@ -103,12 +103,14 @@ def _rollouts(folder: Path, trio: Trio, items: list[Item], params: Params, label
     """The folder of rollouts, new or to be gone on with."""
     from rsd_local.bench.results import describe_questions, describe_trio, versions
     from rsd_local.calibration.rollouts import Rollouts
+    from rsd_local.rewards.features import FEATURES
 
     config = {
         "questions": describe_questions(items),
         "trio": {name: value for name, value in describe_trio(trio).items() if name not in _OF_NO_MATTER},
         "params": dataclasses.asdict(params),
         "labelling": dataclasses.asdict(labelling),
+        "features": FEATURES,
         "versions": versions(),
     }
     return Rollouts.open(folder, json.loads(json.dumps(config)), resume)
@@ -124,6 +126,8 @@ def _steps(
     from rsd_local.cli.progress import counting
     from rsd_local.events import CancelToken
 
+    stateless = role == "draft" and not reasoner.trio.draft.probe_states()
+    require(not stateless, "the draft is of a kind that gives no hidden states while it writes", "fit it on the target: --role target")
     cancel, width = CancelToken(), reasoner.engines()[role].model.n_embd
     previous = signal.signal(signal.SIGINT, lambda *_: cancel.cancel())
     try:

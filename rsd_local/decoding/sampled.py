@@ -38,7 +38,7 @@ def forks(writer: Writer, streams: Iterable[tuple[int, ...]], sampling: Sampling
 
 def split(whole: Step, model: Model) -> list[Step]:
     """A solution's steps, cut behind the tokens in which delimiters complete; blank ones go with the step before."""
-    cuts, raw = [0], b""
+    cuts, raw, judged = [0], b"", len(whole.tokens)
     for place, token in enumerate(whole.tokens, 1):
         raw += b"" if model.is_end(token) else model.piece(token)
         at = raw.rfind(DELIMITER)
@@ -46,17 +46,17 @@ def split(whole: Step, model: Model) -> list[Step]:
             cuts.append(place)
             raw = b""
     if not raw.strip() and len(cuts) > 1:
-        cuts.pop()
+        judged = cuts.pop()  # a trace ends where the step did, before the blank rest
     cuts.append(len(whole.tokens))
-    return [_part(whole, model, first, last) for first, last in pairwise(cuts)]
+    return [_part(whole, model, first, last, min(last, judged)) for first, last in pairwise(cuts)]
 
 
-def _part(whole: Step, model: Model, first: int, last: int) -> Step:
-    """The step of a solution that goes from a token up to another one."""
+def _part(whole: Step, model: Model, first: int, last: int, traced: int) -> Step:
+    """The step of a solution that goes from a token up to another one, with the trace of those before ``traced``."""
     tokens = whole.tokens[first:last]
     raw = b"".join(model.piece(token) for token in tokens if not model.is_end(token))
     ended = whole.ended if last == len(whole.tokens) else "delimiter"
-    return Step(tokens, raw, ended, whole.trace and whole.trace.part(first, last))
+    return Step(tokens, raw, ended, whole.trace and whole.trace.part(first, traced))
 
 
 def told(steps: list[Step], rewards: list[float | None], solution: Solution) -> Iterator[StepDone]:

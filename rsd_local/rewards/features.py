@@ -1,4 +1,4 @@
-"""What a read-out looks at: the states that a step was written from, and how sure its writer was, there and before."""
+"""What a read-out looks at: the states after steps, and how sure their writer was."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import numpy as np
 
 from rsd_local.runtime import Floats, Trace
 
+FEATURES = 2
+"""What the parts mean, counted up with each change: a head and rollouts belong to one meaning."""
 PARTS = ("last", "lasts", "surprise", "course")
 """``last``: the state (n_embd,) after the step's last token of text. ``lasts``: the mean of these states (n_embd,) over the
 solution's steps so far. ``surprise``: eight numbers, the mean, least and exponentiated mean log-probability, the mean, largest and

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from rsd_local.errors import BadHead, ConfigError, ModelNotFound
 from rsd_local.hashes import known_sha256
 from rsd_local.rewards.base import sigmoid
-from rsd_local.rewards.features import PARTS, width_of
+from rsd_local.rewards.features import FEATURES, PARTS, width_of
 from rsd_local.runtime import Floats
 
 Tensors = dict[str, npt.NDArray[np.float32]]
@@ -119,6 +119,7 @@ class ReadOut:
         """
         tensors = {"weight": self.weight, "mean": self.mean, "scale": self.scale, "bias": np.array([self.bias], np.float32)}
         said = {"role": self.role, "parts": ",".join(self.parts), "model": self.model, "model_sha256": self.model_sha256}
+        said["features"] = str(FEATURES)
         _write(path, tensors, {"kind": "read-out", **said, "about": json.dumps(self.about)})
 
 
@@ -164,6 +165,8 @@ def _value_head(tensors: Tensors, said: dict[str, str]) -> ValueHead:
 def _read_out(tensors: Tensors, said: dict[str, str]) -> ReadOut:
     parts, role = tuple(said["parts"].split(",")), said["role"]
     size = tensors["weight"].size
+    if said.get("features") != str(FEATURES):
+        raise ValueError("it was fitted on the features of another version; fit it again with rsd train-reward")
     if said["kind"] != "read-out" or role not in ("draft", "target") or not set(parts) <= set(PARTS):
         raise ValueError(f"kind {said['kind']}, role {role}, features {said['parts']}")
     if any(tensors[name].shape != (size,) for name in ("weight", "mean", "scale")) or not (tensors["scale"] > 0).all():

@@ -322,6 +322,7 @@ class Engine:
         if sequence.request in self._active:
             self._fail(sequence.request, Closed(f"{self.name}: the sequence was closed"))
         self._rollback.clear(sequence.slot)
+        sequence.held = None
 
 
 _open_engines = weakref.WeakSet()

@@ -25,8 +25,9 @@ def known_sha256(path: Path) -> str:
     name, mark = str(path.resolve()), [state.st_size, state.st_ino, state.st_mtime_ns, state.st_ctime_ns]
     remembered = _remembered()
     if name not in remembered or remembered[name][:-1] != mark:
-        remembered = {**_remembered(), name: [*mark, file_sha256(path)]}
-        _remember(remembered)
+        digest = file_sha256(path)
+        _remember({**_remembered(), name: [*mark, digest]})  # read again: another process may have added to it meanwhile
+        return digest
     return str(remembered[name][-1])
 
 

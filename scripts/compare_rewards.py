@@ -106,9 +106,8 @@ class Comparison:
         names = {item.id for item in self.items[self.train :]}
         return [row for row in self.rows if row["id"] in names]
 
-    def steps(self, states: list[StateRow] | None = None, width: int | None = None) -> tuple[Steps, Steps]:
-        """The steps to learn from and those of the test; the draft's features, or the states of width ``width`` that are given."""
-        width = width or Model(self.trio.draft).n_embd
+    def steps(self, width: int, states: list[StateRow] | None = None) -> tuple[Steps, Steps]:
+        """The steps to learn from and those of the test; the draft's features, or states that are given, of ``width`` numbers."""
         learnt = {item.id for item in self.items[: self.train]}
         parts = [[row for row in self.rows if (row["id"] in learnt) == learning] for learning in (True, False)]
         first, second = (gather(part, width, states) for part in parts)
@@ -132,9 +131,8 @@ def line(name: str, quality: Quality, tokens: float) -> None:
     print(f"| {name} | {quality.auc:.3f} | {low:.3f} to {high:.3f} | {tokens:.0f} |", flush=True)
 
 
-def draft_read_out(comparison: Comparison, file: Path | None) -> None:
+def draft_read_out(comparison: Comparison, learnt: Steps, left_out: Steps, file: Path | None) -> None:
     """The read-out of the draft: its quality, and where asked for its file."""
-    learnt, left_out = comparison.steps()
     made, parts, quality = read_out(learnt, left_out, "draft")
     line(f"read-out of the draft ({'+'.join(parts)}, {comparison.train} questions)", quality, 0)
     if file:
@@ -152,7 +150,7 @@ def target_read_out(comparison: Comparison, train: int) -> None:
         read_states(reasoner, items, comparison.rollouts, read, CancelToken(), watch)
         model = reasoner.engines()["target"].model
         names = {item.id for item in items}
-        learnt, left_out = comparison.steps([row for row in read.rows if row["id"] in names], model.n_embd)
+        learnt, left_out = comparison.steps(model.n_embd, [row for row in read.rows if row["id"] in names])
         tokens = [len(model.tokenize(step.strip() + "\n\n", continues=True)) for row in comparison.tested for step in row["steps"]]
     _, _, quality = read_out(learnt, left_out, "target")
     line(f"read-out of the target (last, {train} questions)", quality, float(np.mean(tokens)))
@@ -165,12 +163,11 @@ def read_out(learnt: Steps, left_out: Steps, role: str) -> tuple[Fit, tuple[str,
     return tried[parts], parts, measure(tried[parts].probabilities(left_out.columns(parts)), left_out)
 
 
-def read_by_target(comparison: Comparison, kind: RewardKind) -> None:
+def read_by_target(comparison: Comparison, kind: RewardKind, left_out: Steps) -> None:
     """A reward that the target reads out of the text."""
     questions = {item.id: item.question for item in comparison.items}
     scores = {row["id"]: row for row in score(comparison.trio, kind, comparison.tested, questions, comparison.work / kind)}
     rewards = np.array([reward for row in comparison.tested for reward in scores[row["id"]]["rewards"]])
-    _, left_out = comparison.steps()
     line(kind, measure(rewards, left_out), sum(row["tokens"] for row in scores.values()) / len(rewards))
 
 
@@ -204,16 +201,16 @@ def main() -> None:
         measured = f"measured on {len(tested)}, {right} of them right ({right / len(tested):.1%})"
         print(f"{len(solutions)} solutions of {draft.path.stem}; {measured}\n")
         print("| reward | area under the curve | 95 % | tokens evaluated for it, a step |\n|---|---|---|---|")
+        learnt, left_out = comparison.steps(Model(draft).n_embd)
         if "confidence" in chosen.kinds:
-            _, left_out = comparison.steps()
             line("confidence", measure(left_out.confidences, left_out), 0)
         if "draft" in chosen.kinds:
-            draft_read_out(comparison, chosen.head)
+            draft_read_out(comparison, learnt, left_out, chosen.head)
         if "target" in chosen.kinds:
             target_read_out(comparison, chosen.target_train or chosen.train)
         for kind in ("judge", "digit"):
             if kind in chosen.kinds:
-                read_by_target(comparison, kind)
+                read_by_target(comparison, kind, left_out)
 
 
 if __name__ == "__main__":

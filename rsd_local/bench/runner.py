@@ -128,7 +128,7 @@ def question_pool(parallel: int, cancel: CancelToken) -> Iterator[ThreadPoolExec
     pool = ThreadPoolExecutor(parallel, "bench")
     try:
         yield pool
-    except BaseException:
+    except BaseException:  # of any kind, a KeyboardInterrupt too: it goes on
         cancel.cancel()  # or what is in flight would be answered to its end for nobody
         raise
     finally:

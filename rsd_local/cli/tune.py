@@ -89,8 +89,7 @@ def tune(
         chosen, wish = tuning.no_worse_than_target(found), "--no-worse-than-target"
     show(found, chosen, wish, as_json)
     if not dry_run and chosen.threshold is not None:
-        others = [f"{flag} {value}" for flag, value, usual in (("-n", max_tokens, 2048), ("--points", points, 48)) if value != usual]
-        origin = " ".join([f"rsd tune --data {Path(data).name} --limit {len(items)} --seed {seed} {wish}", *others])
+        origin = f"rsd tune --data {Path(data).name} --limit {len(items)} --seed {seed} -n {max_tokens} --points {points} {wish}"
         file = save_threshold(flags["trio"] or "abacus", chosen.threshold, origin)
         click.echo(f"threshold {chosen.threshold:g} written to {file}", err=True)
     if plot is not None:

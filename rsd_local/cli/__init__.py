@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         code = cli.main(args=arguments, prog_name="rsd", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except RSDError as error:
-        _fail(f"{error}" + (f"; {error.hint}" if error.hint else ""), error.exit_code)
+        _fail(error, error.exit_code)
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "rsd"
         _fail(f"{error.format_message()} (see {command} --help)", 2)
@@ -82,8 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(1)
 
 
-def _fail(message: str, code: int) -> None:
-    from rsd_local.cli.text import printable
+def _fail(problem: RSDError | str, code: int) -> None:
+    from rsd_local.cli.text import complain
 
-    click.echo("rsd: " + printable(" ".join(message.split())), err=True)
+    complain(problem)
     sys.exit(code)

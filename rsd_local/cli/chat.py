@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rsd_local.cli.options import StrictCommand, make_params, make_trio, run_options, trio_options
-from rsd_local.cli.text import printable
+from rsd_local.cli.text import complain, printable
 from rsd_local.config import Params, Trio
 from rsd_local.errors import ConfigError, RSDError
 
@@ -102,7 +102,7 @@ class Session:
         """To the trio before, where one that was asked for cannot be opened."""
         if self.before is None:
             raise error
-        _tell(error)
+        complain(error)
         (self.flags, self.trio, self.params, self.said), self.before = self.before, None
         click.echo(printable(f"back to trio {_called(self.flags)}; the conversation starts anew"), err=True)
 
@@ -112,7 +112,7 @@ class Session:
         try:
             work()
         except RSDError as error:
-            _tell(error)
+            complain(error)
 
     def ask(self, question: str, chat: Chat) -> None:
         """Answers one question; Ctrl-C stops the answer."""
@@ -196,10 +196,6 @@ class Session:
         except OSError as error:
             raise ConfigError(f"{file}: {error.strerror or error}") from None
         click.echo(printable(f"wrote {len(parts)} answers to {file}"), err=True)
-
-
-def _tell(error: RSDError) -> None:
-    click.echo("rsd: " + printable(f"{error}" + (f"; {error.hint}" if error.hint else "")), err=True)
 
 
 def _called(flags: dict[str, Any]) -> str:

@@ -64,7 +64,7 @@ def supports_gpu() -> bool:
 def repacks_safely() -> bool:
     """Whether llama.cpp may lay weights out anew for this CPU.
 
-    On CPUs with AMX it then uses those tiles, and compiled by an older GCC it crashes the process there (docs/decisions/0003).
+    On CPUs with AMX it then uses those tiles, and compiled by GCC 12 it crashes the process there (docs/decisions/0003).
     There is no switch for AMX alone, and nothing to tell a sound build by: RSD_AMX=1 says that this is one.
     """
     return os.environ.get("RSD_AMX") == "1" or b"AMX_INT8 = 1" not in C.llama_print_system_info()

@@ -254,7 +254,7 @@ class Engine:
         if hidden:
             C.llama_set_embeddings(self._context, True)
         status: int = C.llama_decode(self._context, self._batch.struct)
-        if status == 0:
+        if status == 0 and self.gpu_build:  # on a CPU, a decode returns with its outputs
             C.llama_synchronize(self._context)
         if hidden:
             C.llama_set_embeddings(self._context, False)

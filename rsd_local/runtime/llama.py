@@ -9,6 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import psutil
 from llama_cpp import llama_cpp as C
@@ -44,6 +45,19 @@ def _take_log(level: int, text: bytes, _: ctypes.c_void_p) -> None:
 _callback = C.llama_log_callback(_take_log)
 C.llama_log_set(_callback, ctypes.c_void_p(0))
 C.llama_backend_init()
+
+
+def quick(function: Any, returns: Any) -> Any:
+    """A C function that is called without letting go of the interpreter's lock.
+
+    For calls that take less time than the lock does to come back from another thread; never for those that may wait.
+
+    Args:
+        function: of ``llama_cpp``.
+        returns: the ctypes type of what it returns.
+    """
+    address: Any = ctypes.cast(function, ctypes.c_void_p).value
+    return ctypes.PYFUNCTYPE(returns, *function.argtypes)(address)
 
 
 def clear_errors() -> None:

@@ -107,6 +107,16 @@ def test_speculation_at_temperature_0_is_the_targets_own_text(kindred: Reasoner)
         assert drafted.counters["target"].kept_tokens > 0
 
 
+def test_drafted_tokens_never_share_the_prompts_batch(kindred: Reasoner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On quantized models a wide batch rounds otherwise than one of a few rows, and the target alone has single ones."""
+    rows: dict[str, list[int]] = {"target": [], "speculative": []}
+    for strategy, seen in rows.items():
+        monkeypatch.setattr(kindred.trio.target.pace, "note", lambda count, _, seen=seen: seen.append(count))
+        kindred.solve(QUESTION, Params(limits=LIMITS, search=Search(speculate=4)), strategy=strategy)  # type: ignore[arg-type]
+    assert rows["speculative"][0] == rows["target"][0] > 8
+    assert set(rows["target"][1:]) == {1} and 1 < max(rows["speculative"][1:]) <= 5
+
+
 def test_speculation_above_temperature_0_has_the_targets_distribution(kindred: Reasoner) -> None:
     """The first two tokens of 2,000 runs against their exact probabilities, by a chi-squared test."""
     sampling = Sampling(temperature=1.5, top_k=3)

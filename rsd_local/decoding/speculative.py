@@ -12,12 +12,15 @@ from rsd_local.decoding.trio import OpenTrio
 from rsd_local.errors import ConfigError
 from rsd_local.events import CancelToken, Event, StepDone
 
+_NOTHING = Step([], b"", "length")
+
 
 def speculative(question: str, trio: OpenTrio, params: Params, cancel: CancelToken | None = None) -> Iterator[Event]:
     """Answers one question as the target would, with ``params.search.speculate`` tokens drafted at a time.
 
-    At temperature 0 the text is the target's own, above it each token has the target's distribution. Batches of
-    different shapes round differently, so on quantized models two nearly equal logits can change places.
+    At temperature 0 the text is the target's own, above it each token has the target's distribution. The first token is
+    written without a draft: llama.cpp computes a prompt's wide batch otherwise than single rows and batches of a few, and
+    drafted tokens in it would be rounded as no token is that the target writes alone (docs/decisions/0002).
 
     Raises:
         ConfigError: draft and target have different vocabularies, or one of them cannot forget single tokens.
@@ -37,7 +40,9 @@ def speculative(question: str, trio: OpenTrio, params: Params, cancel: CancelTok
             with solution.growing():
                 drafter.begin()
                 expert.begin()
-                step = speculate(expert, drafter, proposer, Step([], b"", "mismatch"), solution.room, params.search.speculate, cancel)
+                step = expert.start_writing(1, cancel)() if solution.steps == 0 else _NOTHING
+                if step.ended == "length" and len(step.tokens) < solution.room:
+                    step = speculate(expert, drafter, proposer, step, solution.room, params.search.speculate, cancel)
                 drafter.replace(step.tokens)
                 text = solution.add(step)
                 yield StepDone(solution.steps - 1, "target", text, None, len(step.tokens), 0.0)

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
 from rsd_local import RoleConfig
+from rsd_local.config import CacheType, FlashAttention
 from rsd_local.runtime import Engine, Floats, Model
 
 PREFIXES = (40, 300)
@@ -20,7 +22,7 @@ BATCHES = (2, 4, 5, 6, 7, 8, 16, 32)
 
 
 def after(engine: Engine, parts: list[list[int]]) -> Floats:
-    """The logits (n_vocab,) after tokens that are evaluated a batch for each part."""
+    """The logits (n_vocab,) after tokens of which each part is evaluated by itself, a long one in the engine's chunks."""
     sequence = engine.sequence()
     for part in parts:
         sequence.append(part)
@@ -34,8 +36,8 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("model", type=Path)
     arguments.add_argument("--threads", type=int, default=0, help="0 is the number of physical cores")
-    arguments.add_argument("--cache-type", default="f16")
-    arguments.add_argument("--flash-attn", default="auto")
+    arguments.add_argument("--cache-type", default="f16", choices=get_args(CacheType))
+    arguments.add_argument("--flash-attn", default="auto", choices=get_args(FlashAttention))
     chosen = arguments.parse_args()
     config = RoleConfig(chosen.model, 512, threads=chosen.threads, cache_type=chosen.cache_type, flash_attention=chosen.flash_attn)
     model = Model(config)

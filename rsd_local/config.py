@@ -222,7 +222,8 @@ class Search:
         beams: solutions that stay at each step (``beam``).
         branches: steps tried after each of them (``beam``).
         aggregate: how the rewards of a solution's steps become one (``best-of-n``).
-        speculate: draft tokens verified in one batch of the target (``speculative``).
+        speculate: draft tokens verified in one batch of the target (``speculative``); 0: as many as leave its batches rounded
+            like single rows, at most 4 (``Engine.exact_rows``), and 4 where no batch is.
         fallback: whether the target evaluates a rejected step ahead and keeps what it would have written itself
             (``rsd``); ``auto`` where a measured rule says that it pays.
     """
@@ -232,11 +233,12 @@ class Search:
     beams: int = 2
     branches: int = 4
     aggregate: Aggregate = "last"
-    speculate: int = 4
+    speculate: int = 0
     fallback: Fallback = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("candidates", "samples", "beams", "branches", "speculate"):
+        require(0 <= self.speculate <= 64, f"speculate {self.speculate} is outside 0 to 64")
+        for name in ("candidates", "samples", "beams", "branches"):
             require(1 <= getattr(self, name) <= 64, f"{name} {getattr(self, name)} is outside 1 to 64")
         require_choice(self.aggregate, Aggregate, "aggregate")
         require_choice(self.fallback, Fallback, "fallback")

@@ -40,6 +40,7 @@ def row(strategy: str, name: str, correct: bool, seconds: float, full: float, au
     counters = {role: {"generated_tokens": 10, "kept_tokens": 3, "seconds": 0.6} for role in ("draft", "target", "reward")}
     made: dict[str, Any] = dict.fromkeys(Row.__annotations__)
     made |= {"id": name, "strategy": strategy, "correct": correct, "seconds": seconds, "steps": steps, "error": error}
+    made |= {} if error else {"answer": "7" if correct else None, "text": authors}
     return made | {"counters": {} if error else counters, "flops": {} if error else {"paper": full / 2, "full": full}}  # type: ignore[return-value]
 
 
@@ -77,6 +78,10 @@ def test_a_pair_is_compared_on_common_questions(summary: Summary) -> None:
     assert pair.p_value == mcnemar(1, 1) == 1.0
     assert pairs["target", "draft"].difference == 0.5 and pairs["target", "draft"].p_value == 0.5
     assert pairs["target", "draft"].adjusted == 1.0
+    assert (pair.same_answers, pair.same_texts) == (2, 0), "both right on a and b; an error is like nothing"
+    assert (pairs["target", "draft"].same_answers, pairs["draft", "rsd"].same_texts) == (2, 0)
+    twins = summarize(CONFIG, [*ROWS[:4], *(line | {"strategy": "rsd"} for line in ROWS[:4])]).pairs[0]  # type: ignore[list-item]
+    assert (twins.same_answers, twins.same_texts) == (4, 4)
 
 
 def test_who_is_beaten_is_said(summary: Summary) -> None:

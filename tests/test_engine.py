@@ -11,13 +11,16 @@ import pytest
 from conftest import EngineMaker
 from tiny import CONTEXT, write_model
 
+import rsd_local
 from rsd_local.config import RoleConfig, Sampling
 from rsd_local.errors import Cancelled, Closed, ContextFull, DecodeFailed, EngineError, ModelNotFound, NoSlot, NotAModel, SequenceBusy
 from rsd_local.events import CancelToken
 from rsd_local.runtime import Engine, Model, Sampler, Sequence
+from rsd_local.runtime.batch import Batch
 
 PROMPT = [1, *range(20, 50)]
 GREEDY = Sampling()
+BATCH_ADD = Batch.add
 
 
 def written(sequence: Sequence, prompt: list[int], count: int, sampling: Sampling = GREEDY) -> list[int]:
@@ -251,3 +254,51 @@ def test_text_goes_in_and_out_unchanged(tmp_path: Path) -> None:
         assert b"".join(map(model.piece, continued)).decode() == text.encode("utf-8", "replace").decode()
     assert model.tokenize("<s>") != [1] and model.tokenize("<s>", special=True)[-1] == 1
     model.close()
+
+
+@pytest.mark.parametrize("name", ["dense", "smollm2", "abacus-target"])
+def test_exact_rows_are_those_whose_logits_a_batch_does_not_change(
+    name: str, tiny: dict[str, Path], smollm2: Path, open_engine: EngineMaker
+) -> None:
+    abacus = Path(rsd_local.__file__).parent / "abacus/models/abacus-target.gguf"
+    engine = open_engine({"dense": tiny["dense"], "smollm2": smollm2, "abacus-target": abacus}[name], cache_type="f16", threads=1)
+
+    def after(parts: list[list[int]]) -> np.ndarray:
+        sequence = engine.sequence()
+        for part in parts:
+            sequence.append(part)
+            logits = sequence.read_logits().result()
+        sequence.close()
+        return logits
+
+    tokens = np.random.default_rng(1).integers(3, 200, 28).tolist()
+    prefix, rest = tokens[:20], tokens[20:]
+    exact = engine.exact_rows(8)
+    for rows in range(2, 9):
+        same = np.array_equal(after([prefix, rest[:rows]]), after([prefix, *([token] for token in rest[:rows])]))
+        assert same if rows <= exact else True
+        assert not same or rows != exact + 1
+    assert (exact == 1) == (name == "dense"), "float32 weights are multiplied otherwise where there is more than one row"
+    free = engine.sequence()
+    assert engine.positions(free) == (-1, -1) and engine.exact_rows(2) == min(exact, 2)
+
+
+def test_models_that_cannot_cut_have_no_exact_batches_and_a_full_engine_says_so(tiny: dict[str, Path], open_engine: EngineMaker) -> None:
+    assert open_engine(tiny["recurrent"]).exact_rows(8) == 1
+    engine = open_engine(tiny["dense"], slots=1)
+    engine.sequence()
+    with pytest.raises(NoSlot):
+        engine.exact_rows(8)
+
+
+def test_what_fails_between_two_batches_reaches_its_caller_and_the_engine_goes_on(
+    tiny: dict[str, Path], open_engine: EngineMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = open_engine(tiny["dense"])
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "_batch", Batch(256))  # a row outside the cache is refused by llama.cpp
+        patch.setattr(Batch, "add", lambda self, slot, position, tokens, outputs: BATCH_ADD(self, 99, position, tokens, outputs))
+        with pytest.raises(DecodeFailed):
+            engine.exact_rows(4)
+    assert engine.exact_rows(4) == 1
+    assert len(written(engine.sequence(), PROMPT, 5)) == 5

@@ -117,6 +117,15 @@ def test_drafted_tokens_never_share_the_prompts_batch(kindred: Reasoner, monkeyp
     assert set(rows["target"][1:]) == {1} and 1 < max(rows["speculative"][1:]) <= 5
 
 
+@pytest.mark.parametrize(("exact", "most"), [(3, 3), (1, 5), (5, 5)])
+def test_no_more_is_drafted_than_leaves_batches_exact(kindred: Reasoner, monkeypatch: pytest.MonkeyPatch, exact: int, most: int) -> None:
+    seen: list[int] = []
+    monkeypatch.setattr(kindred.trio.target, "exact_rows", lambda rows: exact if rows == 5 else 0)
+    monkeypatch.setattr(kindred.trio.target.pace, "note", lambda count, _: seen.append(count))
+    kindred.solve(QUESTION, Params(limits=Limits(tokens=200, step_tokens=40, repeats=99)), strategy="speculative")
+    assert max(seen[1:]) == most
+
+
 def test_speculation_above_temperature_0_has_the_targets_distribution(kindred: Reasoner) -> None:
     """The first two tokens of 2,000 runs against their exact probabilities, by a chi-squared test."""
     sampling = Sampling(temperature=1.5, top_k=3)

@@ -34,7 +34,8 @@ class Row(TypedDict):
     """One question answered by one strategy.
 
     ``counters`` and ``flops`` are empty and ``error`` is an error's code where the question could not be answered.
-    ``seconds`` are of the wall, with the other questions in flight beside it; ``config`` is the configuration's hash.
+    ``question`` and ``text`` (the solution) are the beginnings of their SHA-256, to tell equal ones by. ``seconds`` are of the
+    wall, with the other questions in flight beside it; ``config`` is the configuration's hash.
     """
 
     id: str
@@ -44,6 +45,7 @@ class Row(TypedDict):
     question: str
     seed: int
     answer: str | None
+    text: str | None
     expected: str
     correct: bool
     finish_reason: str | None

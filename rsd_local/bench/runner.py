@@ -156,9 +156,10 @@ def _answer(solver: Solver, item: Item, plan: Plan, seed: int, grader: Grader, c
         strategy=plan.label,
         level=item.level,
         subject=item.subject,
-        question=hashlib.sha256(item.question.encode()).hexdigest()[:16],
+        question=_digest(item.question),
         seed=seed,
         answer=None,
+        text=None,
         expected=item.answer,
         correct=False,
         finish_reason=None,
@@ -177,8 +178,13 @@ def _with_result(row: Row, result: Result, correct: bool) -> Row | None:
     if result.finish_reason == "cancelled":
         return None
     row["answer"], row["correct"], row["finish_reason"] = result.answer, correct, result.finish_reason
+    row["text"] = _digest(result.text)
     row["n_steps"] = len(result.steps)
     row["steps"] = [StepRow(author=step.author, reward=step.reward, tokens=step.tokens) for step in result.steps]
     row["counters"] = {role: dataclasses.asdict(counters) for role, counters in result.counters.items()}
     row["flops"] = {"paper": result.paper_flops, "full": result.full_flops}
     return row
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

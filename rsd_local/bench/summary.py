@@ -66,6 +66,8 @@ class PairFigures:
         difference: accuracy of the first minus that of the second.
         interval: its 95 % paired bootstrap interval.
         only_first, only_second: questions that one alone answered right.
+        same_answers: questions to which both gave the same answer, or neither gave one; none that ended in an error.
+        same_texts: those whose solutions are equal to the byte.
         p_value: of McNemar's exact test.
         adjusted: the same after Holm's correction for all pairs of the bench.
     """
@@ -77,6 +79,8 @@ class PairFigures:
     interval: tuple[float, float]
     only_first: int
     only_second: int
+    same_answers: int
+    same_texts: int
     p_value: float
     adjusted: float
 
@@ -175,6 +179,7 @@ def _pair(first: str, ones: dict[str, Row], second: str, others: dict[str, Row])
     common = [name for name in ones if name in others]
     right = [ones[name]["correct"] for name in common], [others[name]["correct"] for name in common]
     won, lost = discordant(*right)
+    answered = [(ones[name], others[name]) for name in common if ones[name]["error"] is None is others[name]["error"]]
     return PairFigures(
         first=first,
         second=second,
@@ -183,6 +188,8 @@ def _pair(first: str, ones: dict[str, Row], second: str, others: dict[str, Row])
         interval=paired_bootstrap(*right),
         only_first=won,
         only_second=lost,
+        same_answers=sum(one["answer"] == other["answer"] for one, other in answered),
+        same_texts=sum(one["text"] == other["text"] for one, other in answered),
         p_value=mcnemar(won, lost),
         adjusted=1.0,
     )

@@ -22,7 +22,9 @@ STRATEGY_HEADS = (
     "speed",
     "target share",
 )
-PAIR_HEADS = ("pair", "questions", "difference", "95 % interval", "only first", "only second", "McNemar p", "Holm p")
+PAIR_HEADS = (
+    "pair", "questions", "difference", "95 % interval", "only first", "only second", "McNemar p", "Holm p", "same answer", "same text",
+)  # fmt: skip
 FALLBACK_HEADS = ("strategy", "fallback steps", "tokens kept", "target seconds")
 FALLBACK_READING = (
     "Steps that the target wrote because the draft's was rejected. Tokens of the rejected step that the target kept as its own, and "
@@ -36,7 +38,8 @@ READING = (
 )
 PAIR_READING = (
     "Difference in accuracy on the questions that both answered, in points, with a paired bootstrap interval (10,000 resamples). "
-    "p: McNemar's exact test, and the same after Holm's correction for all pairs. A difference whose interval holds 0 is no finding."
+    "p: McNemar's exact test, and the same after Holm's correction for all pairs. A difference whose interval holds 0 is no finding. "
+    "Same answer, same text: questions on which the two do not differ at all."
 )
 
 
@@ -161,6 +164,8 @@ def _pair(pair: PairFigures) -> list[str]:
         str(pair.only_second),
         f"{pair.p_value:.3g}",
         f"{pair.adjusted:.3g}",
+        str(pair.same_answers),
+        str(pair.same_texts),
     ]
 
 

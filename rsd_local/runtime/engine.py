@@ -8,6 +8,7 @@ import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import closing
 from typing import Any, TypeVar
 
 import numpy as np
@@ -26,7 +27,7 @@ from rsd_local.runtime.sampler import Floats
 from rsd_local.runtime.schedule import Share, fill
 from rsd_local.runtime.sequence import Sequence
 from rsd_local.runtime.sizes import Sizes
-from rsd_local.runtime.trace import Tracing
+from rsd_local.runtime.trials import Rounding, states_beside_logits
 
 _CACHE_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 8, "bf16": 30}  # ggml_type
 _FLASH = {"auto": -1, "off": 0, "on": 1}
@@ -72,6 +73,7 @@ class Engine:
         self._memory = C.llama_get_memory(self._context)
         self._rollback = probe(self._context)
         self._batch, self._read = Batch(sizes.rows), Outputs(self._context, model, name)
+        self._rounding = Rounding(self._context, self._batch, self._read, model.n_vocab)
         self._bare = False  # in turns, so that neither prompts nor hidden states wait for the other for ever
         self.pace = Pace()
         self.gives_states = True  # until ``probe_states`` finds otherwise
@@ -138,23 +140,34 @@ class Engine:
 
         To be called before traced generations, with a sequence free. The outcome is kept in ``gives_states``.
         """
-        logits: list[Floats] = []
-
-        class Looking:
-            def draw(self, row: Floats) -> int:
-                logits.append(row.copy())
-                return 0
-
         self.gives_states = True
-        steps: list[tuple[int, Tracing]] = [(0, "off"), (1, "states"), (1, "off")]
-        for token, tracing in steps:  # logits that are left out are those of the pass before
-            sequence = self.sequence()
-            sequence.append([token])
-            sequence.generate(Looking(), 1, tracing=tracing).result()
-            sequence.close()
-        before, traced_row, plain = logits
-        self.gives_states = bool(np.abs(traced_row - plain).max() < np.abs(traced_row - before).max() / 2)
+        self.gives_states = states_beside_logits(self)
         return self.gives_states
+
+    def exact_rows(self, most: int) -> int:
+        """Up to how many tokens of one sequence can share a batch and get bit for bit the logits that they get one by one.
+
+        Found by trying once, alone, with a sequence free; more rows in the same batch can round them otherwise again.
+
+        Args:
+            most: the largest number of interest.
+
+        Returns:
+            1 where a batch of two is not exact, and of models that cannot cut their cache.
+
+        Raises:
+            NoSlot: all sequences are in use.
+        """
+
+        def find(slot: int) -> int:
+            with self.model.lane.turn(self.threads):
+                return self._rounding.exact_rows(slot, most)
+
+        known = self._rounding.known.get(most) if self.can_cut else 1
+        if known is not None:
+            return known
+        with closing(self.sequence()) as sequence:
+            return self._ask(lambda: find(sequence.slot))
 
     def about(self) -> str:
         """How the engine runs, in one line for people: model, context, threads, device and what was asked for."""
@@ -182,9 +195,16 @@ class Engine:
     def _ask(self, work: Callable[[], T]) -> T:
         """Lets the worker do something between two batches, and waits for it."""
         answer: Future[T] = Future()
+
+        def order() -> None:
+            try:
+                answer.set_result(work())
+            except RSDError as error:
+                answer.set_exception(error)
+
         with self._wake:
             self._check_open()
-            self._order(lambda: answer.set_result(work()))
+            self._order(order)
         return answer.result()
 
     def _order(self, order: Callable[[], None]) -> None:

@@ -18,7 +18,7 @@ from rsd_local.config import CacheType, FlashAttention
 from rsd_local.runtime import Engine, Floats, Model
 
 PREFIXES = (40, 300)
-BATCHES = (2, 4, 5, 6, 7, 8, 16, 32)
+BATCHES = (2, 3, 4, 5, 6, 7, 8, 16, 32)
 
 
 def after(engine: Engine, parts: list[list[int]]) -> Floats:

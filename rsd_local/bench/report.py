@@ -105,19 +105,20 @@ _PAGE = """<!doctype html>
 @media (prefers-color-scheme: dark) {{
   :root {{ --ink: #e6e6e3; --soft: #a3a3a0; --line: #3a3a38; --back: #191917; --band: #22221f; }}
 }}
-body {{ max-width: 72rem; margin: 2rem auto; padding: 0 1rem; font: 16px/1.5 system-ui, sans-serif; }}
+body {{ max-width: 76rem; margin: 2rem auto; padding: 0 1rem; font: 16px/1.5 system-ui, sans-serif; }}
 body {{ color: var(--ink); background: var(--back); }}
 h1 {{ font-size: 1.5rem; }} h2 {{ font-size: 1.15rem; margin-top: 2.2rem; }}
 dl {{ display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; margin: 0 0 1.5rem; }}
 dt, p, li {{ color: var(--soft); }} dd {{ margin: 0; overflow-wrap: anywhere; }} p {{ max-width: 60rem; font-size: .92rem; }}
 .wide {{ overflow-x: auto; }}
-table {{ border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; white-space: nowrap; }}
-th, td {{ padding: .35rem .7rem; text-align: right; border-bottom: 1px solid var(--line); }}
-th:first-child, td:first-child {{ text-align: left; }} th {{ color: var(--soft); font-weight: 600; }}
+table {{ border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; white-space: nowrap; }}
+th, td {{ padding: .3rem .5rem; vertical-align: bottom; text-align: right; border-bottom: 1px solid var(--line); }}
+th:first-child, td:first-child {{ text-align: left; white-space: normal; overflow-wrap: anywhere; min-width: 13rem; }}
+th {{ color: var(--soft); font-weight: 600; white-space: normal; }}
 tbody tr:nth-child(even) {{ background: var(--band); }}
-figure {{ margin: .5rem 0; padding: .5rem; display: inline-block; max-width: 100%; }}
+figure {{ margin: .5rem 0; padding: .5rem; max-width: min(100%, 52rem); box-sizing: border-box; }}
 figure {{ background: #fff; border: 1px solid var(--line); border-radius: 8px; }}
-img {{ display: block; max-width: min(100%, 52rem); height: auto; }}
+img {{ display: block; max-width: 100%; height: auto; }}
 </style></head><body>
 {body}
 </body></html>

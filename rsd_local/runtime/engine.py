@@ -11,7 +11,6 @@ from concurrent.futures import Future
 from contextlib import closing
 from typing import Any, TypeVar
 
-import numpy as np
 from llama_cpp import llama_cpp as C
 
 from rsd_local.config import RoleConfig
@@ -23,7 +22,6 @@ from rsd_local.runtime.outputs import Held, Outputs
 from rsd_local.runtime.pace import Pace
 from rsd_local.runtime.requests import Request
 from rsd_local.runtime.rollback import probe
-from rsd_local.runtime.sampler import Floats
 from rsd_local.runtime.schedule import Share, fill
 from rsd_local.runtime.sequence import Sequence
 from rsd_local.runtime.sizes import Sizes

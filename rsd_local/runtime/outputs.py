@@ -42,6 +42,7 @@ class Outputs:
 
     def __init__(self, context: Any, model: Model, name: str) -> None:
         self._context, self._model, self._name = context, model, name
+        self._views: dict[tuple[int, int], Floats] = {}  # llama.cpp's rows lie at the same places from decode to decode
 
     def logits(self, row: int) -> Floats:
         """The logits (n_vocab,) of a row."""
@@ -55,5 +56,7 @@ class Outputs:
         address = read(self._context, row)
         if address is None:
             raise DecodeFailed(f"{self._name}: llama.cpp gave no output for a row")
-        view: Floats = np.frombuffer(memoryview((ctypes.c_float * width).from_address(address)), np.float32)
+        view = self._views.get((address, width))
+        if view is None:
+            view = self._views[address, width] = np.ctypeslib.as_array((ctypes.c_float * width).from_address(address))
         return view

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 import numpy as np
@@ -28,7 +29,7 @@ def greedy(logits: Floats) -> int:
         DecodeFailed: the model's logits are no numbers.
     """
     best = int(logits.argmax())
-    if not np.isfinite(logits[best]):
+    if not math.isfinite(logits[best]):
         raise DecodeFailed("the model's logits are not finite", hint="the file may be damaged: download it again")
     return best
 

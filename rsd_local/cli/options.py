@@ -97,7 +97,9 @@ _PARAMS: list[Option] = [
     option("--beams", type=int, default=2, show_default=True, help="Solutions that stay at each step (beam)."),
     option("--branches", type=int, default=4, show_default=True, help="Steps tried after each of them (beam)."),
     option("--aggregate", type=click.Choice(get_args(Aggregate)), default="last", show_default=True, help="Of rewards (best-of-n)."),
-    option("--speculate", type=int, default=0, show_default=True, help="Tokens drafted at a time (speculative). 0: as many as keep it exact."),
+    option(
+        "--speculate", type=int, default=0, show_default=True, help="Tokens drafted at a time (speculative). 0: as many as keep it exact."
+    ),
     option(
         "--fallback", type=click.Choice(get_args(Fallback)), default="auto", show_default=True, help="Evaluate a rejected step ahead (rsd)."
     ),

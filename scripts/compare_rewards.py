@@ -135,6 +135,7 @@ def draft_read_out(comparison: Comparison, learnt: Steps, left_out: Steps, file:
     """The read-out of the draft: its quality, and where asked for its file."""
     made, parts, quality = read_out(learnt, left_out, "draft")
     line(f"read-out of the draft ({'+'.join(parts)}, {comparison.train} questions)", quality, 0)
+    line(f"the same, cross-validated over the {comparison.train}", measure(made.left_out, learnt), 0)
     if file:
         as_head(made, "draft", parts, Model(comparison.trio.draft), {"questions": comparison.train}).save(file)
 
@@ -152,8 +153,9 @@ def target_read_out(comparison: Comparison, train: int) -> None:
         names = {item.id for item in items}
         learnt, left_out = comparison.steps(model.n_embd, [row for row in read.rows if row["id"] in names])
         tokens = [len(model.tokenize(step.strip() + "\n\n", continues=True)) for row in comparison.tested for step in row["steps"]]
-    _, _, quality = read_out(learnt, left_out, "target")
+    made, _, quality = read_out(learnt, left_out, "target")
     line(f"read-out of the target (last, {train} questions)", quality, float(np.mean(tokens)))
+    line(f"the same, cross-validated over the {train}", measure(made.left_out, learnt), float(np.mean(tokens)))
 
 
 def read_out(learnt: Steps, left_out: Steps, role: str) -> tuple[Fit, tuple[str, ...], Quality]:

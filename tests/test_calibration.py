@@ -16,6 +16,7 @@ from test_cli import refused, rsd
 
 from rsd_local.bench.datasets import load_dataset
 from rsd_local.bench.grading import Grader
+from rsd_local.bench.stats import area_under_curve
 from rsd_local.calibration.fit import PENALTIES, fit, log_loss
 from rsd_local.calibration.rollouts import STORED, Labelling, RolloutRow, Rollouts, pack, roll_out, unpack
 from rsd_local.calibration.training import gather
@@ -72,6 +73,16 @@ def test_questions_are_never_on_both_sides_of_a_cut() -> None:
     labels = chance.integers(0, 2, 80).astype(float)[groups]
     assert fit(features, labels, groups).loss > 0.6
     assert fit(features, labels, np.arange(640)).loss < 0.4
+
+
+def test_what_a_fit_says_of_its_own_rows_comes_from_heads_that_never_saw_them() -> None:
+    chance = np.random.default_rng(0)
+    features, labels = chance.standard_normal((200, 150)), chance.integers(0, 2, 200).astype(float)
+    made = fit(features, labels, np.arange(200))
+    right = (labels > 0.5).tolist()
+    assert area_under_curve(made.probabilities(features).tolist(), right) > 0.75, "noise is learnt by heart"
+    assert 0.4 < area_under_curve(made.left_out.tolist(), right) < 0.6
+    assert made.loss == pytest.approx(log_loss(made.left_out, labels))
 
 
 def test_a_head_learns_from_the_features_that_it_is_later_given() -> None:

@@ -23,7 +23,8 @@ class Fit:
         bias: of the logistic function's argument.
         penalty: λ of λ/2·‖weight‖², beside the summed log loss.
         components: directions of the largest spread that the weight is made of.
-        loss: mean log loss on questions that were left out, in nats.
+        left_out: (n,), the probability of each row that it was fitted on, by a head fitted without that row's fold.
+        loss: mean log loss of these, in nats.
     """
 
     weight: Matrix
@@ -32,6 +33,7 @@ class Fit:
     bias: float
     penalty: float
     components: int
+    left_out: Matrix
     loss: float
 
     def probabilities(self, features: Matrix) -> Matrix:
@@ -49,13 +51,14 @@ def fit(features: Matrix, labels: Matrix, groups: npt.NDArray[np.int64], seed: i
         seed: of the cuts.
     """
     names = np.random.default_rng(seed).permutation(np.unique(groups))
-    losses = np.zeros(len(_counts(features)) * len(PENALTIES))
+    reached = np.zeros((len(_counts(features)) * len(PENALTIES), len(labels)))
     for fold in range(FOLDS):
         left_out = np.isin(groups, names[fold::FOLDS])
         for place, head in enumerate(_heads(features[~left_out], labels[~left_out])):
-            losses[place] += log_loss(head.probabilities(features[left_out]), labels[left_out]) * left_out.sum() / len(labels)
-    best = int(losses.argmin())
-    return replace(_heads(features, labels)[best], loss=float(losses[best]))
+            reached[place, left_out] = head.probabilities(features[left_out])
+    losses = [log_loss(row, labels) for row in reached]
+    best = int(np.argmin(losses))
+    return replace(_heads(features, labels)[best], left_out=reached[best], loss=losses[best])
 
 
 def log_loss(probabilities: Matrix, labels: Matrix) -> float:
@@ -77,7 +80,7 @@ def _heads(features: Matrix, labels: Matrix) -> list[Fit]:
         weight = np.zeros(scores.shape[1])
         for penalty in sorted(PENALTIES, reverse=True):  # each the start of the next
             weight = _newton(scores, labels, penalty, weight)
-            heads.append(Fit(chosen.T @ weight[:-1], mean, scale, float(weight[-1]), penalty, count, np.nan))
+            heads.append(Fit(chosen.T @ weight[:-1], mean, scale, float(weight[-1]), penalty, count, np.zeros(0), np.nan))
     return heads
 
 

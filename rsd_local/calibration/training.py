@@ -153,6 +153,7 @@ def train(steps: Steps, role: Literal["draft", "target"], model: Model, held_out
         "penalty": made.penalty,
         "components": made.components,
         "cross_validated_loss": {"+".join(key): round(one.loss, 4) for key, one in tried.items()},
+        "cross_validated_auc": round(area_under_curve(made.left_out.tolist(), (learnt.labels > 0.5).tolist()), 4),
         "held_out": asdict(quality),
     }
     return as_head(made, role, parts, model, about), quality

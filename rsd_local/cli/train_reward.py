@@ -155,6 +155,7 @@ def show(head: ReadOut, quality: Quality, as_json: bool) -> None:
     lines = [
         f"read-out of the {head.role} ({head.model}), features {' + '.join(head.parts)}, penalty {head.about['penalty']:g}",
         f"fitted on {head.about['steps']} steps of {head.about['questions']} questions, {head.about['good']:.0%} of them labelled right",
+        f"  area under the curve, cross-validated over these questions, {head.about['cross_validated_auc']:.3f}",
         f"held out: {quality.steps} steps of {quality.questions} questions",
         f"  area under the curve {quality.auc:.3f} ({low:.3f} to {high:.3f}); the draft's confidence {quality.confidence_auc:.3f}",
         "  reward against label, in fifths of the steps:",

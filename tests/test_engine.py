@@ -276,9 +276,8 @@ def test_exact_rows_are_those_whose_logits_a_batch_does_not_change(
     exact = engine.exact_rows(8)
     for rows in range(2, 9):
         same = np.array_equal(after([prefix, rest[:rows]]), after([prefix, *([token] for token in rest[:rows])]))
-        assert same if rows <= exact else True
-        assert not same or rows != exact + 1
-    assert (exact == 1) == (name == "dense"), "float32 weights are multiplied otherwise where there is more than one row"
+        assert same or rows > exact
+        assert not same or rows != exact + 1  # how many are exact is the machine's; that no more are claimed, and no fewer, is not
     free = engine.sequence()
     assert engine.positions(free) == (-1, -1) and engine.exact_rows(2) == min(exact, 2)
 

@@ -67,7 +67,7 @@ class PairFigures:
         interval: its 95 % paired bootstrap interval.
         only_first, only_second: questions that one alone answered right.
         same_answers: questions to which both gave the same answer, or neither gave one; none that ended in an error.
-        same_texts: those whose solutions are equal to the byte.
+        same_texts: questions whose solutions are equal to the byte (by their hashes); none that ended in an error.
         p_value: of McNemar's exact test.
         adjusted: the same after Holm's correction for all pairs of the bench.
     """

@@ -9,13 +9,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from types import TracebackType
 
-from rsd_local.config import Params, RoleConfig, Strategy, Trio, Weighting, require, require_choice, sequences_needed
+from rsd_local.config import Params, Strategy, Trio, Weighting, require, require_choice, sequences_needed
 from rsd_local.decoding import STRATEGIES, Conversation, OpenTrio
 from rsd_local.errors import Closed
 from rsd_local.events import CancelToken, Event, Finished, Result, Role, StepDone
 from rsd_local.fit import make_plan
 from rsd_local.rewards import Head, Rewards, load_head, reward_config
-from rsd_local.runtime import Engine, Model, chat_tokens
+from rsd_local.runtime import Engine, Load, Model, Pool, chat_tokens
 from rsd_local.runtime.devices import devices
 
 LoadProgress = Callable[[Role, float], None]
@@ -53,21 +53,25 @@ class Reasoner:
         """
         with ExitStack() as opening:
             models: dict[tuple[object, ...], Model] = {}
-            engines: dict[Role, Engine] = {}
+            pools: dict[Role, Pool] = {}
             head = load_head(config)
-            for role, (settings, slots) in placed(roles_of(config, head)).items():
-                if settings.placement not in models:
+            for role, load in placed(roles_of(config, head)).items():
+                where = load.config.placement
+                if where not in models:
                     report = None if progress is None else _bind(progress, role)
-                    models[settings.placement] = Model(settings, report)
-                    opening.callback(models[settings.placement].close)
-                engines[role] = Engine(models[settings.placement], settings, slots, role)
-                opening.callback(engines[role].close)
-            for role in ("draft", "target"):
-                chat_tokens(engines[role].model, [{"role": "user", "content": "1+1"}])
-            rewards = Rewards(config, engines.get("reward"), head)
-            rewards.check(engines["draft"])
-            same = engines["draft"].model.fingerprint == engines["target"].model.fingerprint
-            trio = OpenTrio(config, engines["draft"], engines["target"], rewards, same)
+                    models[where] = Model(load.config, report)
+                    opening.callback(models[where].close)
+                engines = []
+                for _ in range(load.engines):
+                    engines.append(Engine(models[where], load.config, load.slots, role))
+                    opening.callback(engines[-1].close)
+                pools[role] = Pool(engines)
+            draft, target = pools["draft"], pools["target"]
+            for pool in (draft, target):
+                chat_tokens(pool.model, [{"role": "user", "content": "1+1"}])
+            rewards = Rewards(config, pools.get("reward"), head)
+            rewards.check(draft)
+            trio = OpenTrio(config, draft, target, rewards, draft.model.fingerprint == target.model.fingerprint)
             return cls(config, trio, opening.pop_all())
 
     def stream(
@@ -102,10 +106,10 @@ class Reasoner:
         """Answers a question; arguments and errors as ``stream``."""
         return collect(self.stream(question, params, strategy=strategy, cancel=cancel))
 
-    def engines(self) -> dict[Role, Engine]:
+    def engines(self) -> dict[Role, Pool]:
         """The engines by role; a reward that the draft's own trace gives has none."""
-        made: dict[Role, Engine] = {"draft": self.trio.draft, "target": self.trio.target}
-        return made if self.trio.rewards.engine is None else made | {"reward": self.trio.rewards.engine}
+        made: dict[Role, Pool] = {"draft": self.trio.draft, "target": self.trio.target}
+        return made if self.trio.rewards.engines is None else made | {"reward": self.trio.rewards.engines}
 
     def close(self) -> None:
         """Frees the models; runs in flight end with Closed. A second call does nothing."""
@@ -186,14 +190,14 @@ def timed(events: Iterator[Event]) -> Iterator[Event]:
         yield event
 
 
-def roles_of(config: Trio, head: Head | None) -> dict[Role, tuple[RoleConfig, int]]:
-    """The models that a trio opens, by role, each with how many sequences it holds at once."""
-    reward, asked = reward_config(config, head), config.parallel * config.width
-    roles: dict[Role, tuple[RoleConfig, int]] = {"draft": (config.draft, asked), "target": (config.target, config.parallel)}
-    return roles if reward is None else roles | {"reward": (reward, asked)}
+def roles_of(config: Trio, head: Head | None) -> dict[Role, Load]:
+    """What a trio opens, by role."""
+    reward, parallel, width = reward_config(config, head), config.parallel, config.width
+    roles: dict[Role, Load] = {"draft": Load.of(config.draft, parallel, width), "target": Load.of(config.target, parallel)}
+    return roles if reward is None else roles | {"reward": Load.of(reward, parallel, width)}
 
 
-def placed(roles: dict[Role, tuple[RoleConfig, int]]) -> dict[Role, tuple[RoleConfig, int]]:
+def placed(roles: dict[Role, Load]) -> dict[Role, Load]:
     """The roles with the layers that go to the GPU as numbers.
 
     Raises:
@@ -204,7 +208,7 @@ def placed(roles: dict[Role, tuple[RoleConfig, int]]) -> dict[Role, tuple[RoleCo
         return roles
     plan = make_plan(roles, found)
     plan.check()
-    return {one.role: (one.config, roles[one.role][1]) for one in plan.roles}
+    return {one.role: replace(roles[one.role], config=one.config) for one in plan.roles}
 
 
 def collect(events: Iterator[Event]) -> Result:

@@ -173,7 +173,7 @@ def test_leaving_a_stream_early_gives_every_cache_back(files: dict[str, Path]) -
             stream = reasoner.stream(QUESTION, HALF)
             next(stream)
             stream.close()  # type: ignore[attr-defined]
-        for engine in reasoner.engines().values():
+        for engine in (engine for pool in reasoner.engines().values() for engine in pool.engines):
             sequence = engine.sequence()
             assert engine.positions(sequence) == (-1, -1)
             sequence.close()

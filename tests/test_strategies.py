@@ -55,7 +55,7 @@ def kindred(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reasoner]:
 
 
 def assert_all_caches_are_back(reasoner: Reasoner) -> None:
-    for engine in reasoner.engines().values():
+    for engine in (engine for pool in reasoner.engines().values() for engine in pool.engines):
         sequences = [engine.sequence() for _ in range(engine.slots)]
         assert all(engine.positions(sequence) == (-1, -1) for sequence in sequences)
         for sequence in sequences:
@@ -111,7 +111,7 @@ def test_drafted_tokens_never_share_the_prompts_batch(kindred: Reasoner, monkeyp
     """On quantized models a wide batch rounds otherwise than one of a few rows, and the target alone has single ones."""
     rows: dict[str, list[int]] = {"target": [], "speculative": []}
     for strategy, seen in rows.items():
-        monkeypatch.setattr(kindred.trio.target.pace, "note", lambda count, _, seen=seen: seen.append(count))
+        monkeypatch.setattr(kindred.trio.target.engines[0].pace, "note", lambda count, _, seen=seen: seen.append(count))
         kindred.solve(QUESTION, Params(limits=LIMITS, search=Search(speculate=4)), strategy=strategy)  # type: ignore[arg-type]
     assert rows["speculative"][0] == rows["target"][0] > 8
     assert set(rows["target"][1:]) == {1} and 1 < max(rows["speculative"][1:]) <= 5
@@ -120,8 +120,8 @@ def test_drafted_tokens_never_share_the_prompts_batch(kindred: Reasoner, monkeyp
 @pytest.mark.parametrize(("exact", "most"), [(3, 3), (1, 5), (5, 5)])
 def test_no_more_is_drafted_than_leaves_batches_exact(kindred: Reasoner, monkeypatch: pytest.MonkeyPatch, exact: int, most: int) -> None:
     seen: list[int] = []
-    monkeypatch.setattr(kindred.trio.target, "exact_rows", lambda rows: exact if rows == 5 else 0)
-    monkeypatch.setattr(kindred.trio.target.pace, "note", lambda count, _: seen.append(count))
+    monkeypatch.setattr(kindred.trio.target.engines[0], "exact_rows", lambda lent, rows: exact if rows == 5 else 0)
+    monkeypatch.setattr(kindred.trio.target.engines[0].pace, "note", lambda count, _: seen.append(count))
     kindred.solve(QUESTION, Params(limits=Limits(tokens=200, step_tokens=40, repeats=99)), strategy="speculative")
     assert max(seen[1:]) == most
 

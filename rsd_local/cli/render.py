@@ -14,6 +14,7 @@ from rsd_local.cli.text import printable
 from rsd_local.config import Trio
 from rsd_local.events import Drafted, Event, Finished, Result, Role, StepDone
 from rsd_local.reasoner import LoadProgress, Reasoner
+from rsd_local.runtime import supports_gpu
 
 _ENDINGS = {
     "length": "stopped at --max-tokens; the solution may be cut",
@@ -91,9 +92,9 @@ def stats(result: Result, reasoner: Reasoner) -> None:
     console.print(f"{len(result.steps)} step{'s' * (len(result.steps) != 1)}{share}, finished: {result.finish_reason}")
     console.print(f"FLOPs, paper convention {result.paper_flops:.3g}, full count {result.full_flops:.3g}")
     engines = reasoner.engines()
-    for role, engine in engines.items():
-        click.echo(f"{role:<7} {printable(engine.about())}", err=True)
-    click.echo(f"GPU offload in this build of llama.cpp: {'yes' if engines['draft'].gpu_build else 'no'}", err=True)
+    for role, pool in engines.items():
+        click.echo(f"{role:<7} {printable(pool.about())}", err=True)
+    click.echo(f"GPU offload in this build of llama.cpp: {'yes' if supports_gpu() else 'no'}", err=True)
 
 
 _COLUMNS = {

@@ -13,7 +13,7 @@ from rsd_local.answers import boxed
 from rsd_local.config import Limits
 from rsd_local.errors import Cancelled, ContextFull
 from rsd_local.events import CancelToken, Counters, Finished, FinishReason, Role, total
-from rsd_local.runtime import Drawer, EndOfStep, Engine, Guess, Sequence, Trace, Tracing
+from rsd_local.runtime import Drawer, EndOfStep, Engine, Guess, Pool, Sequence, Trace, Tracing
 
 DELIMITER = b"\n\n"
 NO_GUESS = Guess()
@@ -61,29 +61,32 @@ class Writer:
         tracing: what trace its steps are to carry.
     """
 
-    def __init__(
-        self, engine: Engine, sequence: Sequence, sampler: Drawer, family: list[Sequence], *, same_tokens: bool, tracing: Tracing
-    ) -> None:
-        self.engine, self.sequence, self.sampler, self.same_tokens, self._tracing = engine, sequence, sampler, same_tokens, tracing
+    def __init__(self, sequence: Sequence, sampler: Drawer, family: list[Sequence], *, same_tokens: bool, tracing: Tracing) -> None:
+        self.sequence, self.sampler, self.same_tokens, self._tracing = sequence, sampler, same_tokens, tracing
         self._family = family
         self._before = len(sequence)
         family.append(sequence)
 
     @classmethod
-    def open(cls, engine: Engine, prompt: list[int], sampler: Drawer, *, same_tokens: bool, tracing: Tracing = "off") -> Writer:
+    def open(cls, engines: Pool, prompt: list[int], sampler: Drawer, *, same_tokens: bool, tracing: Tracing = "off") -> Writer:
         """A writer at a question's tokens.
 
         Raises:
             ContextFull: they do not fit.
         """
-        sequence = engine.sequence()
+        sequence = engines.sequence()
         try:
             sequence.append(prompt)
         except ContextFull:
             sequence.close()
             raise
         sequence.counters.opening_tokens = len(prompt)
-        return cls(engine, sequence, sampler, [], same_tokens=same_tokens, tracing=tracing)
+        return cls(sequence, sampler, [], same_tokens=same_tokens, tracing=tracing)
+
+    @property
+    def engine(self) -> Engine:
+        """That of its sequence."""
+        return self.sequence.engine
 
     def begin(self) -> None:
         """Says that a step starts here: the place that ``forget`` and ``replace`` go back to."""
@@ -138,7 +141,7 @@ class Writer:
 
     def fork(self, sampler: Drawer) -> Writer:
         """Another writer that goes on from here with draws of its own and shares the cache."""
-        return Writer(self.engine, self.sequence.fork(), sampler, self._family, same_tokens=self.same_tokens, tracing=self._tracing)
+        return Writer(self.sequence.fork(), sampler, self._family, same_tokens=self.same_tokens, tracing=self._tracing)
 
     def settle(self, cancel: CancelToken | None) -> None:
         """Begins a step and evaluates what stands but for its last token, so that forks share it."""

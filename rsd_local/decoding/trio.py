@@ -8,7 +8,7 @@ from rsd_local.config import Sampling, Trio
 from rsd_local.decoding.steps import Writer
 from rsd_local.events import Author
 from rsd_local.rewards import Reward, Rewards
-from rsd_local.runtime import Drawer, Engine, Sampler, Tracing, chat_tokens
+from rsd_local.runtime import Drawer, Pool, Sampler, Tracing, chat_tokens
 
 _STREAMS: dict[Author, int] = {"draft": 0, "target": 1}
 
@@ -23,8 +23,8 @@ class OpenTrio:
     """
 
     config: Trio
-    draft: Engine
-    target: Engine
+    draft: Pool
+    target: Pool
     rewards: Rewards
     same_tokens: bool
 
@@ -42,10 +42,10 @@ class OpenTrio:
             NoChatTemplate: the model cannot be asked.
             ContextFull: the question does not fit its context.
         """
-        engine = self.draft if role == "draft" else self.target
-        prompt = chat_tokens(engine.model, self.config.messages(question))
+        engines = self.draft if role == "draft" else self.target
+        prompt = chat_tokens(engines.model, self.config.messages(question))
         drawer = sampler or Sampler(sampling, (_STREAMS[role],))
-        return Writer.open(engine, prompt, drawer, same_tokens=self.same_tokens, tracing=tracing)
+        return Writer.open(engines, prompt, drawer, same_tokens=self.same_tokens, tracing=tracing)
 
     def judge(self, question: str) -> Reward:
         """The reward at a question.

@@ -12,6 +12,7 @@ from rsd_local.errors import DoesNotFit
 from rsd_local.events import Role
 from rsd_local.fit.memory import Footprint
 from rsd_local.gguf_header import read_header
+from rsd_local.runtime import Load
 from rsd_local.runtime.devices import Device
 
 ORDER: tuple[Role, ...] = ("draft", "reward", "target")
@@ -119,14 +120,14 @@ class Plan:
         return [text for _, text in sorted(ways, reverse=True)[:3]]
 
 
-def make_plan(roles: Mapping[Role, tuple[RoleConfig, int]], devices: Sequence[Device]) -> Plan:
+def make_plan(roles: Mapping[Role, Load], devices: Sequence[Device]) -> Plan:
     """Places the roles of a trio.
 
     Layers that are to go to the GPU on their own (``auto``) get the room there in the order of ``ORDER``: a role all that
     fit, then the next. Roles that share a file share its place.
 
     Args:
-        roles: each with its sequences at once.
+        roles: each with what it is to hold.
         devices: of this machine.
 
     Raises:
@@ -134,15 +135,12 @@ def make_plan(roles: Mapping[Role, tuple[RoleConfig, int]], devices: Sequence[De
     """
     gpus = [device for device in devices if device.kind == "gpu"]
     free = room = sum(max(0, gpu.free - _GPU_SPARE) for gpu in gpus)
-    headers = {path: read_header(path) for path in {config.path for config, _ in roles.values()}}
-    prints = {
-        role: Footprint.of(headers[config.path], config, slots, on_gpu=bool(gpus) and config.gpu_layers != 0)
-        for role, (config, slots) in roles.items()
-    }
+    headers = {path: read_header(path) for path in {load.config.path for load in roles.values()}}
+    prints = {role: Footprint.of(headers[load.config.path], load, on_gpu=bool(gpus)) for role, load in roles.items()}
     made: dict[Role, RolePlan] = {}
     for role in (role for role in ORDER if role in roles):
-        config = roles[role][0]
-        family = [other for other in ORDER if other in roles and roles[other][0].placement == config.placement]
+        config = roles[role].config
+        family = [other for other in ORDER if other in roles and roles[other].config.placement == config.placement]
         layers = len(prints[role].blocks) + 1
         if not gpus:
             count: int = 0

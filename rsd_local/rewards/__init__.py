@@ -16,7 +16,7 @@ from rsd_local.rewards.reading import ReadReward
 from rsd_local.rewards.readout import OwnSteps
 from rsd_local.rewards.traced import TraceReward
 from rsd_local.rewards.value_head import QwenPrm, Skywork
-from rsd_local.runtime import Engine, Tracing
+from rsd_local.runtime import Model, Pool, Tracing
 
 __all__ = ["Head", "Reward", "Rewards", "Scoring", "load_head", "read_head", "reward_config"]
 
@@ -54,31 +54,31 @@ class Rewards:
 
     Attributes:
         config: the trio.
-        engine: of the model that reads the steps, see ``reward_config``.
+        engines: of the model that reads the steps, see ``reward_config``.
         head: see ``load_head``.
     """
 
     config: Trio
-    engine: Engine | None
+    engines: Pool | None
     head: Head | None
 
     @property
     def tracing(self) -> Tracing:
         """What the draft's steps must carry to be scored."""
-        if self.engine is not None:
+        if self.engines is not None:
             return "off"
         return "states" if isinstance(self.head, ReadOut) and {"last", "lasts"} & set(self.head.parts) else "numbers"
 
-    def check(self, draft: Engine) -> None:
+    def check(self, draft: Pool) -> None:
         """Fails before the first question where a model cannot be read in the trio's way.
 
         Args:
-            draft: with a sequence free, to see whether its trace has states.
+            draft: with no question open, to see whether its trace has states.
 
         Raises:
             MissingTokens, NoChatTemplate, BadHead: why.
         """
-        model, head = (self.engine or draft).model, self.head
+        model, head = (self.engines or draft).model, self.head
         if self.tracing == "states" and not draft.probe_states():
             raise BadHead(
                 f"{model.path.name} is of a kind that gives no hidden states while it writes",
@@ -94,15 +94,15 @@ class Rewards:
         Raises:
             ContextFull: the question does not fit the reward model's context.
         """
-        engine, head = self.engine, self.head
-        if engine is not None:
-            return ReadReward.open(engine, self._layout(engine, question))
+        engines, head = self.engines, self.head
+        if engines is not None:
+            return ReadReward.open(engines, self._layout(engines.model, question))
         if isinstance(head, ReadOut):
             return TraceReward(lambda trace, before: head.reward(step_features(trace, before, head.parts)))
         return TraceReward(lambda trace, before: confidence(trace))
 
-    def _layout(self, engine: Engine, question: str) -> Layout:
-        model, head = engine.model, self.head
+    def _layout(self, model: Model, question: str) -> Layout:
+        head = self.head
         if isinstance(head, ValueHead):
             return Skywork(model, head, question) if head.layout == "skywork" else QwenPrm(model, head, question)
         if isinstance(head, ReadOut):

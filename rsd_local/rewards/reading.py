@@ -8,7 +8,7 @@ from rsd_local.errors import ContextFull
 from rsd_local.events import CancelToken, Counters, total
 from rsd_local.rewards.base import Scoring
 from rsd_local.rewards.layouts import Layout
-from rsd_local.runtime import Engine, Sequence, Trace
+from rsd_local.runtime import Pool, Sequence, Trace
 
 
 class ReadReward:
@@ -20,13 +20,13 @@ class ReadReward:
         family.append(sequence)
 
     @classmethod
-    def open(cls, engine: Engine, layout: Layout) -> ReadReward:
+    def open(cls, engines: Pool, layout: Layout) -> ReadReward:
         """A scorer at a layout's question.
 
         Raises:
             ContextFull: the question does not fit.
         """
-        sequence = engine.sequence()
+        sequence = engines.sequence()
         try:
             sequence.append(layout.opening())
         except ContextFull:

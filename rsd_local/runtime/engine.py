@@ -8,7 +8,6 @@ import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import closing
 from typing import Any, TypeVar
 
 from llama_cpp import llama_cpp as C
@@ -76,6 +75,7 @@ class Engine:
         self.pace = Pace()
         self.gives_states = True  # until ``probe_states`` finds otherwise
         self._free = list(range(slots))
+        self.questions = 0  # sequences that were not forked from another
         self._active: list[Request[Any]] = []
         self._orders: list[Callable[[], None]] = []
         self._wake = threading.Condition()
@@ -103,6 +103,8 @@ class Engine:
             if not self._free:
                 raise NoSlot(f"{self.name}: all {self.slots} sequences are in use")
             made = Sequence(self, self._free.pop(0))
+            made.forked = parent is not None
+            self.questions += not made.forked
             if parent is not None:
                 self._order(lambda: self._copy(parent, made))
             return made
@@ -120,6 +122,7 @@ class Engine:
             if sequence.closed:
                 return
             sequence.closed = True
+            self.questions -= not sequence.forked
             if not self._closing:
                 self._order(lambda: self._clear(sequence))
                 self._free.append(sequence.slot)
@@ -142,30 +145,25 @@ class Engine:
         self.gives_states = states_beside_logits(self)
         return self.gives_states
 
-    def exact_rows(self, most: int) -> int:
+    def exact_rows(self, lent: Sequence, most: int) -> int:
         """Up to how many tokens of one sequence can share a batch and get bit for bit the logits that they get one by one.
 
-        Found by trying once, alone, with a sequence free; more rows in the same batch can round them otherwise again.
+        Found by trying once, alone; more rows in the same batch can round them otherwise again.
 
         Args:
+            lent: an empty sequence to try in, which is empty again after.
             most: the largest number of interest.
 
         Returns:
             1 where a batch of two is not exact, and of models that cannot cut their cache.
-
-        Raises:
-            NoSlot: all sequences are in use.
         """
 
-        def find(slot: int) -> int:
+        def find() -> int:
             with self.model.lane.turn(self.threads):
-                return self._rounding.exact_rows(slot, most)
+                return self._rounding.exact_rows(lent.slot, most)
 
         known = self._rounding.known.get(most) if self.can_cut else 1
-        if known is not None:
-            return known
-        with closing(self.sequence()) as sequence:
-            return self._ask(lambda: find(sequence.slot))
+        return known if known is not None else self._ask(find)
 
     def about(self) -> str:
         """How the engine runs, in one line for people: model, context, threads, device and what was asked for."""

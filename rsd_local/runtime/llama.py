@@ -93,7 +93,8 @@ class Lane:
     """One device's turns: engines take them in the order in which they asked, as many at once as there is room for.
 
     Without it the threads of several engines fight for the cores. A plain lock would let the engine that gave its turn back
-    take the next one at once, and starve the others.
+    take the next one at once, and starve the others. Batches of one thread wait for wider ones only: no thread of theirs waits
+    for another, so more of them than cores cost nothing, and one is there to go on while another hands its outputs out.
 
     Args:
         room: CPU cores, or 1 for a GPU.
@@ -103,6 +104,7 @@ class Lane:
         self._mutex = threading.Lock()
         self._waiting: deque[tuple[int, threading.Lock]] = deque()
         self._room = self._free = room
+        self._wide = 0  # batches of several threads at work
 
     @contextmanager
     def turn(self, width: int | None = None) -> Iterator[None]:
@@ -123,12 +125,18 @@ class Lane:
         finally:
             with self._mutex:
                 self._free += width
+                self._wide -= width > 1
                 self._admit()
 
     def _admit(self) -> None:
-        while self._waiting and self._waiting[0][0] <= self._free:
-            width, gate = self._waiting.popleft()
+        while self._waiting:
+            width, gate = self._waiting[0]
+            beside_others = width == 1 < self._room and not self._wide
+            if width > self._free and not beside_others:
+                return
+            self._waiting.popleft()
             self._free -= width
+            self._wide += width > 1
             gate.release()
 
 

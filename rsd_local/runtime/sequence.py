@@ -39,7 +39,8 @@ class Sequence:
         self.held: Held | None = None  # the last token's outputs, where they are known
         self.request: Request[object] | None = None
         self.closed = False
-        self._engine = engine
+        self.forked = False  # from another sequence of its engine
+        self.engine = engine
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -51,7 +52,7 @@ class Sequence:
             ContextFull: they do not fit the context; nothing was noted.
         """
         self._check_idle()
-        engine = self._engine
+        engine = self.engine
         if len(self.tokens) + len(tokens) > engine.context:
             raise ContextFull(
                 f"{engine.name}: {len(self.tokens) + len(tokens)} tokens do not fit the context of {engine.context}",
@@ -90,19 +91,19 @@ class Sequence:
             A future; it fails with Cancelled, DecodeFailed or Closed.
         """
         self._check_readable()
-        if not self._engine.can_cut:
+        if not self.engine.can_cut:
             guess = replace(guess, tokens=())
-        if tracing == "states" and not self._engine.gives_states:
+        if tracing == "states" and not self.engine.gives_states:
             tracing = "numbers"
         request = Generation(self, sampler, max(limit, 1), until, guess, tracing, cancel)
-        self._engine.submit(request)
+        self.engine.submit(request)
         return request.future
 
     def prefill(self, cancel: CancelToken | None = None) -> Future[None]:
         """Evaluates all tokens but the last, so that forks share them."""
         self._check_readable()
         request = Prefill(self, cancel)
-        self._engine.submit(request)
+        self.engine.submit(request)
         return request.future
 
     def read_logits(self, cancel: CancelToken | None = None) -> Future[Floats]:
@@ -137,7 +138,7 @@ class Sequence:
         """Forgets all tokens after the first ``length``."""
         self._check_idle()
         if not 0 <= length <= len(self.tokens):
-            raise EngineError(f"{self._engine.name}: cannot cut {len(self.tokens)} tokens to {length}")
+            raise EngineError(f"{self.engine.name}: cannot cut {len(self.tokens)} tokens to {length}")
         self.counters.discarded_tokens += self.written.count(1, length)
         self.cut(length)
 
@@ -157,7 +158,7 @@ class Sequence:
             NoSlot: the engine was opened for fewer sequences.
         """
         self._check_idle()
-        child = self._engine.sequence(self)
+        child = self.engine.sequence(self)
         child.tokens, child.written = list(self.tokens), bytearray(len(self.tokens))
         child.marks, child.keep, child.held = list(self.marks), min(self.keep, len(self.tokens)), self.held
         return child
@@ -168,21 +169,21 @@ class Sequence:
 
     def close(self) -> None:
         """Gives the slot back; a request in flight fails with Closed. A second call does nothing."""
-        self._engine.release(self)
+        self.engine.release(self)
 
     def _read(self, hidden: bool, cancel: CancelToken | None) -> Future[Floats]:
         self._check_readable()
         request = Reading(self, hidden, cancel)
-        self._engine.submit(request)
+        self.engine.submit(request)
         return request.future
 
     def _check_idle(self) -> None:
         if self.closed:
-            raise Closed(f"{self._engine.name}: the sequence was closed")
+            raise Closed(f"{self.engine.name}: the sequence was closed")
         if self.request is not None:
-            raise SequenceBusy(f"{self._engine.name}: the sequence still works at an earlier call")
+            raise SequenceBusy(f"{self.engine.name}: the sequence still works at an earlier call")
 
     def _check_readable(self) -> None:
         self._check_idle()
         if not self.tokens:
-            raise EngineError(f"{self._engine.name}: a sequence without tokens has nothing to go on from")
+            raise EngineError(f"{self.engine.name}: a sequence without tokens has nothing to go on from")

@@ -15,6 +15,7 @@ from bench_support import run_fake, sums
 
 from rsd_local.bench.estimate import estimate
 from rsd_local.bench.journal import Config, read_config
+from rsd_local.bench.plots import _thresholds
 from rsd_local.bench.report import write_report
 from rsd_local.bench.results import Results, Row
 from rsd_local.bench.stats import mcnemar, wilson
@@ -146,6 +147,31 @@ def test_a_report_is_one_page_of_its_own_and_markdown_with_plots(tmp_path: Path)
         assert base64.b64decode(source.removeprefix("data:image/png;base64,")).startswith(b"\x89PNG")
     assert not re.search(r"https?://", html) and "prefers-color-scheme: dark" in html
     assert len(html) < 1_000_000
+
+
+def test_thresholds_that_were_tried_make_a_curve() -> None:
+    thresholds = {"rsd": 0.7, "rsd:threshold=0.2": 0.2, "rsd:threshold=0.9": 0.9, "rsd:threshold=0.5,fallback=off": 0.5}
+    strategies: dict[str, Any] = {label: {"weighting": {"kind": "step", "threshold": 0.7}} for label in ("target", "draft")}
+    strategies |= {"rsd:weighting=constant": {"weighting": {"kind": "constant", "threshold": 0.7}}}
+    for label, threshold in thresholds.items():
+        strategies[label] = {
+            "weighting": {"kind": "step", "threshold": threshold},
+            "search": {"fallback": "off" if "off" in label else "auto"},
+        }
+    rows = [
+        row(label, name, name in "ab", 2.0 + strategies[label]["weighting"]["threshold"], 50.0, "dt")
+        for label in strategies
+        for name in "abcd"
+    ]
+    rows = [line | {"correct": True} if line["strategy"] == "rsd:threshold=0.9" else line for line in rows]  # type: ignore[misc]
+    figure = _thresholds(summarize(CONFIG | {"strategies": strategies}, rows))
+    assert figure is not None
+    left, right = figure.axes
+    drawn = {line.get_label(): [round(float(value), 6) for value in line.get_ydata()] for line in left.lines}  # type: ignore[union-attr]
+    assert drawn == {"accuracy": [50, 50, 100], "target share": [50, 50, 50], "target alone": [50, 50], "draft alone": [50, 50]}
+    assert [label.get_text() for label in left.get_xticklabels()] == ["0.2", "0.7", "0.9"]
+    assert [float(value) for value in right.lines[0].get_ydata()] == pytest.approx([2.2, 2.7, 2.9])  # type: ignore[union-attr]
+    assert _thresholds(summarize(CONFIG, ROWS)) is None  # one threshold is no curve
 
 
 def test_names_from_outside_cannot_write_the_page(tmp_path: Path) -> None:

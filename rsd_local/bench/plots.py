@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rsd_local.bench.journal import Config
 from rsd_local.bench.results import Row
@@ -23,6 +23,27 @@ _RIGHT, _WRONG = "#009E73", "#D55E00"
 _INK, _GRID = "#333333", "#DDDDDD"
 _FEWEST = 5  # solutions that reach a step index, for a share of them to be drawn
 _BINS = 20
+_LABELS = 16  # as many fit beneath an axis
+
+
+class Measured(Protocol):
+    """What a curve over thresholds shows of each."""
+
+    @property
+    def accuracy(self) -> float:
+        """The share of right answers."""
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Its 95 % interval."""
+
+    @property
+    def target_share(self) -> float | None:
+        """Of all steps."""
+
+    @property
+    def seconds(self) -> float:
+        """Of the wall, per question."""
 
 
 def draw(summary: Summary, table: Table, folder: Path) -> dict[str, Path]:
@@ -36,6 +57,7 @@ def draw(summary: Summary, table: Table, folder: Path) -> dict[str, Path]:
     made = {
         "Accuracy against compute": ("accuracy_flops.png", _against(summary, lambda one: one.full_flops, "full FLOPs per question")),
         "Accuracy against time": ("accuracy_seconds.png", _against(summary, lambda one: one.seconds, "seconds per question")),
+        "What each threshold gives": ("thresholds.png", _thresholds(summary)),
         "Draft steps that stood, by their place": ("accepted_by_step.png", _accepted(summary.config, table)),
         "Rewards of right and wrong questions": ("rewards.png", _rewards(summary.config, table)),
     }
@@ -97,6 +119,63 @@ def _against(summary: Summary, cost: Callable[[StrategyFigures], float], name: s
 def _better(cost: Callable[[StrategyFigures], float], other: StrategyFigures, one: StrategyFigures) -> bool:
     worse = other.accuracy < one.accuracy or cost(other) > cost(one)
     return not worse and (other.accuracy, cost(other)) != (one.accuracy, cost(one))
+
+
+def _thresholds(summary: Summary) -> Figure | None:
+    """Of the ``rsd`` that most thresholds were tried with, all else equal."""
+    families: dict[str, list[tuple[float, StrategyFigures]]] = {}
+    for one in summary.strategies:
+        params = summary.config["strategies"][one.label]
+        weighting = params["weighting"]
+        if one.label.partition(":")[0] == "rsd" and weighting["kind"] == "step" and one.questions > one.errors:
+            rest = {**params, "weighting": {**weighting, "threshold": None}}
+            families.setdefault(repr(rest), []).append((weighting["threshold"], one))
+    tried = max(families.values(), key=len, default=[])
+    if len(tried) < 2:
+        return None
+    tried.sort(key=lambda pair: pair[0])
+    figure, _ = new_figure(11.0, 4.0, 1, 2)
+    alone = {f"{one.label} alone": one for one in summary.strategies if one.label in ("target", "draft")}
+    curve(figure.axes[0], figure.axes[1], [threshold for threshold, _ in tried], [one for _, one in tried], alone)
+    return figure
+
+
+def curve(left: Axes, right: Axes, thresholds: Sequence[float], points: Sequence[Measured], alone: Mapping[str, Measured], *,
+    what: str = "accuracy",
+) -> None:  # fmt: skip
+    """Draws accuracy and target share, and seconds, against the threshold.
+
+    Args:
+        left, right: where.
+        thresholds: δ, ascending.
+        points: what each gives.
+        alone: of single models, by the name to show.
+        what: the accuracy's name.
+    """
+    places = list(range(len(points)))  # by rank: a reward's values often crowd at one end
+    band(left, places, points, COLOURS[0], what)
+    shares = [100 * (point.target_share or 0.0) for point in points]
+    left.plot(places, shares, color=COLOURS[1], marker="s", markersize=4, label="target share")
+    right.plot(places, [point.seconds for point in points], color=COLOURS[0], marker="o", markersize=4, label="rsd")
+    for (name, point), style in zip(alone.items(), ("--", ":"), strict=False):
+        for axes, value in ((left, 100 * point.accuracy), (right, point.seconds)):
+            axes.axhline(value, color=COLOURS[7], linestyle=style, linewidth=1.2, label=name)
+    marked = places[:: -(-len(places) // _LABELS)]
+    for axes in (left, right):
+        axes.set_xticks(marked, [f"{thresholds[place]:g}" for place in marked], rotation=60, ha="right", rotation_mode="anchor", fontsize=7)
+        axes.set_xlabel("threshold δ")
+        axes.legend(loc="best", frameon=False, fontsize=8)
+    left.set_ylabel("% (band: 95 % interval)")
+    left.set_ylim(0, 102)
+    right.set_ylabel("seconds per question")
+    right.set_ylim(bottom=0)
+
+
+def band(axes: Axes, places: Sequence[float], points: Sequence[Measured], colour: str, label: str) -> None:
+    """Draws accuracies with their 95 % intervals."""
+    lows, highs = zip(*(point.interval for point in points), strict=True)
+    axes.plot(places, [100 * point.accuracy for point in points], color=colour, marker="o", markersize=4, label=label)
+    axes.fill_between(places, [100 * low for low in lows], [100 * high for high in highs], color=colour, alpha=0.15, linewidth=0)
 
 
 def _accepted(config: Config, table: Table) -> Figure | None:

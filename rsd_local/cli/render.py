@@ -93,7 +93,7 @@ def stats(result: Result, reasoner: Reasoner) -> None:
     console.print(f"FLOPs, paper convention {result.paper_flops:.3g}, full count {result.full_flops:.3g}")
     engines = reasoner.engines()
     for role, pool in engines.items():
-        click.echo(f"{role:<7} {printable(pool.about())}", err=True)
+        click.echo(f"{role:<7} {printable(pool.engines[0].about())}", err=True)
     click.echo(f"GPU offload in this build of llama.cpp: {'yes' if supports_gpu() else 'no'}", err=True)
 
 

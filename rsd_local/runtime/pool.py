@@ -90,8 +90,3 @@ class Pool:
         """
         with closing(self.sequence()) as lent:
             return lent.engine.exact_rows(lent, most)
-
-    def about(self) -> str:
-        """How the engines run, in one line for people."""
-        times = f"{len(self.engines)} engines, each " if len(self.engines) > 1 else ""
-        return times + self.engines[0].about()

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from rsd_local.runtime.engine import Engine
 
 Progress = Callable[[float], None]
+_SHORT = 256  # bytes: a text that is tokenized sooner than the interpreter's lock comes back
+_TOKENIZE_SHORT = llama.quick(C.llama_tokenize, ctypes.c_int32)
+_TEXT = llama.quick(C.llama_vocab_get_text, ctypes.c_char_p)
 
 
 class Model:
@@ -109,7 +112,8 @@ class Model:
         _ = self.handle
         data = text.encode("utf-8", "replace")
         room = (C.llama_token * (len(data) + 8))()
-        count = C.llama_tokenize(self._vocab, data, len(data), room, len(room), False, special)
+        tokenize = _TOKENIZE_SHORT if len(data) <= _SHORT else C.llama_tokenize
+        count = tokenize(self._vocab, data, len(data), room, len(room), False, special)
         if count < 0:
             raise ModelError(f"{self.path.name} cannot tokenize a text of {len(data)} bytes")
         return list(room[:count])
@@ -134,7 +138,7 @@ class Model:
     def token_text(self, token: int) -> str:
         """A token as its vocabulary spells it, control tokens included."""
         _ = self.handle
-        text = C.llama_vocab_get_text(self._vocab, token)
+        text = _TEXT(self._vocab, token)
         return text.decode("utf-8", "replace") if text else ""
 
     def is_end(self, token: int) -> bool:

@@ -13,6 +13,9 @@ from typing import Any, Protocol
 
 from llama_cpp import llama_cpp as C
 
+from rsd_local.runtime import llama
+
+_CUT, _COPY = llama.quick(C.llama_memory_seq_rm, ctypes.c_bool), llama.quick(C.llama_memory_seq_cp, None)
 _PARTIAL_ONLY = 1  # LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY: the recurrent state, without the keys and values
 
 
@@ -48,16 +51,16 @@ class Truncation:
 
     def back(self, slot: int, position: int) -> int:
         """Cuts the slot after ``position`` tokens."""
-        C.llama_memory_seq_rm(self._memory, slot, position, -1)
+        _CUT(self._memory, slot, position, -1)
         return position
 
     def copy(self, source: int, slot: int) -> None:
         """Shares the source's cells with the slot; no number is copied."""
-        C.llama_memory_seq_cp(self._memory, source, slot, -1, -1)
+        _COPY(self._memory, source, slot, -1, -1)
 
     def clear(self, slot: int) -> None:
         """Empties the slot."""
-        C.llama_memory_seq_rm(self._memory, slot, -1, -1)
+        _CUT(self._memory, slot, -1, -1)
 
 
 class Snapshots:
@@ -94,17 +97,17 @@ class Snapshots:
         if C.llama_state_seq_set_data_ext(self._context, state, len(state), slot, _PARTIAL_ONLY) == 0:
             self.clear(slot)
             return 0
-        C.llama_memory_seq_rm(self._memory, slot, place, -1)
+        _CUT(self._memory, slot, place, -1)
         return place
 
     def copy(self, source: int, slot: int) -> None:
         """Lets the slot go on from the source's state, snapshots included."""
-        C.llama_memory_seq_cp(self._memory, source, slot, -1, -1)
+        _COPY(self._memory, source, slot, -1, -1)
         self._states[slot] = dict(self._states[source])
 
     def clear(self, slot: int) -> None:
         """Empties the slot and forgets its snapshots."""
-        C.llama_memory_seq_rm(self._memory, slot, -1, -1)
+        _CUT(self._memory, slot, -1, -1)
         self._states[slot].clear()
 
 

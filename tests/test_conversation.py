@@ -115,6 +115,19 @@ def test_a_question_that_does_not_fit_leaves_the_conversation_as_it_was(reasoner
         assert chat.solve(FIRST).text == plain[0]
 
 
+def test_a_process_reward_model_sees_each_turn_for_itself(smollm2: Path) -> None:
+    """It has one sequence, which the next question gets."""
+    real = RoleConfig(smollm2, ctx_size=1024)
+    trio = Trio(real, real, find_trio("abacus").reward, reward_kind="tag-logits")
+    with Reasoner.open(trio) as opened, opened.converse(every("draft")) as chat:
+        first, second = chat.solve("1+1"), chat.solve("2+3")
+        assert all(step.reward is not None for step in (*first.steps, *second.steps))
+        with pytest.raises(ContextFull):
+            chat.solve("1+" * 150 + "1")  # too long for the reward model alone
+        third = chat.solve("4*5")
+        assert third.counters["reward"].prompt_tokens > 0 and third.steps
+
+
 def test_arithmetic_takes_each_question_for_itself() -> None:
     with Reasoner.open(replace(find_trio("abacus"), parallel=2)) as opened, opened.converse() as chat:
         assert [chat.solve(question).answer for question in ("(37+48)*6-129", "2+3", "(37+48)*6-129")] == ["381", "5", "381"]

@@ -17,7 +17,7 @@ from test_engine import GREEDY, prompts, written
 from rsd_local import Params, Reasoner, Weighting
 from rsd_local.abacus.task import questions
 from rsd_local.catalogue import find_trio
-from rsd_local.config import RoleConfig
+from rsd_local.config import Limits, RoleConfig, Sampling, Search, Strategy, sequences_needed
 from rsd_local.errors import NoSlot
 from rsd_local.fit import make_plan
 from rsd_local.fit.memory import Footprint
@@ -77,8 +77,13 @@ def test_a_question_goes_where_the_fewest_are_and_its_forks_stay_with_it(open_po
     assert pool.sequence().engine is fourth.engine  # forks do not count: their room was kept from the beginning
     with pytest.raises(NoSlot):
         first.fork()
-    forks[0].close()
+    # A question lasts for as long as anything of it is open: a strategy may go on from a fork and drop what it came from.
     first.close()
+    forks[0].close()
+    grandchild = forks[1].fork()
+    forks[1].close()
+    assert [engine.questions for engine in pool.engines] == [2, 2]
+    grandchild.close()
     assert [engine.questions for engine in pool.engines] == [1, 2]
 
 
@@ -126,6 +131,22 @@ def test_the_plan_counts_every_engine(cores: None) -> None:
         each, whole = (Footprint.of(header, Load(one.config, slots), on_gpu=False) for slots in (2, 8))
         assert one.footprint.caches == whole.caches and one.footprint.weights == whole.weights
         assert one.footprint.compute == 4 * each.compute > whole.compute
+
+
+@pytest.mark.parametrize("strategy", ["best-of-n", "step-best-of-n", "beam", "majority"])
+def test_searches_never_run_out_of_sequences(cores: None, strategy: Strategy) -> None:
+    search = Search(samples=3, beams=2, branches=2)
+    params = Params(Sampling(temperature=0.7), limits=Limits(tokens=100), search=search)
+    asked = list(islice(questions(6), 24))
+    with (
+        Reasoner.open(replace(find_trio("abacus"), parallel=8, width=sequences_needed(strategy, search))) as reasoner,
+        ThreadPoolExecutor(8) as threads,
+    ):
+        for result in threads.map(lambda one: reasoner.solve(one.text, params, strategy=strategy), asked):
+            assert result.finish_reason in ("stop", "tokens", "repeats")
+        for pool in reasoner.engines().values():
+            assert [engine.questions for engine in pool.engines] == [0] * 4
+            assert all(len(engine._free) == engine.slots for engine in pool.engines)
 
 
 def test_a_trio_of_several_engines_answers_as_one_does(cores: None) -> None:

@@ -107,8 +107,8 @@ class Conversation:
             steps = [step.text for _, step in last.standing if not step.blank]
             judge = last.judge
             if not judge.go_on(steps, question):
+                judge.close()  # first, for it may have the only sequence; no later turn needs it either
                 judge = self._trio.judge(question)
-                last.judge.close()
         except ContextFull:
             for writer, end in ends.items():
                 writer.sequence.truncate(end)

@@ -75,7 +75,7 @@ class Engine:
         self.pace = Pace()
         self.gives_states = True  # until ``probe_states`` finds otherwise
         self._free = list(range(slots))
-        self.questions = 0  # sequences that were not forked from another
+        self.questions = 0  # families of sequences: one that was opened, and what was forked from it
         self._active: list[Request[Any]] = []
         self._orders: list[Callable[[], None]] = []
         self._wake = threading.Condition()
@@ -103,10 +103,12 @@ class Engine:
             if not self._free:
                 raise NoSlot(f"{self.name}: all {self.slots} sequences are in use")
             made = Sequence(self, self._free.pop(0))
-            made.forked = parent is not None
-            self.questions += not made.forked
-            if parent is not None:
+            if parent is None:
+                self.questions += 1
+            else:
+                made.family = parent.family
                 self._order(lambda: self._copy(parent, made))
+            made.family.add(made)
             return made
 
     def submit(self, request: Request[Any]) -> None:
@@ -122,7 +124,8 @@ class Engine:
             if sequence.closed:
                 return
             sequence.closed = True
-            self.questions -= not sequence.forked
+            sequence.family.remove(sequence)
+            self.questions -= not sequence.family
             if not self._closing:
                 self._order(lambda: self._clear(sequence))
                 self._free.append(sequence.slot)

@@ -39,7 +39,7 @@ class Sequence:
         self.held: Held | None = None  # the last token's outputs, where they are known
         self.request: Request[object] | None = None
         self.closed = False
-        self.forked = False  # from another sequence of its engine
+        self.family: set[Sequence] = set()  # those still open of one question: it, what it was forked from, and their forks
         self.engine = engine
 
     def __len__(self) -> int:

@@ -47,7 +47,10 @@ class RoleConfig:
         tensor_split: shares of the model by device, empty to leave it to llama.cpp.
         flash_attention: whether attention is fused.
         cache_type: the type of keys and values; a quantized one needs flash attention.
-        threads: CPU threads of an engine; 0 is the number of physical cores. With fewer, questions at once get several engines.
+        threads: CPU threads of an engine; 0 is the number of physical cores.
+        engines: contexts on the same weights that share the questions, each for two or more of them; 0 is as many as the cores
+            hold. More than one pays where a model works best with fewer threads than there are cores: at some megabytes.
+            On a GPU there is one.
     """
 
     path: Path
@@ -58,6 +61,7 @@ class RoleConfig:
     flash_attention: FlashAttention = "auto"
     cache_type: CacheType = "f16"
     threads: int = 0
+    engines: int = 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", Path(self.path).expanduser())
@@ -68,6 +72,7 @@ class RoleConfig:
         require(counted or layers == "auto", f"gpu_layers {layers!r} is no number from -1 (all) on, nor auto")
         require(self.main_gpu >= 0, f"main_gpu {self.main_gpu} is negative")
         require(0 <= self.threads <= 512, f"threads {self.threads} is outside 0 to 512")
+        require(0 <= self.engines <= 64, f"engines {self.engines} is outside 0 to 64")
         shares = self.tensor_split
         require(all(0 <= share < math.inf for share in shares), f"tensor_split {shares} has a negative share")
         require_choice(self.flash_attention, FlashAttention, "flash_attention")
@@ -223,7 +228,7 @@ class Search:
         branches: steps tried after each of them (``beam``).
         aggregate: how the rewards of a solution's steps become one (``best-of-n``).
         speculate: draft tokens verified in one batch of the target (``speculative``); 0: as many as leave its batches rounded
-            like single rows, at most 4 (``Engine.exact_rows``), and 4 where no batch is.
+            like single rows, at most 4 (``Sequence.exact_rows``), and 4 where no batch is.
         fallback: whether the target evaluates a rejected step ahead and keeps what it would have written itself
             (``rsd``); ``auto`` where a measured rule says that it pays.
     """

@@ -44,7 +44,7 @@ class Counters:
         kept_tokens: those of the guess that were written.
         missed_guesses: times that something else was written than guessed.
         decode_calls: batches that held a row of this role.
-        seconds: time of those batches, shared by rows among the questions in them.
+        seconds: time of those batches, shared by rows among the questions in them; of an engine of one thread that of its processor.
     """
 
     parameters: int = 0

@@ -15,7 +15,7 @@ from rsd_local.errors import Closed
 from rsd_local.events import CancelToken, Event, Finished, Result, Role, StepDone
 from rsd_local.fit import make_plan
 from rsd_local.rewards import Head, Rewards, load_head, reward_config
-from rsd_local.runtime import Engine, Load, Model, Pool, chat_tokens
+from rsd_local.runtime import Engine, Holding, Model, Pool, chat_tokens
 from rsd_local.runtime.devices import devices
 
 LoadProgress = Callable[[Role, float], None]
@@ -55,15 +55,15 @@ class Reasoner:
             models: dict[tuple[object, ...], Model] = {}
             pools: dict[Role, Pool] = {}
             head = load_head(config)
-            for role, load in placed(roles_of(config, head)).items():
-                where = load.config.placement
+            for role, holding in placed(roles_of(config, head)).items():
+                where = holding.config.placement
                 if where not in models:
                     report = None if progress is None else _bind(progress, role)
-                    models[where] = Model(load.config, report)
+                    models[where] = Model(holding.config, report)
                     opening.callback(models[where].close)
                 engines = []
-                for _ in range(load.engines):
-                    engines.append(Engine(models[where], load.config, load.slots, role))
+                for _ in range(holding.engines):
+                    engines.append(Engine(models[where], holding.config, holding.slots, role))
                     opening.callback(engines[-1].close)
                 pools[role] = Pool(engines)
             draft, target = pools["draft"], pools["target"]
@@ -190,14 +190,14 @@ def timed(events: Iterator[Event]) -> Iterator[Event]:
         yield event
 
 
-def roles_of(config: Trio, head: Head | None) -> dict[Role, Load]:
+def roles_of(config: Trio, head: Head | None) -> dict[Role, Holding]:
     """What a trio opens, by role."""
     reward, parallel, width = reward_config(config, head), config.parallel, config.width
-    roles: dict[Role, Load] = {"draft": Load.of(config.draft, parallel, width), "target": Load.of(config.target, parallel)}
-    return roles if reward is None else roles | {"reward": Load.of(reward, parallel, width)}
+    roles: dict[Role, Holding] = {"draft": Holding.of(config.draft, parallel, width), "target": Holding.of(config.target, parallel)}
+    return roles if reward is None else roles | {"reward": Holding.of(reward, parallel, width)}
 
 
-def placed(roles: dict[Role, Load]) -> dict[Role, Load]:
+def placed(roles: dict[Role, Holding]) -> dict[Role, Holding]:
     """The roles with the layers that go to the GPU as numbers.
 
     Raises:

@@ -16,7 +16,7 @@ import psutil
 from rsd_local.config import RoleConfig, Sampling
 from rsd_local.fit.memory import Footprint
 from rsd_local.gguf_header import read_header
-from rsd_local.runtime import Engine, Load, Model, Sampler
+from rsd_local.runtime import Engine, Holding, Model, Sampler
 
 CASES = ((1, 4096), (4, 2048), (8, 4096))  # sequences, tokens of each
 
@@ -41,7 +41,7 @@ def main() -> None:
     print("| model | sequences × context | said, MB | taken, MB | said / taken |\n|---|---|---|---|---|")
     for path in map(Path, sys.argv[1:]):
         for slots, context in CASES:
-            made = Footprint.of(read_header(path), Load(RoleConfig(path, ctx_size=context), slots), on_gpu=False)
+            made = Footprint.of(read_header(path), Holding(RoleConfig(path, ctx_size=context), slots), on_gpu=False)
             said = made.weights + made.cache + made.compute
             command = [sys.executable, __file__, "--one", str(path), str(slots), str(context)]
             real = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)

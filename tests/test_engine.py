@@ -274,17 +274,22 @@ def test_exact_rows_are_those_whose_logits_a_batch_does_not_change(
     tokens = np.random.default_rng(1).integers(3, 200, 28).tolist()
     prefix, rest = tokens[:20], tokens[20:]
     free = engine.sequence()
-    exact = engine.exact_rows(free, 8)
+    exact = free.exact_rows(8)
     for rows in range(2, 9):
         same = np.array_equal(after([prefix, rest[:rows]]), after([prefix, *([token] for token in rest[:rows])]))
         assert same or rows > exact
         assert not same or rows != exact + 1  # how many are exact is the machine's; that no more are claimed, and no fewer, is not
-    assert engine.positions(free) == (-1, -1) and engine.exact_rows(free, 2) == min(exact, 2)
+    assert engine.positions(free) == (-1, -1) and free.exact_rows(2) == min(exact, 2)
+    written(free, prefix, 1)
+    assert free.exact_rows(8) == exact
+    with pytest.raises(EngineError, match="before anything is evaluated"):
+        free.exact_rows(3)
+    assert engine.positions(free) == (0, len(prefix) - 1)
 
 
 def test_models_that_cannot_cut_have_no_exact_batches(tiny: dict[str, Path], open_engine: EngineMaker) -> None:
     engine = open_engine(tiny["recurrent"])
-    assert engine.exact_rows(engine.sequence(), 8) == 1
+    assert engine.sequence().exact_rows(8) == 1
 
 
 def test_what_fails_between_two_batches_reaches_its_caller_and_the_engine_goes_on(
@@ -295,6 +300,6 @@ def test_what_fails_between_two_batches_reaches_its_caller_and_the_engine_goes_o
         patch.setattr(engine, "_batch", Batch(256))  # a row outside the cache is refused by llama.cpp
         patch.setattr(Batch, "add", lambda self, slot, position, tokens, outputs: BATCH_ADD(self, 99, position, tokens, outputs))
         with pytest.raises(DecodeFailed):
-            engine.exact_rows(engine.sequence(), 4)
-    assert engine.exact_rows(engine.sequence(), 4) == 1
+            engine.sequence().exact_rows(4)
+    assert engine.sequence().exact_rows(4) == 1
     assert len(written(engine.sequence(), PROMPT, 5)) == 5

@@ -25,7 +25,7 @@ from rsd_local.fit.plan import gpu_bytes
 from rsd_local.fit.speed import STEP, gain
 from rsd_local.gguf_header import Value, read_header
 from rsd_local.reasoner import roles_of
-from rsd_local.runtime import Load
+from rsd_local.runtime import Holding
 from rsd_local.runtime.devices import Device
 
 SPARE = 512 << 20
@@ -36,7 +36,7 @@ def gpu(free: int) -> Device:
     return Device("CUDA0", "a GPU", "gpu", free + SPARE, 1 << 40)
 
 
-def roles(**changed: object) -> dict[Role, Load]:
+def roles(**changed: object) -> dict[Role, Holding]:
     return roles_of(replace(find_trio("abacus"), **changed), None)  # type: ignore[arg-type]
 
 
@@ -50,12 +50,12 @@ def test_the_cache_has_the_size_that_llama_cpp_says(
         open_engine(tiny[kind], slots=4, ctx_size=8192, cache_type=cache_type)
     said = sum(float(size) for size in re.findall(r"CPU KV buffer size = +([0-9.]+) MiB", caplog.text))
     assert said > 3
-    assert Footprint.of(read_header(tiny[kind]), Load(config, 4), on_gpu=False).cache == pytest.approx(said * 2**20, abs=6_000)
+    assert Footprint.of(read_header(tiny[kind]), Holding(config, 4), on_gpu=False).cache == pytest.approx(said * 2**20, abs=6_000)
 
 
 def test_the_weights_are_those_of_the_file(smollm2: Path) -> None:
     header = read_header(smollm2)
-    made = Footprint.of(header, Load(RoleConfig(smollm2), 1), on_gpu=False)
+    made = Footprint.of(header, Holding(RoleConfig(smollm2), 1), on_gpu=False)
     assert len(made.blocks) == 30 and made.tied
     assert made.weights == sum(tensor.size for tensor in header.tensors) + 49_152 * 180
 
@@ -67,7 +67,7 @@ def test_the_weights_are_those_of_the_file(smollm2: Path) -> None:
 def test_what_a_damaged_header_claims_costs_nothing(tiny: dict[str, Path], key: str, value: Value) -> None:
     header = read_header(tiny["dense"])
     damaged = replace(header, metadata=header.metadata | {f"llama.{key}": value})
-    made = Footprint.of(damaged, Load(RoleConfig(tiny["dense"]), 1), on_gpu=False)
+    made = Footprint.of(damaged, Holding(RoleConfig(tiny["dense"]), 1), on_gpu=False)
     assert len(made.blocks) <= len(header.tensors) + 1 and min(*made.caches, made.compute, made.weights) >= 0
 
 
@@ -89,7 +89,7 @@ print(psutil.Process().memory_info().rss - before)
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere resident memory does not count mapped files alike")
 def test_a_real_model_takes_what_was_said(smollm2: Path) -> None:
     done = subprocess.run([sys.executable, "-c", _RESIDENT, str(smollm2)], capture_output=True, text=True, check=True)
-    made = Footprint.of(read_header(smollm2), Load(RoleConfig(smollm2, ctx_size=2048), 2), on_gpu=False)
+    made = Footprint.of(read_header(smollm2), Holding(RoleConfig(smollm2, ctx_size=2048), 2), on_gpu=False)
     assert made.weights + made.cache + made.compute == pytest.approx(int(done.stdout), rel=0.1)
 
 

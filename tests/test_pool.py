@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,6 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-import psutil
 import pytest
 from test_engine import GREEDY, prompts, written
 
@@ -18,12 +18,12 @@ from rsd_local import Params, Reasoner, Weighting
 from rsd_local.abacus.task import questions
 from rsd_local.catalogue import find_trio
 from rsd_local.config import Limits, RoleConfig, Sampling, Search, Strategy, sequences_needed
-from rsd_local.errors import NoSlot
+from rsd_local.errors import Closed, NoSlot
 from rsd_local.fit import make_plan
 from rsd_local.fit.memory import Footprint
 from rsd_local.gguf_header import read_header
 from rsd_local.reasoner import roles_of
-from rsd_local.runtime import Engine, Load, Model, Pool
+from rsd_local.runtime import Engine, Holding, Model, Pool, Sequence
 from rsd_local.runtime.devices import Device
 
 PoolMaker = Callable[[int, int], Pool]
@@ -31,8 +31,9 @@ PoolMaker = Callable[[int, int], Pool]
 
 @pytest.fixture
 def cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four cores, whatever this machine has."""
-    monkeypatch.setattr(psutil, "cpu_count", lambda logical=True: 4)
+    """Four cores and no GPU, whatever this machine has."""
+    monkeypatch.setattr("rsd_local.runtime.pool.physical_cores", lambda: 4)
+    monkeypatch.setattr("rsd_local.runtime.pool.supports_gpu", lambda: False)
 
 
 @pytest.fixture
@@ -49,21 +50,33 @@ def open_pool(tiny: dict[str, Path], request: pytest.FixtureRequest) -> PoolMake
 
 
 @pytest.mark.parametrize(
-    ("threads", "parallel", "engines", "slots"),
-    [(0, 8, 1, 8), (4, 8, 1, 8), (2, 8, 2, 4), (1, 8, 4, 2), (1, 5, 2, 3), (1, 64, 4, 16), (1, 3, 1, 3), (3, 64, 1, 64)],
+    ("threads", "asked", "parallel", "engines", "slots"),
+    [
+        (1, 1, 8, 1, 8),  # one, unless something else is said
+        (1, 3, 8, 3, 3),
+        (1, 3, 5, 2, 3),  # two questions each at least
+        (0, 0, 8, 1, 8),  # 0: as many as the cores hold
+        (4, 0, 8, 1, 8),
+        (2, 0, 8, 2, 4),
+        (3, 0, 64, 1, 64),
+        (1, 0, 8, 4, 2),
+        (1, 0, 64, 4, 16),
+        (1, 0, 3, 1, 3),
+    ],
 )
-def test_engines_fill_the_cores_that_their_threads_leave(
-    tiny: dict[str, Path], cores: None, threads: int, parallel: int, engines: int, slots: int
+def test_how_many_engines_a_role_has(
+    tiny: dict[str, Path], cores: None, threads: int, asked: int, parallel: int, engines: int, slots: int
 ) -> None:
-    config = RoleConfig(tiny["dense"], threads=threads)
-    assert Load.of(config, parallel) == Load(config, slots, engines)
-    assert Load.of(config, parallel, 5) == Load(config, slots * 5, engines)
+    config = RoleConfig(tiny["dense"], threads=threads, engines=asked)
+    assert Holding.of(config, parallel) == Holding(config, slots, engines)
+    assert Holding.of(config, parallel, 5) == Holding(config, slots * 5, engines)
 
 
 def test_a_gpu_has_one_engine_for_all_questions(tiny: dict[str, Path], cores: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rsd_local.runtime.pool.supports_gpu", lambda: True)
-    assert Load.of(RoleConfig(tiny["dense"], threads=1), 8).engines == 1
-    assert Load.of(RoleConfig(tiny["dense"], threads=1, gpu_layers=0), 8).engines == 4
+    config = RoleConfig(tiny["dense"], threads=1, engines=0)
+    assert Holding.of(config, 8).engines == 1
+    assert Holding.of(replace(config, gpu_layers=0), 8).engines == 4
 
 
 def test_a_question_goes_where_the_fewest_are_and_its_forks_stay_with_it(open_pool: PoolMaker) -> None:
@@ -112,15 +125,26 @@ def test_each_engine_of_a_pool_writes_what_one_alone_does(open_pool: PoolMaker) 
         assert list(threads.map(lambda pair: written(pair[0], pair[1], 40), zip(sequences, prompts(6), strict=True))) == wanted
 
 
-def test_a_pool_tries_exact_rows_where_a_slot_is_free(open_pool: PoolMaker) -> None:
-    pool = open_pool(2, 1)
-    taken = pool.sequence()
-    exact = pool.exact_rows(4)
-    assert pool.engines[1].questions == 0 and pool.engines[1].exact_rows(pool.sequence(), 4) == exact
-    with pytest.raises(NoSlot):
-        pool.exact_rows(4)
-    taken.close()
-    assert pool.exact_rows(4) == exact
+def test_two_questions_never_get_the_last_place_of_one_engine(open_pool: PoolMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    pool, opened = open_pool(4, 1), Engine.sequence
+
+    def slow(engine: Engine, parent: Sequence | None = None) -> Sequence:
+        time.sleep(0.05)  # between choosing the engine and taking its place
+        return opened(engine, parent)
+
+    monkeypatch.setattr(Engine, "sequence", slow)
+    with ThreadPoolExecutor(4) as threads:
+        got = list(threads.map(lambda _: pool.sequence().engine, range(4)))
+    assert set(got) == set(pool.engines)
+
+
+def test_an_engine_that_ended_gets_no_more_questions(open_pool: PoolMaker) -> None:
+    pool = open_pool(2, 2)
+    pool.engines[0].close()
+    assert [pool.sequence().engine for _ in range(2)] == [pool.engines[1]] * 2
+    pool.engines[1].close()
+    with pytest.raises(Closed):
+        pool.sequence()
 
 
 def test_the_plan_counts_every_engine(cores: None) -> None:
@@ -128,7 +152,7 @@ def test_the_plan_counts_every_engine(cores: None) -> None:
     cpu = Device("CPU", "a CPU", "cpu", 1 << 34, 1 << 34)
     for one in make_plan(roles_of(trio, None), [cpu]).roles:
         header = read_header(one.config.path)
-        each, whole = (Footprint.of(header, Load(one.config, slots), on_gpu=False) for slots in (2, 8))
+        each, whole = (Footprint.of(header, Holding(one.config, slots), on_gpu=False) for slots in (2, 8))
         assert one.footprint.caches == whole.caches and one.footprint.weights == whole.weights
         assert one.footprint.compute == 4 * each.compute > whole.compute
 
@@ -143,7 +167,7 @@ def test_searches_never_run_out_of_sequences(cores: None, strategy: Strategy) ->
         ThreadPoolExecutor(8) as threads,
     ):
         for result in threads.map(lambda one: reasoner.solve(one.text, params, strategy=strategy), asked):
-            assert result.finish_reason in ("stop", "tokens", "repeats")
+            assert result.steps
         for pool in reasoner.engines().values():
             assert [engine.questions for engine in pool.engines] == [0] * 4
             assert all(len(engine._free) == engine.slots for engine in pool.engines)

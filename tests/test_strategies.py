@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,11 +22,11 @@ from rsd_local.decoding.best_of_n import aggregate
 from rsd_local.decoding.majority import vote
 from rsd_local.decoding.sampled import split
 from rsd_local.decoding.speculation import Proposer, Verifier, chunk_that_pays
-from rsd_local.decoding.steps import Step
+from rsd_local.decoding.steps import Step, Writer, Writing
 from rsd_local.errors import ConfigError
 from rsd_local.events import CancelToken, Finished, Result
 from rsd_local.reasoner import Reasoner
-from rsd_local.runtime import Engine, Guess, Model, Pace, Sampler, chat_tokens, distribution
+from rsd_local.runtime import Engine, Guess, Model, Pace, Sampler, Sequence, chat_tokens, distribution
 
 WARM = Sampling(temperature=1.0, top_k=20, seed=3)
 LIMITS = Limits(tokens=60, step_tokens=9, repeats=99)
@@ -107,6 +109,30 @@ def test_speculation_at_temperature_0_is_the_targets_own_text(kindred: Reasoner)
         assert drafted.counters["target"].kept_tokens > 0
 
 
+@pytest.mark.parametrize("strategy", ["step-best-of-n", "beam", "rsd"])
+def test_an_interrupted_search_gives_every_cache_back(reasoner: Reasoner, monkeypatch: pytest.MonkeyPatch, strategy: Strategy) -> None:
+    """The interrupt comes while one candidate is waited for, and none of them is written yet."""
+    write, begun = Writer.start_writing, []
+    (draft,) = reasoner.trio.draft.engines
+
+    def interrupt() -> Step:
+        raise KeyboardInterrupt
+
+    with ExitStack() as held:
+
+        def start(writer: Writer, *arguments: Any, **settings: Any) -> Writing:
+            if not begun:
+                held.enter_context(draft.model.lane.turn())
+            begun.append(write(writer, *arguments, **settings))
+            return interrupt
+
+        monkeypatch.setattr(Writer, "start_writing", start)
+        with pytest.raises(KeyboardInterrupt):
+            reasoner.solve(QUESTION, Params(WARM, search=Search(candidates=3, samples=3, beams=1, branches=3)), strategy=strategy)
+        assert len(begun) == 3
+    assert_all_caches_are_back(reasoner)
+
+
 def test_drafted_tokens_never_share_the_prompts_batch(kindred: Reasoner, monkeypatch: pytest.MonkeyPatch) -> None:
     """On quantized models a wide batch rounds otherwise than one of a few rows, and the target alone has single ones."""
     rows: dict[str, list[int]] = {"target": [], "speculative": []}
@@ -120,7 +146,7 @@ def test_drafted_tokens_never_share_the_prompts_batch(kindred: Reasoner, monkeyp
 @pytest.mark.parametrize(("exact", "most"), [(3, 3), (1, 5), (5, 5)])
 def test_no_more_is_drafted_than_leaves_batches_exact(kindred: Reasoner, monkeypatch: pytest.MonkeyPatch, exact: int, most: int) -> None:
     seen: list[int] = []
-    monkeypatch.setattr(kindred.trio.target.engines[0], "exact_rows", lambda lent, rows: exact if rows == 5 else 0)
+    monkeypatch.setattr(Sequence, "exact_rows", lambda sequence, rows: exact if rows == 5 else 0)
     monkeypatch.setattr(kindred.trio.target.engines[0].pace, "note", lambda count, _: seen.append(count))
     kindred.solve(QUESTION, Params(limits=Limits(tokens=200, step_tokens=40, repeats=99)), strategy="speculative")
     assert max(seen[1:]) == most

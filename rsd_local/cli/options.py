@@ -83,9 +83,7 @@ _TRIO: list[Option] = [
     _per_role("-ts", "--tensor-split", metavar="A,B,…", help="Shares of the model by device."),
     _per_role("-fa", "--flash-attn", metavar="|".join(get_args(FlashAttention)), help="Fused attention."),
     _per_role("-ctk", "--cache-type", metavar="|".join(get_args(CacheType)), help="Type of keys and values."),
-    _per_role(
-        "-t", "--threads", metavar="N", help="CPU threads. Default: the physical cores. With fewer, questions at once get several engines."
-    ),
+    _per_role("-t", "--threads", metavar="N", help="CPU threads. Default: the physical cores."),
 ]
 
 _PARAMS: list[Option] = [

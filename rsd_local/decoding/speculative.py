@@ -32,11 +32,11 @@ def speculative(question: str, trio: OpenTrio, params: Params, cancel: CancelTok
             "speculative decoding needs a draft and a target of one vocabulary, and no recurrent model",
             hint="choose a draft of the target's family, or another strategy",
         )
-    ahead = params.search.speculate or trio.target.exact_rows(PROPOSED + 1) - 1 or PROPOSED
     with ExitStack() as opened:
         proposer, verifier = Proposer(params.sampling, (0,)), Verifier(params.sampling, (1,))
         drafter = opened.enter_context(closing(trio.writer("draft", question, params.sampling)))
         expert = opened.enter_context(closing(trio.writer("target", question, params.sampling, verifier)))
+        ahead = params.search.speculate or expert.sequence.exact_rows(PROPOSED + 1) - 1 or PROPOSED
         solution = Solution(params.limits)
         while solution.reason is None:
             with solution.growing():

@@ -153,8 +153,9 @@ class Writer:
         self.sequence, fork.sequence = fork.sequence, self.sequence
 
     def discard(self) -> None:
-        """Forgets what was written since the step's start, and gives the cache back."""
-        self.forget()
+        """Forgets what was written since the step's start, and gives the cache back, also while it is still being written."""
+        if self.sequence.request is None:
+            self.forget()
         self.close()
 
     def counters(self) -> Counters:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rsd_local.gguf_header import Header
-from rsd_local.runtime import Load
+from rsd_local.runtime import Holding
 from rsd_local.runtime.sizes import Sizes
 
 _CACHE_BYTES = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}
@@ -85,16 +85,16 @@ class Footprint:
     compute: int
 
     @classmethod
-    def of(cls, header: Header, load: Load, *, on_gpu: bool) -> Footprint:
+    def of(cls, header: Header, holding: Holding, *, on_gpu: bool) -> Footprint:
         """The footprint of a role; a recurrent layer's state, a few megabytes, is not counted.
 
         Args:
             header: of the role's file.
-            load: what the role is to hold.
+            holding: what the role is to hold.
             on_gpu: whether there is a GPU.
         """
-        shape, config, engines = Shape.of(header), load.config, load.engines
-        sizes = Sizes.of(config, load.slots, shape.trained_context, on_gpu=on_gpu and config.gpu_layers != 0)
+        shape, config, engines = Shape.of(header), holding.config, holding.engines
+        sizes = Sizes.of(config, holding.slots, shape.trained_context, on_gpu=on_gpu and config.gpu_layers != 0)
         blocks, head, table = [0] * len(shape.kept), 0, shape.vocabulary * _VOCABULARY_BYTES
         for tensor in header.tensors:
             kind, _, rest = tensor.name.partition(".")

@@ -12,7 +12,7 @@ from rsd_local.errors import DoesNotFit
 from rsd_local.events import Role
 from rsd_local.fit.memory import Footprint
 from rsd_local.gguf_header import read_header
-from rsd_local.runtime import Load
+from rsd_local.runtime import Holding
 from rsd_local.runtime.devices import Device
 
 ORDER: tuple[Role, ...] = ("draft", "reward", "target")
@@ -120,7 +120,7 @@ class Plan:
         return [text for _, text in sorted(ways, reverse=True)[:3]]
 
 
-def make_plan(roles: Mapping[Role, Load], devices: Sequence[Device]) -> Plan:
+def make_plan(roles: Mapping[Role, Holding], devices: Sequence[Device]) -> Plan:
     """Places the roles of a trio.
 
     Layers that are to go to the GPU on their own (``auto``) get the room there in the order of ``ORDER``: a role all that
@@ -135,8 +135,8 @@ def make_plan(roles: Mapping[Role, Load], devices: Sequence[Device]) -> Plan:
     """
     gpus = [device for device in devices if device.kind == "gpu"]
     free = room = sum(max(0, gpu.free - _GPU_SPARE) for gpu in gpus)
-    headers = {path: read_header(path) for path in {load.config.path for load in roles.values()}}
-    prints = {role: Footprint.of(headers[load.config.path], load, on_gpu=bool(gpus)) for role, load in roles.items()}
+    headers = {path: read_header(path) for path in {holding.config.path for holding in roles.values()}}
+    prints = {role: Footprint.of(headers[holding.config.path], holding, on_gpu=bool(gpus)) for role, holding in roles.items()}
     made: dict[Role, RolePlan] = {}
     for role in (role for role in ORDER if role in roles):
         config = roles[role].config

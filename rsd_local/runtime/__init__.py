@@ -5,7 +5,7 @@ from rsd_local.runtime.engine import Engine
 from rsd_local.runtime.llama import physical_cores, supports_gpu
 from rsd_local.runtime.model import Model, Progress
 from rsd_local.runtime.pace import Pace
-from rsd_local.runtime.pool import Load, Pool
+from rsd_local.runtime.pool import Holding, Pool
 from rsd_local.runtime.requests import EndOfStep, Generated, Guess
 from rsd_local.runtime.sampler import Drawer, Floats, Sampler, distribution, greedy
 from rsd_local.runtime.sequence import Sequence
@@ -18,7 +18,7 @@ __all__ = [
     "Floats",
     "Generated",
     "Guess",
-    "Load",
+    "Holding",
     "Model",
     "Pace",
     "Pool",

@@ -72,10 +72,12 @@ class Engine:
         self._batch, self._read = Batch(sizes.rows), Outputs(self._context, model, name)
         self._rounding = Rounding(self._context, self._batch, self._read, model.n_vocab)
         self._bare = False  # in turns, so that neither prompts nor hidden states wait for the other for ever
+        # One thread computes by itself, and there may be more of them than cores: its waits for one are no part of a batch's time.
+        self._clock = time.thread_time if self.threads == 1 and not (self.gpu_build and config.layers_on_gpu) else time.perf_counter
         self.pace = Pace()
         self.gives_states = True  # until ``probe_states`` finds otherwise
         self._free = list(range(slots))
-        self.questions = 0  # families of sequences: one that was opened, and what was forked from it
+        self.questions = 0  # that have a sequence: those that were opened, with all that was forked from them
         self._active: list[Request[Any]] = []
         self._orders: list[Callable[[], None]] = []
         self._wake = threading.Condition()
@@ -84,6 +86,11 @@ class Engine:
         _open_engines.add(self)
         self._worker = threading.Thread(target=self._run, name=f"rsd-{name}", daemon=True)
         self._worker.start()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it takes nothing more."""
+        return self._closing
 
     @property
     def can_cut(self) -> bool:
@@ -106,9 +113,9 @@ class Engine:
             if parent is None:
                 self.questions += 1
             else:
-                made.family = parent.family
+                made.kin = parent.kin
                 self._order(lambda: self._copy(parent, made))
-            made.family.add(made)
+            made.kin.add(made)
             return made
 
     def submit(self, request: Request[Any]) -> None:
@@ -124,8 +131,8 @@ class Engine:
             if sequence.closed:
                 return
             sequence.closed = True
-            sequence.family.remove(sequence)
-            self.questions -= not sequence.family
+            sequence.kin.remove(sequence)
+            self.questions -= not sequence.kin
             if not self._closing:
                 self._order(lambda: self._clear(sequence))
                 self._free.append(sequence.slot)
@@ -148,22 +155,14 @@ class Engine:
         self.gives_states = states_beside_logits(self)
         return self.gives_states
 
-    def exact_rows(self, lent: Sequence, most: int) -> int:
-        """Up to how many tokens of one sequence can share a batch and get bit for bit the logits that they get one by one.
-
-        Found by trying once, alone; more rows in the same batch can round them otherwise again.
-
-        Args:
-            lent: an empty sequence to try in, which is empty again after.
-            most: the largest number of interest.
-
-        Returns:
-            1 where a batch of two is not exact, and of models that cannot cut their cache.
-        """
+    def exact_rows(self, sequence: Sequence, most: int) -> int:
+        """See ``Sequence.exact_rows``."""
 
         def find() -> int:
+            if sequence.cached:
+                raise EngineError(f"{self.name}: exact rows are tried before anything is evaluated")
             with self.model.lane.turn(self.threads):
-                return self._rounding.exact_rows(lent.slot, most)
+                return self._rounding.exact_rows(sequence.slot, most)
 
         known = self._rounding.known.get(most) if self.can_cut else 1
         return known if known is not None else self._ask(find)
@@ -255,9 +254,9 @@ class Engine:
         if not shares:
             return
         with self.model.lane.turn(self.threads):
-            began = time.perf_counter()
+            began = self._clock()
             status = self._decode(shares)
-            elapsed = time.perf_counter() - began
+            elapsed = self._clock() - began
         if status != 0:
             self._recover(shares, status)
             return

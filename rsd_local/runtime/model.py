@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 Progress = Callable[[float], None]
 _SHORT = 256  # bytes: a text that is tokenized sooner than the interpreter's lock comes back
 _TOKENIZE_SHORT = llama.quick(C.llama_tokenize, ctypes.c_int32)
-_TEXT = llama.quick(C.llama_vocab_get_text, ctypes.c_char_p)
 
 
 class Model:
@@ -138,7 +137,7 @@ class Model:
     def token_text(self, token: int) -> str:
         """A token as its vocabulary spells it, control tokens included."""
         _ = self.handle
-        text = _TEXT(self._vocab, token)
+        text = C.llama_vocab_get_text(self._vocab, token)
         return text.decode("utf-8", "replace") if text else ""
 
     def is_end(self, token: int) -> bool:

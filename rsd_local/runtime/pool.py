@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence as Engines
-from contextlib import closing
 from dataclasses import dataclass
 
 from rsd_local.config import RoleConfig
@@ -17,7 +16,7 @@ _QUESTIONS_EACH = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class Holding:
     """What a role is to hold.
 
     Attributes:
@@ -31,20 +30,18 @@ class Load:
     engines: int = 1
 
     @classmethod
-    def of(cls, config: RoleConfig, questions: int, width: int = 1) -> Load:
-        """The load of some questions at once.
-
-        An engine that is set to fewer threads than there are cores gets others beside it, as many as the cores hold, each
-        for two questions or more. On a GPU one engine does all: it takes all rows in one batch.
+    def of(cls, config: RoleConfig, questions: int, width: int = 1) -> Holding:
+        """What some questions at once need.
 
         Args:
-            config: of the role.
+            config: of the role; where it may go to a GPU there is one engine, which takes all rows in one batch.
             questions: at once.
             width: sequences that each of them holds.
         """
+        on_gpu = supports_gpu() and config.layers_on_gpu != 0
         cores = physical_cores()
-        alone = (supports_gpu() and config.layers_on_gpu != 0) or not config.threads
-        engines = 1 if alone else max(1, min(cores // config.threads, questions // _QUESTIONS_EACH))
+        wanted = config.engines or cores // (config.threads or cores)
+        engines = 1 if on_gpu else max(1, min(wanted, questions // _QUESTIONS_EACH))
         return cls(config, -(-questions // engines) * width, engines)
 
 
@@ -74,19 +71,11 @@ class Pool:
 
         Raises:
             NoSlot: all slots are taken.
+            Closed: the engines were closed.
         """
-        with self._mutex:
-            return min(self.engines, key=lambda engine: engine.questions).sequence()
+        with self._mutex:  # or two questions could both get the last place of the same engine
+            return min(self.engines, key=lambda engine: (engine.closed, engine.questions)).sequence()
 
     def probe_states(self) -> bool:
         """See ``Engine.probe_states``; to be called while no question is open."""
         return all([engine.probe_states() for engine in self.engines])
-
-    def exact_rows(self, most: int) -> int:
-        """See ``Engine.exact_rows``.
-
-        Raises:
-            NoSlot: all slots are taken.
-        """
-        with closing(self.sequence()) as lent:
-            return lent.engine.exact_rows(lent, most)

@@ -39,7 +39,7 @@ class Sequence:
         self.held: Held | None = None  # the last token's outputs, where they are known
         self.request: Request[object] | None = None
         self.closed = False
-        self.family: set[Sequence] = set()  # those still open of one question: it, what it was forked from, and their forks
+        self.kin: set[Sequence] = set()  # those still open of one question: it, what it was forked from, and their forks
         self.engine = engine
 
     def __len__(self) -> int:
@@ -113,6 +113,24 @@ class Sequence:
     def read_hidden(self, cancel: CancelToken | None = None) -> Future[Floats]:
         """The hidden state (n_embd,) of the last token after the final norm, as a copy."""
         return self._read(hidden=True, cancel=cancel)
+
+    def exact_rows(self, most: int) -> int:
+        """Up to how many tokens of one sequence can share a batch and get bit for bit the logits that they get one by one.
+
+        Found by trying once for each engine, alone, in this sequence's slot; more rows in the same batch can round them
+        otherwise again.
+
+        Args:
+            most: the largest number of interest.
+
+        Returns:
+            1 where a batch of two is not exact, and of models that cannot cut their cache.
+
+        Raises:
+            EngineError: it is not known yet, and the sequence has evaluated something.
+        """
+        self._check_idle()
+        return self.engine.exact_rows(self, most)
 
     def mark(self) -> None:
         """Says that a later ``truncate`` may come back to this length.

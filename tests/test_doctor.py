@@ -8,9 +8,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from click.testing import CliRunner
 from test_cli import rsd
 
-from rsd_local.cli.doctor import advice
+from rsd_local.cli.doctor import advice, doctor
 from rsd_local.runtime.devices import Device, devices
 
 
@@ -22,6 +23,16 @@ def test_it_says_what_is_there_and_that_it_works() -> None:
     assert report["memory"]["total"] == psutil.virtual_memory().total and report["versions"]["llama-cpp-python"] >= "0.3.36"
     assert report["devices"][0]["name"] == "CPU" and report["cpu"]["features"]
     assert report["self_test"]["seconds"] < 5
+
+
+def test_it_says_why_amx_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    for said, sound, line in ((b"AMX_INT8 = 1", None, True), (b"AMX_INT8 = 1", "1", False), (b"AVX2 = 1", None, False)):
+        monkeypatch.setattr("rsd_local.runtime.llama.C.llama_print_system_info", lambda said=said: b"CPU : " + said + b" | ")
+        monkeypatch.delenv("RSD_AMX", raising=False)
+        if sound:
+            monkeypatch.setenv("RSD_AMX", sound)
+        done = CliRunner().invoke(doctor)
+        assert done.exit_code == 0 and ("RSD_AMX=1" in done.stdout) == line
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="there Metal comes first")

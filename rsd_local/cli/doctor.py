@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _PACKAGES = ("rsd-local", "llama-cpp-python", "numpy", "huggingface-hub")
 _QUESTION, _ANSWER = "(37+48)*6-129", "381"
+_NO_AMX = "weights stay as in the file, for some compilers break llama.cpp's AMX kernel; RSD_AMX=1 says that this build is sound"
 _BUILDS = {"CUDA": "-DGGML_CUDA=on", "Metal": "-DGGML_METAL=on", "ROCm": "-DGGML_HIP=on", "Vulkan": "-DGGML_VULKAN=on"}
 
 
@@ -35,7 +36,7 @@ def doctor(as_json: bool) -> int:
     import psutil
 
     from rsd_local.catalogue import Catalogue, user_models_file
-    from rsd_local.runtime import physical_cores
+    from rsd_local.runtime import physical_cores, repacks_safely
     from rsd_local.runtime.devices import cpu_features, devices
 
     found, catalogue = devices(), Catalogue.read()
@@ -43,7 +44,7 @@ def doctor(as_json: bool) -> int:
     report: dict[str, Any] = {
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "cpu": {"cores": physical_cores(), "features": cpu_features()},
+        "cpu": {"cores": physical_cores(), "features": cpu_features(), "repacks": repacks_safely()},
         "memory": {"total": memory.total, "available": memory.available},
         "devices": [{"name": one.name, "description": one.description, "free": one.free, "total": one.total} for one in found],
         "advice": advice(found),
@@ -99,6 +100,7 @@ def _lines(report: dict[str, Any], found: list[Device]) -> list[str]:
         f"versions   {versions}",
         f"system     {report['system']}",
         f"cpu        {report['cpu']['cores']} cores; llama.cpp uses {', '.join(report['cpu']['features'])}",
+        *([] if report["cpu"]["repacks"] else [f"           {_NO_AMX}"]),
         f"memory     {memory['available'] / 1e9:.1f} of {memory['total'] / 1e9:.1f} GB free",
     ]
     gpus = [f"{one.name} {one.description}, {one.free / 1e9:.1f} of {one.total / 1e9:.1f} GB free" for one in found if one.kind == "gpu"]

@@ -21,7 +21,7 @@ _CACHED = 100_000_000
 
 @click.command(cls=StrictCommand)
 @click.argument("name", metavar="[TRIO]", required=False)
-@click.option("-P", "--parallel", type=click.IntRange(1, 256), default=1, show_default=True, metavar="N", help="Questions at once.")
+@click.option("-P", "--parallel", type=int, default=1, show_default=True, metavar="N", help="Questions at once.")
 @click.option("--json", "as_json", is_flag=True, help="Print one object.")
 @trio_options
 def fit(name: str | None, parallel: int, as_json: bool, **flags: Any) -> int:

@@ -2,7 +2,7 @@
 
 from rsd_local.runtime.chat import chat_tokens, next_turn_tokens, render_chat, tokenize_chat, with_bos
 from rsd_local.runtime.engine import Engine
-from rsd_local.runtime.llama import physical_cores, supports_gpu
+from rsd_local.runtime.llama import physical_cores, repacks_safely, supports_gpu
 from rsd_local.runtime.model import Model, Progress
 from rsd_local.runtime.pace import Pace
 from rsd_local.runtime.pool import Holding, Pool
@@ -33,6 +33,7 @@ __all__ = [
     "next_turn_tokens",
     "physical_cores",
     "render_chat",
+    "repacks_safely",
     "supports_gpu",
     "tokenize_chat",
     "with_bos",

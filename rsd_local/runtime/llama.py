@@ -94,7 +94,7 @@ class Lane:
 
     Without it the threads of several engines fight for the cores. A plain lock would let the engine that gave its turn back
     take the next one at once, and starve the others. Batches of one thread wait for wider ones only: no thread of theirs waits
-    for another, so more of them than cores cost nothing, and one is there to go on while another hands its outputs out.
+    for another, so there may be more of them than cores, and one goes on while another hands its outputs out.
 
     Args:
         room: CPU cores, or 1 for a GPU.

@@ -1,0 +1,177 @@
+"""What the algorithms ask of a model that writes and of a reward, whether it runs here or on another machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar
+
+from rsd_local.steps import Score, Step
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from rsd_local.config import Sampling
+    from rsd_local.events import Counters
+    from rsd_local.segments import Scan
+
+T_co = TypeVar("T_co", covariant=True)
+
+DRAFT, TARGET, POLICY = 0, 1, 2
+"""Who draws from a random stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """The random numbers of one try at one step: no other step, role or turn changes them.
+
+    Attributes:
+        seed: of the question.
+        role: ``DRAFT``, ``TARGET`` or ``POLICY``.
+        turn: of the conversation, from 0.
+        step: of the solution, from 0.
+        attempt: at this step, from 0.
+    """
+
+    seed: int
+    role: int
+    turn: int = 0
+    step: int = 0
+    attempt: int = 0
+
+    def generator(self, skip: int = 0) -> np.random.Generator:
+        """A generator at the number behind the first ``skip`` ones; one number belongs to one token."""
+        import numpy as np
+
+        key = (self.role, self.turn, self.step, self.attempt)
+        bits = np.random.PCG64(np.random.SeedSequence(self.seed, spawn_key=key))
+        return np.random.Generator(bits.advance(skip) if skip else bits)
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """A guess of what will be written. It changes what the writing costs, never what is written.
+
+    Attributes:
+        tokens: the guess, in the vocabulary that draft and target share.
+        chunk: the most of them in one batch.
+        only: whether writing ends with the first token that the guess does not have.
+    """
+
+    tokens: tuple[int, ...] = ()
+    chunk: int = 16
+    only: bool = False
+
+
+NO_HINT = Hint()
+
+
+class Pending(Protocol[T_co]):
+    """Something that was started."""
+
+    def result(self) -> T_co:
+        """Waits for it."""
+
+    def cancel(self) -> None:
+        """Ends it; ``result`` then raises Cancelled, unless it was done already."""
+
+
+class PendingStep(Pending[Step], Protocol):
+    """A step that is being written."""
+
+    def texts(self) -> Iterator[str]:
+        """The text as it is written, in pieces of whole characters, until the step ends for whatever reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Abilities:
+    """What a writer can do; policies, rewards and strategies say which they need.
+
+    Attributes:
+        verifies: evaluates a hint ahead, several tokens in one batch.
+        states: gives the hidden state of each token.
+        tokens: gives and takes tokens, not text alone.
+        forks: goes on in several ways from one place.
+    """
+
+    verifies: bool = False
+    states: bool = False
+    tokens: bool = False
+    forks: bool = False
+
+
+class Writer(Protocol):
+    """A draft or target at one prompt and the accepted steps behind it."""
+
+    @property
+    def abilities(self) -> Abilities:
+        """What it can do."""
+
+    def begin(self) -> None:
+        """Start a step here: the place that ``forget`` goes back to."""
+
+    def start_writing(
+        self, limit: int, until: Scan | None, sampling: Sampling, stream: Stream, hint: Hint = NO_HINT, *, skip: int = 0
+    ) -> PendingStep:
+        """Go on writing until the segmenter ends the step, the text ends, or ``limit`` tokens are written.
+
+        Args:
+            limit: most tokens.
+            until: where the step stands in the text so far; None ends at no delimiter.
+            sampling: how tokens are drawn.
+            stream: of the draws.
+            hint: a guess of the tokens.
+            skip: draws of the stream that belong to tokens of this step written before.
+        """
+
+    def read(self, step: Step) -> None:
+        """Note a step of the other model; it is evaluated together with the next one to write."""
+
+    def forget(self) -> None:
+        """Take back everything since ``begin``."""
+
+    def fork(self) -> Self:
+        """Another writer that goes on from here and shares the cache."""
+
+    def adopt(self, fork: Self) -> None:
+        """Go on where a fork has come to; the fork gets what this one had."""
+
+    def settle(self) -> None:
+        """Evaluate what is noted, so that forks share it."""
+
+    def counters(self) -> Counters:
+        """What was evaluated and written, by this one and all that were forked from the same."""
+
+    def close(self) -> None:
+        """Give the cache back."""
+
+
+class Reward(Protocol):
+    """Scores the steps of one answer. The prompt and the accepted steps stay in its cache."""
+
+    def start_score(self, step: Step) -> Pending[Score]:
+        """Begin to score the next step, which is provisional until the next call.
+
+        ``forget`` takes it back, anything else accepts it.
+        """
+
+    def forget(self) -> None:
+        """Take back the step that was scored last."""
+
+    def read(self, step: Step) -> None:
+        """Note an accepted step without a score; it is evaluated together with the next one."""
+
+    def settle(self) -> None:
+        """Evaluate what is noted, so that forks share it."""
+
+    def fork(self) -> Self:
+        """Another scorer that goes on from here and shares the cache."""
+
+    def adopt(self, fork: Self) -> None:
+        """Go on where a fork has come to; the fork gets what this one had."""
+
+    def counters(self) -> Counters:
+        """What was evaluated, by this one and all that were forked from the same."""
+
+    def close(self) -> None:
+        """Give the cache back."""

@@ -1,0 +1,91 @@
+"""A step of a solution, what its writer let be seen of it, and what a reward says of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Floats = npt.NDArray[np.float32]
+
+EndOfStep = Literal["delimiter", "end", "stop", "length", "context", "mismatch"]
+Part = Literal["thought", "answer"]
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What a model let be seen while it wrote: one row for each token.
+
+    Attributes:
+        hidden: (n, n_embd), the state after the final norm that each token was drawn from; (n, 0) where none is kept.
+        log_probabilities: (n,), natural, of each token among the whole vocabulary at temperature 1.
+        entropies: (n,), in nats, of what each was drawn from.
+        after: (n_embd,), the state after the last token; None where the text ended with that one.
+    """
+
+    hidden: Floats
+    log_probabilities: Floats
+    entropies: Floats
+    after: Floats | None = None
+
+    @property
+    def end(self) -> Floats:
+        """The state (n_embd,) after the last token of text: an end-of-text token is none."""
+        last: Floats = self.hidden[-1] if self.after is None else self.after
+        return last
+
+    def rows(self, first: int, last: int) -> Trace:
+        """The rows from ``first`` up to ``last``, that one left out."""
+        after = self.hidden[last] if last < len(self.hidden) else self.after
+        return Trace(self.hidden[first:last], self.log_probabilities[first:last], self.entropies[first:last], after)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one model wrote in one go. It travels whole: nothing is stripped from it and put back later.
+
+    Attributes:
+        tokens: in its author's vocabulary, an end-of-text token included.
+        raw: their bytes, the delimiter included; a character that a limit cut continues in the next step.
+        ended: by the delimiter, an end-of-text token, a stop string (cut off), a length limit, the context's end, or the first
+            token that a hint did not have.
+        trace: what its writer let be seen, where it was asked to.
+        part: of the answer that it belongs to.
+    """
+
+    tokens: list[int]
+    raw: bytes
+    ended: EndOfStep
+    trace: Trace | None = None
+    part: Part = "answer"
+
+    @property
+    def text(self) -> str:
+        """The bytes as text; a character that a limit cut becomes U+FFFD."""
+        return self.raw.decode("utf-8", "replace")
+
+    @property
+    def blank(self) -> bool:
+        """Whether nothing stands in it that could be judged."""
+        return not self.raw.strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What a reward says of a step.
+
+    Attributes:
+        value: in [0, 1]; None where there was nothing to check, or the reward failed.
+        by: which reward decided.
+        failed: whether the reward gave no number; a step that was not checked has not failed.
+    """
+
+    value: float | None
+    by: str = ""
+    failed: bool = False
+
+
+UNCHECKED = Score(None)

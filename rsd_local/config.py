@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -47,10 +47,7 @@ class RoleConfig:
         tensor_split: shares of the model by device, empty to leave it to llama.cpp.
         flash_attention: whether attention is fused.
         cache_type: the type of keys and values; a quantized one needs flash attention.
-        threads: CPU threads of an engine; 0 is the number of physical cores.
-        engines: contexts on the same weights that share the questions, each for two or more of them; 0 is as many as the cores
-            hold. More than one pays where a model works best with fewer threads than there are cores: at some megabytes.
-            On a GPU there is one.
+        threads: CPU threads of the engine; 0 is the number of physical cores.
     """
 
     path: Path
@@ -61,7 +58,6 @@ class RoleConfig:
     flash_attention: FlashAttention = "auto"
     cache_type: CacheType = "f16"
     threads: int = 0
-    engines: int = 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", Path(self.path).expanduser())
@@ -72,7 +68,6 @@ class RoleConfig:
         require(counted or layers == "auto", f"gpu_layers {layers!r} is no number from -1 (all) on, nor auto")
         require(self.main_gpu >= 0, f"main_gpu {self.main_gpu} is negative")
         require(0 <= self.threads <= 512, f"threads {self.threads} is outside 0 to 512")
-        require(0 <= self.engines <= 64, f"engines {self.engines} is outside 0 to 64")
         shares = self.tensor_split
         require(all(0 <= share < math.inf for share in shares), f"tensor_split {shares} has a negative share")
         require_choice(self.flash_attention, FlashAttention, "flash_attention")
@@ -104,7 +99,12 @@ class Trio:
         system: the system prompt of draft and target, empty for none.
         task: ``arithmetic`` sends questions through abacus' reader, which refuses everything else.
         machine: what it suits, for people.
-        parallel: questions answered at once; each takes its own share of every context.
+        strategy: the algorithm, where the caller names none.
+        delimiter: where steps end, see ``segments.Segmenter``.
+        parallel: prompts answered at once; each takes its own share of every context.
+        queue: how many more may wait for their turn.
+        reuse: whether a prompt goes on from what earlier ones left in the caches. Without it, batches have the shapes that they
+            have for a prompt alone, whatever came before.
         width: sequences that one question may hold in the draft and in the reward model, for strategies that try more
             than one thing (``sequences_needed``).
     """
@@ -122,12 +122,18 @@ class Trio:
     machine: str = ""
     parallel: int = 1
     width: int = 1
+    strategy: Strategy = "rsd"
+    delimiter: str = "paragraph"
+    queue: int = 256
+    reuse: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "head", self.head and Path(self.head).expanduser())
         require_choice(self.reward_kind, RewardKind, "reward_kind")
         require_choice(self.layout, TagLayout, "layout")
         require_choice(self.task, Literal["any", "arithmetic"], "task")
+        require_choice(self.strategy, Strategy, "strategy")
+        require(0 <= self.queue <= 1_000_000, f"queue {self.queue} is outside 0 to 1,000,000")
         kind = self.reward_kind
         if kind in ("tag-logits", "value-head"):
             require(self.reward is not None, f"reward kind {kind} needs a reward model", "name its GGUF file (--reward)")
@@ -140,22 +146,21 @@ class Trio:
         require(1 <= self.parallel <= 64, f"parallel {self.parallel} is outside 1 to 64")
         require(1 <= self.parallel * self.width <= 256, f"{self.parallel} questions of {self.width} sequences are more than 256")
 
-    def messages(self, question: str) -> list[dict[str, str]]:
-        """The chat that draft and target are asked a question in."""
-        asked = [{"role": "user", "content": question}]
-        return [{"role": "system", "content": self.system}, *asked] if self.system else asked
-
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
     """How tokens are drawn.
 
     Attributes:
-        temperature: 0 is greedy, and then nothing else matters.
+        temperature: 0 is greedy, and then nothing else matters but the penalties.
         top_k: the most likely tokens that are kept, 0 for all.
         top_p: the smallest set of likely tokens whose probability reaches this is kept.
         min_p: tokens below this share of the most likely one's probability are dropped.
         seed: of one question; its stream never depends on what else is in a batch.
+        repeat_penalty: divides a positive logit of a token that was written lately and multiplies a negative one; 1 for none.
+        presence_penalty: subtracted from the logit of each token that was written lately.
+        frequency_penalty: subtracted for each time that it was written.
+        penalty_last_n: how many tokens count as lately; 0 switches the penalties off.
     """
 
     temperature: float = 0.0
@@ -163,6 +168,10 @@ class Sampling:
     top_p: float = 1.0
     min_p: float = 0.0
     seed: int = 0
+    repeat_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    penalty_last_n: int = 64
 
     def __post_init__(self) -> None:
         require(0.0 <= self.temperature <= 5.0, f"temperature {self.temperature} is outside 0 to 5")
@@ -170,6 +179,10 @@ class Sampling:
         require(0.0 < self.top_p <= 1.0, f"top_p {self.top_p} is outside 0 to 1, 0 left out")
         require(0.0 <= self.min_p <= 1.0, f"min_p {self.min_p} is outside 0 to 1")
         require(0 <= self.seed < 2**64, f"seed {self.seed} is outside 0 to 2^64")
+        require(0.01 <= self.repeat_penalty <= 100, f"repeat_penalty {self.repeat_penalty} is outside 0.01 to 100", "1 is none, 1.1 is usual")
+        require(-2 <= self.presence_penalty <= 2, f"presence_penalty {self.presence_penalty} is outside -2 to 2")
+        require(-2 <= self.frequency_penalty <= 2, f"frequency_penalty {self.frequency_penalty} is outside -2 to 2")
+        require(self.penalty_last_n >= 0, f"penalty_last_n {self.penalty_last_n} is negative", "0 switches the penalties off")
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,18 +195,24 @@ class Weighting:
         threshold: δ of ``step`` and ``logistic``.
         probability: p of ``constant``.
         steepness: α of ``logistic``.
+        redrafts: how often the draft tries again before the target writes a step; needs a temperature above 0.
+        hand_over: after so many places in a row whose step the target had to write, it writes all the rest; 0 for never.
     """
 
     kind: WeightingKind = "step"
     threshold: float = 0.7
     probability: float = 0.5
     steepness: float = 10.0
+    redrafts: int = 0
+    hand_over: int = 0
 
     def __post_init__(self) -> None:
         require_choice(self.kind, WeightingKind, "weighting")
         require(0.0 <= self.threshold <= 1.0, f"threshold {self.threshold} is outside 0 to 1")
         require(0.0 <= self.probability <= 1.0, f"probability {self.probability} is outside 0 to 1")
         require(0.0 < self.steepness < math.inf, f"steepness {self.steepness} is not above 0")
+        require(0 <= self.redrafts <= 64, f"redrafts {self.redrafts} is outside 0 to 64")
+        require(0 <= self.hand_over <= 1000, f"hand_over {self.hand_over} is outside 0 to 1000")
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,17 +223,21 @@ class Limits:
         tokens: of the solution, in the vocabulary of whoever wrote each step.
         steps: of the solution.
         step_tokens: of one step; a longer one is cut there and judged as it is.
-        repeats: how often one and the same step may stand in a solution.
+        repeats: how often in a row one step, or one cycle of steps, ends the solution; 0 for never.
+        stop: texts that end the solution; they are no part of it.
     """
 
     tokens: int = 2048
     steps: int = 100
     step_tokens: int = 512
     repeats: int = 3
+    stop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for limit in fields(self):
-            require(getattr(self, limit.name) >= 1, f"limit {limit.name} {getattr(self, limit.name)} is below 1")
+        for name in ("tokens", "steps", "step_tokens"):
+            require(getattr(self, name) >= 1, f"limit {name} {getattr(self, name)} is below 1")
+        require(self.repeats == 0 or self.repeats >= 2, f"repeats {self.repeats} is neither 0 (never) nor 2 or more")
+        object.__setattr__(self, "stop", tuple(self.stop))
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,8 @@ RSDError
 │   ├── SequenceBusy       a second request to a sequence before the first is done
 │   ├── NoSlot             more sequences than the engine was opened for
 │   └── Closed             a call to something that was closed
+├── QueueFull              more prompts than may wait
+├── WaitsForItself         a run that would wait for one of the same thread
 └── Cancelled              the caller's own wish
 """
 
@@ -126,6 +128,18 @@ class Closed(EngineError):
     """A call to a model, engine or sequence that was closed."""
 
     code = "closed"
+
+
+class QueueFull(RSDError):
+    """More prompts than may wait."""
+
+    code = "queue-full"
+
+
+class WaitsForItself(RSDError):
+    """A run that would wait for ever, for all places are held by its own thread."""
+
+    code = "waits-for-itself"
 
 
 class Cancelled(RSDError):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from typing import Literal
+
+from rsd_local.steps import Part
 
 Author = Literal["draft", "target"]
 Role = Literal["draft", "target", "reward"]
@@ -17,16 +20,40 @@ class CancelToken:
     """Stops a run from any thread; once cancelled it stays so."""
 
     def __init__(self) -> None:
-        self._flag = threading.Event()
+        self._cancelled = False
+        self._lock = threading.RLock()  # a signal handler may cancel while this thread is inside
+        self._callbacks: dict[int, Callable[[], None]] = {}
 
     def cancel(self) -> None:
-        """Asks the run to stop; it does within one batch."""
-        self._flag.set()
+        """Ask the run to stop; it does within one batch. Callbacks are called in this thread, each once."""
+        with self._lock:
+            self._cancelled = True
+            callbacks, self._callbacks = list(self._callbacks.values()), {}
+        for callback in callbacks:
+            callback()
 
     @property
     def cancelled(self) -> bool:
         """Whether ``cancel`` was called."""
-        return self._flag.is_set()
+        return self._cancelled
+
+    @contextmanager
+    def calling(self, callback: Callable[[], None]) -> Iterator[None]:
+        """Call ``callback`` when the token is cancelled while the block runs, at once where it is already.
+
+        Args:
+            callback: wakes what waits inside the block, in whatever thread cancels; it must not wait itself.
+        """
+        with self._lock:
+            self._callbacks[id(callback)] = callback
+            late = self._cancelled
+        try:
+            if late:
+                callback()
+            yield
+        finally:
+            with self._lock:
+                self._callbacks.pop(id(callback), None)
 
 
 @dataclass(slots=True)
@@ -36,20 +63,23 @@ class Counters:
     Attributes:
         parameters: N, the model's number of weights.
         prompt_tokens: tokens evaluated that this model did not write itself.
-        opening_tokens: those of them that stood before the first step (the question).
+        opening_tokens: tokens that stood before the first step (the prompt).
+        cached_tokens: those of them that an earlier sequence had left in the cache, and that were not evaluated again.
         generated_tokens: tokens written, discarded ones included.
         discarded_tokens: those of them that a rejection threw away.
         evaluated_tokens: rows that went through the model, of every kind.
         ahead_tokens: those of them that were a guess of what would be written.
         kept_tokens: those of the guess that were written.
-        missed_guesses: times that something else was written than guessed.
+        missed_guesses: times that another token was written than guessed.
         decode_calls: batches that held a row of this role.
         seconds: time of those batches, shared by rows among the questions in them; of an engine of one thread that of its processor.
+        waiting_seconds: of its requests, in which no batch held a row of them.
     """
 
     parameters: int = 0
     prompt_tokens: int = 0
     opening_tokens: int = 0
+    cached_tokens: int = 0
     generated_tokens: int = 0
     discarded_tokens: int = 0
     evaluated_tokens: int = 0
@@ -58,16 +88,13 @@ class Counters:
     missed_guesses: int = 0
     decode_calls: int = 0
     seconds: float = 0.0
+    waiting_seconds: float = 0.0
 
     def add(self, other: Counters) -> None:
         """Adds another sequence's figures of the same model."""
         self.parameters = other.parameters
         for name in _SUMMED:
             setattr(self, name, getattr(self, name) + getattr(other, name))
-
-    def since(self, before: Counters) -> Counters:
-        """What was added after an earlier state of these counters."""
-        return replace(self, **{name: getattr(self, name) - getattr(before, name) for name in _SUMMED})
 
 
 def total(parts: Iterable[Counters]) -> Counters:
@@ -82,8 +109,23 @@ _SUMMED = [entry.name for entry in fields(Counters) if entry.name != "parameters
 
 
 @dataclass(frozen=True, slots=True)
+class TextWritten:
+    """Text as it is written, before anybody knows whether it is accepted; a later ``StepDone`` of the same index has what was.
+
+    Attributes:
+        index: of the step, from 0.
+        author: who writes it.
+        text: what came to it.
+    """
+
+    index: int
+    author: Author
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Drafted:
-    """A step that the draft has written and that is about to be scored; whether it stands, ``StepDone`` says.
+    """A step that the draft has written and whose reward is being read; whether it is accepted, ``StepDone`` says.
 
     Attributes:
         index: from 0.
@@ -96,7 +138,7 @@ class Drafted:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A draft step that did not stand."""
+    """A draft step that was not accepted; ``reward`` is None where there was none, or no number."""
 
     text: str
     reward: float | None
@@ -105,17 +147,20 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class StepDone:
-    """One step that stands.
+    """One accepted step.
 
     Attributes:
         index: from 0.
         author: who wrote it.
-        text: as written, the blank line at its end included.
+        text: as written, the delimiter included.
         reward: of the draft's candidate for this place, in [0, 1]: of this step where the draft wrote it, of the
-            rejected one where the target did; None where nothing was judged or the reward was no finite number.
+            rejected one where the target did; None where nothing was checked, or the reward failed.
         tokens: in its author's vocabulary.
-        seconds: from the end of the step before to the end of this one.
-        rejected: what the target replaced.
+        seconds: from the end of the step before to the end of this one, without the time that the caller took between events.
+        rejected: the last draft step that the target replaced.
+        part: of the answer.
+        reward_by: which reward decided, empty where nothing was checked.
+        reward_failed: whether the reward gave no number.
     """
 
     index: int
@@ -125,20 +170,29 @@ class StepDone:
     tokens: int
     seconds: float
     rejected: Rejected | None = None
+    part: Part = "answer"
+    reward_by: str = ""
+    reward_failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The end of a run: why, what it wrote, and what it cost."""
+    """The end of a run: why, what it wrote, and what it cost.
+
+    Attributes:
+        non_finite_rewards: rewards that were no numbers; none of those steps was accepted.
+        unchecked_steps: draft steps that the reward had nothing to check of.
+    """
 
     reason: FinishReason
     text: str
     answer: str | None
     counters: dict[Role, Counters]
     non_finite_rewards: int = 0
+    unchecked_steps: int = 0
 
 
-Event = Drafted | StepDone | Finished
+Event = TextWritten | Drafted | StepDone | Finished
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +203,8 @@ class Result:
         answer: the content of the last ``\\boxed{}``, None where there is none.
         text: the whole solution.
         counters: raw figures by role.
-        non_finite_rewards: rewards that were no numbers, none of which was accepted.
+        non_finite_rewards: rewards that were no numbers; none of those steps was accepted.
+        unchecked_steps: draft steps that the reward had nothing to check of.
     """
 
     answer: str | None
@@ -158,6 +213,7 @@ class Result:
     steps: tuple[StepDone, ...]
     counters: dict[Role, Counters] = field(repr=False)
     non_finite_rewards: int = 0
+    unchecked_steps: int = 0
 
     @property
     def paper_flops(self) -> float:

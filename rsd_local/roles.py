@@ -79,8 +79,8 @@ class Pending(Protocol[T_co]):
 class PendingStep(Pending[Step], Protocol):
     """A step that is being written."""
 
-    def texts(self) -> Iterator[str]:
-        """The text as it is written, in pieces of whole characters, until the step ends for whatever reason."""
+    def texts(self) -> Iterator[bytes]:
+        """The bytes of the text as they are written, until the step ends for whatever reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +100,23 @@ class Abilities:
     forks: bool = False
 
 
+class Latency(Protocol):
+    """How long a writer's batches take."""
+
+    def seconds(self, rows: int) -> float | None:
+        """The expected seconds of a batch of so many rows, None where that is not known."""
+
+
 class Writer(Protocol):
     """A draft or target at one prompt and the accepted steps behind it."""
 
     @property
     def abilities(self) -> Abilities:
         """What it can do."""
+
+    @property
+    def latency(self) -> Latency:
+        """How fast it was so far."""
 
     def begin(self) -> None:
         """Start a step here: the place that ``forget`` goes back to."""
@@ -116,7 +127,7 @@ class Writer(Protocol):
         """Go on writing until the segmenter ends the step, the text ends, or ``limit`` tokens are written.
 
         Args:
-            limit: most tokens.
+            limit: most tokens, at least 1.
             until: where the step stands in the text so far; None ends at no delimiter.
             sampling: how tokens are drawn.
             stream: of the draws.
@@ -125,10 +136,19 @@ class Writer(Protocol):
         """
 
     def read(self, step: Step) -> None:
-        """Note a step of the other model; it is evaluated together with the next one to write."""
+        """Begin a step and note one of the other model as it; it is evaluated together with the next one to write."""
+
+    def correct(self, step: Step) -> None:
+        """Note a step in place of everything since ``begin``, keeping the cached common prefix."""
 
     def forget(self) -> None:
         """Take back everything since ``begin``."""
+
+    def pieces(self, tokens: list[int]) -> list[bytes]:
+        """The bytes of each token; an end-of-text token has none."""
+
+    def exact_rows(self, most: int) -> int:
+        """Up to how many tokens, at most ``most``, share a batch and get bit for bit the logits that they get one by one."""
 
     def fork(self) -> Self:
         """Another writer that goes on from here and shares the cache."""

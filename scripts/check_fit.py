@@ -16,7 +16,9 @@ import psutil
 from rsd_local.config import RoleConfig, Sampling
 from rsd_local.fit.memory import Footprint
 from rsd_local.gguf_header import read_header
-from rsd_local.runtime import Engine, Holding, Model, Sampler
+from rsd_local.fit import RoleCapacity
+from rsd_local.roles import TARGET, Stream
+from rsd_local.runtime import Draws, Engine, Model
 
 CASES = ((1, 4096), (4, 2048), (8, 4096))  # sequences, tokens of each
 
@@ -25,11 +27,9 @@ def taken(path: Path, slots: int, context: int) -> int:
     """Bytes that a model and its engine add to this process, each sequence having read 300 tokens and written 8."""
     config, before = RoleConfig(path, ctx_size=context), psutil.Process().memory_info().rss
     engine = Engine(Model(config), config, slots)
-    sequences = [engine.sequence() for _ in range(slots)]
-    for sequence in sequences:
-        sequence.append(list(range(100, 400)))
-    for future in [sequence.generate(Sampler(Sampling()), 8) for sequence in sequences]:
-        future.result()
+    sequences = [engine.sequence(list(range(100, 400))) for _ in range(slots)]
+    for writing in [sequence.generate(Draws(Sampling(), Stream(0, TARGET)), 8) for sequence in sequences]:
+        writing.future.result()
     return int(psutil.Process().memory_info().rss - before)
 
 
@@ -41,7 +41,7 @@ def main() -> None:
     print("| model | sequences × context | said, MB | taken, MB | said / taken |\n|---|---|---|---|---|")
     for path in map(Path, sys.argv[1:]):
         for slots, context in CASES:
-            made = Footprint.of(read_header(path), Holding(RoleConfig(path, ctx_size=context), slots), on_gpu=False)
+            made = Footprint.of(read_header(path), RoleCapacity(RoleConfig(path, ctx_size=context), slots), on_gpu=False)
             said = made.weights + made.cache + made.compute
             command = [sys.executable, __file__, "--one", str(path), str(slots), str(context)]
             real = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)

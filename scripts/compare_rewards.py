@@ -10,6 +10,7 @@ on where the first was stopped. --kinds and --target-train choose parts, for mac
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from concurrent.futures import as_completed
 from dataclasses import dataclass, replace
@@ -32,6 +33,7 @@ from rsd_local.config import RewardKind
 from rsd_local.events import CancelToken
 from rsd_local.rewards.features import FEATURES
 from rsd_local.runtime import Model
+from rsd_local.steps import Step
 
 KINDS = ("confidence", "draft", "target", "judge", "digit")
 LIMITS = Limits(tokens=768)
@@ -63,8 +65,9 @@ def score(trio: Trio, kind: RewardKind, rows: list[RolloutRow], questions: dict[
         with Reasoner.open(replace(trio, reward_kind=kind)) as reasoner, counting(kind) as watch:
 
             def one(row: RolloutRow) -> Scores:
-                began, reward = time.perf_counter(), reasoner.trio.judge(questions[row["id"]])
-                rewards = [reward.start_score(step)() for step in row["steps"]]
+                began, reward = time.perf_counter(), reasoner.trio.reward(reasoner.read_prompt(questions[row["id"]]))
+                scores = [reward.start_score(Step([], step.encode(), "delimiter")).result() for step in row["steps"]]
+                rewards = [math.nan if score.value is None else score.value for score in scores]
                 counters = reward.counters()
                 reward.close()
                 return Scores(id=row["id"], rewards=rewards, tokens=counters.evaluated_tokens, seconds=time.perf_counter() - began)
@@ -152,7 +155,7 @@ def target_read_out(comparison: Comparison, train: int) -> None:
         model = reasoner.engines()["target"].model
         names = {item.id for item in items}
         learnt, left_out = comparison.steps(model.n_embd, [row for row in read.rows if row["id"] in names])
-        tokens = [len(model.tokenize(step.strip() + "\n\n", continues=True)) for row in comparison.tested for step in row["steps"]]
+        tokens = [len(model.tokenize(step, continues=True)) for row in comparison.tested for step in row["steps"]]
     made, _, quality = read_out(learnt, left_out, "target")
     line(f"read-out of the target (last, {train} questions)", quality, float(np.mean(tokens)))
     line(f"the same, cross-validated over the {train}", measure(made.left_out, learnt), float(np.mean(tokens)))

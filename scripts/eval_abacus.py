@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -24,6 +25,8 @@ from rsd_local.abacus.task import LEVELS, Question, check, questions
 from rsd_local.bench.stats import area_under_curve, wilson
 from rsd_local.catalogue import find_trio
 from rsd_local.config import Strategy
+from rsd_local.prompt import Prompt
+from rsd_local.steps import Step
 
 AT_ONCE = 16
 SAMPLING = Sampling(temperature=1.0)
@@ -46,10 +49,11 @@ def sampled_steps(reasoner: Reasoner, asked: list[Question]) -> tuple[list[float
     labels: list[bool] = []
 
     def judge(question: Question, steps: list[str]) -> list[tuple[float, bool]]:
-        reward = reasoner.trio.judge(question.text)
+        reward = reasoner.trio.reward(Prompt.of(question.text))
         judged = []
         for step, verdict in zip(steps, check(question.text, steps), strict=True):
-            judged.append((reward.start_score(step)(), verdict))
+            score = reward.start_score(Step([], step.encode(), "delimiter")).result()
+            judged.append((math.nan if score.value is None else score.value, verdict))
             if not verdict:
                 break
         reward.close()

@@ -42,16 +42,16 @@ class FakeSolver:
         self.asked: list[tuple[str, Strategy, int]] = []
 
     def solve(
-        self, question: str, params: Params | None = None, *, strategy: Strategy = "rsd", cancel: CancelToken | None = None
+        self, prompt: str, params: Params | None = None, *, strategy: Strategy | None = None, cancel: CancelToken | None = None
     ) -> Result:
         """A made-up result."""
-        assert params is not None and cancel is not None
+        assert params is not None and cancel is not None and strategy is not None
         if cancel.cancelled:
             raise Cancelled("cancelled")
-        self.asked.append((question, strategy, params.sampling.seed))
-        chance = random.Random(hashlib.sha256(f"{question} {strategy}".encode()).hexdigest())
+        self.asked.append((prompt, strategy, params.sampling.seed))
+        chance = random.Random(hashlib.sha256(f"{prompt} {strategy}".encode()).hexdigest())
         right = chance.random() < _SKILL[strategy]
-        number = int(question.partition("+")[0])
+        number = int(prompt.partition("+")[0])
         answer = str(2 * number if right else 2 * number + 1)
         steps = []
         for index in range(chance.randint(2, 7)):

@@ -24,7 +24,7 @@ class Solver(Protocol):
     """What the runner needs of a ``Reasoner``."""
 
     def solve(
-        self, question: str, params: Params | None = None, *, strategy: Strategy = "rsd", cancel: CancelToken | None = None
+        self, prompt: str, params: Params | None = None, *, strategy: Strategy | None = None, cancel: CancelToken | None = None
     ) -> Result:
         """Answers a question."""
         ...

@@ -17,14 +17,16 @@ from rsd_local.bench.items import Item
 from rsd_local.bench.journal import Journal
 from rsd_local.bench.runner import question_pool, question_seed
 from rsd_local.config import Params, Sampling, require
-from rsd_local.decoding import OpenTrio
-from rsd_local.decoding.sampled import forks, sampled, split
-from rsd_local.decoding.steps import Step, Writer
+from rsd_local.decoding.sampled import continued, sampled
 from rsd_local.errors import ContextFull
 from rsd_local.events import CancelToken
+from rsd_local.open_trio import LocalTrio
+from rsd_local.prompt import Prompt
 from rsd_local.reasoner import Reasoner
 from rsd_local.rewards.features import Course, confidence, step_features
-from rsd_local.runtime import Floats, chat_tokens
+from rsd_local.roles import DRAFT, Stream, Writer
+from rsd_local.runtime import Floats, prompt_tokens
+from rsd_local.steps import Step
 
 Label = Literal["outcome", "mc"]
 STORED = ("last", "surprise")
@@ -110,8 +112,10 @@ def roll_out(
 
     def one(place: int, item: Item) -> list[RolloutRow]:
         sampling = Sampling(params.sampling.temperature, seed=question_seed(seed, place))
-        asked = replace(item, question=reasoner.read_question(item.question))
-        return _rollouts_of(reasoner.trio, asked, Params(sampling, limits=params.limits, search=params.search), labelling, grader, cancel)
+        trio = reasoner.trio.bound(cancel, (), shows_text=False)
+        return _rollouts_of(
+            trio, reasoner.read_prompt(item.question), item, replace(params, sampling=sampling), labelling, grader
+        )  # fmt: skip
 
     reasoner.trio.draft.probe_states()
     watch(len(items) - len(waiting), len(items))
@@ -123,13 +127,15 @@ def roll_out(
             watch(number, len(items))
 
 
-def _rollouts_of(trio: OpenTrio, item: Item, params: Params, labelling: Labelling, grader: Grader, cancel: CancelToken) -> list[RolloutRow]:
+def _rollouts_of(
+    trio: LocalTrio, prompt: Prompt, item: Item, params: Params, labelling: Labelling, grader: Grader
+) -> list[RolloutRow]:
     try:
         with (
-            closing(trio.writer("draft", item.question, params.sampling, tracing="states")) as writer,
-            sampled(writer, params, cancel) as wholes,
+            closing(trio.writer("draft", prompt, tracing="states")) as writer,
+            sampled(writer, params, trio.segmenter, 0) as written,
         ):
-            solutions = [split(whole, trio.draft.model) for whole in wholes]
+            solutions = list(written)
     except ContextFull:
         solutions = [[] for _ in range(params.search.samples)]
     rows: list[RolloutRow] = []
@@ -140,8 +146,8 @@ def _rollouts_of(trio: OpenTrio, item: Item, params: Params, labelling: Labellin
         right = grader.grade(item, answer)
         labels = [float(right)] * len(steps)
         if labelling.label == "mc" and steps:
-            with closing(trio.writer("draft", item.question, params.sampling)) as writer:
-                labels = [*_continued(writer, item, steps, number, params, labelling, grader, cancel), float(right)]
+            with closing(trio.writer("draft", prompt)) as writer:
+                labels = [*_continued(writer, trio, item, steps, number, params, labelling, grader), float(right)]
         traces = [step.trace for step in steps]
         features = [step_features(trace, Course(index), STORED) for index, trace in enumerate(traces) if trace is not None]
         confidences = [confidence(trace) for trace in traces if trace is not None]
@@ -154,34 +160,34 @@ def _rollouts_of(trio: OpenTrio, item: Item, params: Params, labelling: Labellin
 
 
 def _continued(
-    writer: Writer, item: Item, steps: list[Step], number: int, params: Params, labelling: Labelling, grader: Grader, cancel: CancelToken
+    writer: Writer, trio: LocalTrio, item: Item, steps: list[Step], number: int, params: Params, labelling: Labelling, grader: Grader
 ) -> Iterator[float]:
     """The label of each step but the last: the share of right answers among continuations behind it."""
     text = b""
     for place, step in enumerate(steps[:-1]):
         text += step.raw
-        writer.begin()
-        writer.replace(step.tokens)
+        writer.read(step)
         room = max(1, params.limits.tokens - sum(len(before.tokens) for before in steps[: place + 1]))
-        with forks(writer, [(1, number, place, turn) for turn in range(labelling.continuations)], params.sampling, cancel) as tries:
-            ends = [finish() for finish in [fork.start_writing(room, cancel, until=b"") for fork in tries]]
+        first = (number + 1) * labelling.continuations  # the attempts before are those of the samples themselves
+        tries = [Stream(params.sampling.seed, DRAFT, 0, place + 1, first + attempt) for attempt in range(labelling.continuations)]
+        with continued(writer, tries, room, params.sampling, trio.segmenter) as written:
+            ends = list(written)
         right = [grader.grade(item, boxed((text + end.raw).decode("utf-8", "replace"))) for end in ends]
         yield sum(right) / len(right)
 
 
 def read_states(reasoner: Reasoner, items: list[Item], rollouts: Rollouts, states: TargetStates, cancel: CancelToken, watch: Watch) -> None:
     """Lets the target read every rollout that it has not read yet, and keeps its state after each step."""
-    trio, questions = reasoner.trio, {item.id: reasoner.read_question(item.question) for item in items}
+    trio, prompts = reasoner.trio, {item.id: reasoner.read_prompt(item.question) for item in items}
     done = {(row["id"], row["sample"]) for row in states.rows}
-    rows = [row for row in rollouts.rows if row["id"] in questions]
+    rows = [row for row in rollouts.rows if row["id"] in prompts]
     waiting = [row for row in rows if (row["id"], row["sample"]) not in done]
 
     def one(row: RolloutRow) -> StateRow:
         model, made = trio.target.model, list[Floats]()
-        with closing(trio.target.sequence()) as sequence, suppress(ContextFull):
-            sequence.append(chat_tokens(model, trio.config.messages(questions[row["id"]])))
+        with suppress(ContextFull), closing(trio.target.sequence(prompt_tokens(model, prompts[row["id"]]))) as sequence:
             for step in row["steps"]:
-                sequence.append(model.tokenize(step.strip() + "\n\n", continues=True))
+                sequence.append(model.tokenize(step, continues=True))
                 made.append(sequence.read_hidden(cancel).result())
         made = made if len(made) == len(row["steps"]) else []
         return StateRow(id=row["id"], sample=row["sample"], features=pack(made))

@@ -20,7 +20,7 @@ from rsd_local.errors import ConfigError, RSDError
 
 if TYPE_CHECKING:
     from rsd_local.events import Result
-    from rsd_local.reasoner import Chat, Reasoner
+    from rsd_local.reasoner import Conversation, Reasoner
 
 _HELP = """\
 /stats             what each model did for the last answer
@@ -42,8 +42,6 @@ def chat(quiet: bool, **flags: Any) -> int:
     dim while they are only drafted. /help names the commands. Ctrl-C stops an answer and keeps the conversation, Ctrl-D
     leaves. Lines can come from a pipe too: then the answers alone are on standard output.
     """
-    if flags["strategy"] != "rsd":
-        raise click.UsageError("a conversation is held by --strategy rsd only")
     trio = make_trio(flags)
     session = Session(flags, trio, make_params(flags, trio), quiet)
     if sys.stdin.isatty():
@@ -114,7 +112,7 @@ class Session:
         except RSDError as error:
             complain(error)
 
-    def ask(self, question: str, chat: Chat) -> None:
+    def ask(self, question: str, chat: Conversation) -> None:
         """Answers one question; Ctrl-C stops the answer."""
         from rsd_local.cli import render
         from rsd_local.events import CancelToken, Drafted, StepDone
@@ -138,7 +136,7 @@ class Session:
         if result.answer is not None or self.quiet or not sys.stdout.isatty():
             click.echo(printable(result.answer if result.answer is not None else result.text.strip()))
 
-    def command(self, line: str, reasoner: Reasoner, chat: Chat) -> None:
+    def command(self, line: str, reasoner: Reasoner, chat: Conversation) -> None:
         """Carries out a line that begins with a slash."""
         from rsd_local.cli import render
 

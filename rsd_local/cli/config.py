@@ -10,12 +10,12 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from rsd_local.cli.options import StrictCommand, make_params, make_search, make_trio, run_options, trio_options
+from rsd_local.cli.options import StrictCommand, make_params, make_trio, run_options, trio_options
 from rsd_local.cli.text import printable
-from rsd_local.config import ROLES, RoleConfig, sequences_needed
+from rsd_local.config import ROLES, RoleConfig
 
 _FLAGS = {"gpu_layers": "n_gpu_layers", "flash_attention": "flash_attn", "kind": "weighting", "tokens": "max_tokens",
-          "steps": "max_steps", "temperature": "temp"}  # fmt: skip
+          "steps": "max_steps", "temperature": "temp", "penalty_last_n": "repeat_last_n"}  # fmt: skip
 """Settings whose flag has another name."""
 
 
@@ -52,7 +52,7 @@ def settings(ctx: click.Context, flags: dict[str, Any]) -> list[Setting]:
     """All settings of a call."""
     from rsd_local.catalogue import trio_origins
 
-    trio = make_trio(flags, width=sequences_needed(flags["strategy"], make_search(flags)))
+    trio = make_trio(flags)
     params = make_params(flags, trio)
     named = flags["trio"] or (None if flags["draft"] else "abacus")
     origins: dict[str, Path] = trio_origins(named) if named else {}

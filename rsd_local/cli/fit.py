@@ -12,7 +12,7 @@ from rsd_local.cli.text import printable
 
 if TYPE_CHECKING:
     from rsd_local.events import Role
-    from rsd_local.fit import Plan
+    from rsd_local.fit import MemoryPlan
 
 _ACCEPTED = (0.5, 0.7, 0.85, 0.95)
 _CACHED = 100_000_000
@@ -37,12 +37,12 @@ def fit(name: str | None, parallel: int, as_json: bool, **flags: Any) -> int:
     from rsd_local.errors import DoesNotFit
     from rsd_local.fit import make_plan
     from rsd_local.fit.speed import gain, memory_bandwidth, tokens_per_second
-    from rsd_local.reasoner import roles_of
+    from rsd_local.open_trio import capacities
     from rsd_local.rewards import load_head
     from rsd_local.runtime import physical_cores
     from rsd_local.runtime.devices import devices
 
-    plan = make_plan(roles_of(trio, load_head(trio)), devices())
+    plan = make_plan(capacities(trio, load_head(trio)), devices())
     from_memory = not any(one.offloaded for one in plan.roles) and plan.roles[-1].footprint.read > _CACHED
     bandwidth = memory_bandwidth(physical_cores())
     speeds = tokens_per_second(plan, bandwidth) if from_memory else {}
@@ -65,7 +65,7 @@ def fit(name: str | None, parallel: int, as_json: bool, **flags: Any) -> int:
     return 1 if why else 0
 
 
-def _table(plan: Plan) -> list[str]:
+def _table(plan: MemoryPlan) -> list[str]:
     lines = [f"{'MB':<8}{'weights':>9}{'cache':>9}{'batches':>9}{'memory':>9}{'GPU':>9}  layers on the GPU"]
     for one in plan.roles:
         made = one.footprint
@@ -77,7 +77,7 @@ def _table(plan: Plan) -> list[str]:
     return lines
 
 
-def _object(plan: Plan, bandwidth: float, speeds: dict[Role, float], gains: dict[float, float]) -> dict[str, Any]:
+def _object(plan: MemoryPlan, bandwidth: float, speeds: dict[Role, float], gains: dict[float, float]) -> dict[str, Any]:
     roles = {
         one.role: {
             "weights": one.footprint.weights,

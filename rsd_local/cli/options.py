@@ -11,6 +11,7 @@ from typing import Any, TypeVar, get_args
 import click
 
 from rsd_local.config import (
+    ROLES,
     Aggregate,
     CacheType,
     Fallback,
@@ -28,6 +29,7 @@ from rsd_local.config import (
     WeightingKind,
     default_temperature,
     require,
+    sequences_needed,
 )
 from rsd_local.errors import ConfigError, ModelNotFound
 
@@ -77,6 +79,11 @@ _TRIO: list[Option] = [
     option("--layout", type=click.Choice(get_args(TagLayout)), help="The text a tag-logits model was trained on."),
     option("--head", type=Path, metavar="FILE", help="Safetensors file of a read-out or value-head."),
     option("--system", metavar="TEXT", help="System prompt of draft and target; '' for none."),
+    option(
+        "--delimiter", metavar="|".join((*("paragraph", "line", "sentence", "code-block"), "tokens:N", "re:PATTERN", "text:…")),
+        help="Where steps end. Default: paragraph, a blank line.",
+    ),
+    click.option("--trust-file", is_flag=True, help="Load model files without trying them first in a process of their own."),
     _per_role("-c", "--ctx-size", metavar="N", help="Tokens per question. ROLE is draft, target or reward; without it, all."),
     _per_role("-ngl", "--n-gpu-layers", metavar="N|all|auto", help="Layers on the GPU. Default: auto, as fit."),
     _per_role("-mg", "--main-gpu", metavar="N", help="The device that holds what is not split."),
@@ -91,7 +98,12 @@ _PARAMS: list[Option] = [
     option("--weighting", type=click.Choice(get_args(WeightingKind)), default="step", show_default=True, help="ω(r)."),
     option("--probability", type=float, default=0.5, show_default=True, help="p of constant weighting."),
     option("--steepness", type=float, default=10.0, show_default=True, help="α of logistic weighting."),
-    option("--strategy", type=click.Choice(get_args(Strategy)), default="rsd", show_default=True, help="The algorithm."),
+    option("--redrafts", type=int, default=0, show_default=True, help="Times that the draft tries a rejected step again (rsd)."),
+    option(
+        "--hand-over", type=int, default=0, show_default=True,
+        help="Rejected places in a row from which on the target writes all the rest (rsd). 0: never.",
+    ),
+    option("--strategy", type=click.Choice(get_args(Strategy)), help="The algorithm. Default: the trio's own, mostly rsd."),
     option("--candidates", type=int, default=1, show_default=True, help="Draft steps sampled at each place (rsd)."),
     option("--samples", type=int, default=8, show_default=True, help="Samples (majority, best-of-n, step-best-of-n)."),
     option("--beams", type=int, default=2, show_default=True, help="Solutions that stay at each step (beam)."),
@@ -105,10 +117,16 @@ _PARAMS: list[Option] = [
     ),
     option("-n", "--max-tokens", type=int, default=2048, show_default=True, help="Tokens of the solution."),
     option("--max-steps", type=int, default=100, show_default=True, help="Steps of the solution."),
+    option("--repeats", type=int, default=3, show_default=True, help="Times in a row that one step or cycle of steps ends it; 0: never."),
+    option("--stop", multiple=True, metavar="TEXT", help="A text that ends the solution; again for each further one."),
     option("--temp", type=float, help="Temperature; 0 is greedy. Default: 0, or 0.7 for strategies that sample several times."),
     option("--top-k", type=int, default=0, show_default=True, help="Most likely tokens kept; 0 for all."),
     option("--top-p", type=float, default=1.0, show_default=True, help="Probability mass kept."),
     option("--min-p", type=float, default=0.0, show_default=True, help="Share of the best token's probability to stay."),
+    option("--repeat-penalty", type=float, default=1.0, show_default=True, help="Divides the logits of tokens written lately."),
+    option("--presence-penalty", type=float, default=0.0, show_default=True, help="Subtracted from those logits."),
+    option("--frequency-penalty", type=float, default=0.0, show_default=True, help="Subtracted once for each time."),
+    option("--repeat-last-n", type=int, default=64, show_default=True, help="Tokens that count as written lately."),
     option("-s", "--seed", type=int, default=0, show_default=True, help="Seed of the question."),
 ]
 
@@ -140,13 +158,14 @@ def _stack(command: F, options: list[Option]) -> F:
     return command
 
 
-def make_trio(flags: dict[str, Any], parallel: int = 1, width: int = 1) -> Trio:
+def make_trio(flags: dict[str, Any], parallel: int = 1, width: int | None = None, *, reuse: bool = True) -> Trio:
     """The trio that the flags name, with what they change.
 
     Args:
-        flags: of ``trio_options``.
-        parallel: questions at once.
-        width: sequences of one question, see ``sequences_needed``.
+        flags: of ``trio_options``, and of ``run_options`` where the command has them.
+        parallel: prompts at once.
+        width: sequences of one prompt; without it, what the flags' strategy needs, or the trio's own.
+        reuse: whether a prompt may go on from what earlier ones left in the caches; not where figures are compared.
 
     Raises:
         ConfigError: a flag's value cannot be used, or some but not all of the models are named.
@@ -176,8 +195,14 @@ def make_trio(flags: dict[str, Any], parallel: int = 1, width: int = 1) -> Trio:
     ):
         for given in flags[flag]:
             trio = _place(trio, flag, field, read, given)
-    plain = {name: flags[name] for name in ("layout", "system") if flags[name] is not None}
-    return dataclasses.replace(trio, parallel=parallel, width=width, **plain)
+    plain = {name: flags[name] for name in ("layout", "system", "delimiter") if flags[name] is not None}
+    if flags.get("strategy") is not None:
+        plain["strategy"] = flags["strategy"]
+    if flags["trust_file"]:
+        plain |= {role: dataclasses.replace(getattr(trio, role), trusted=True) for role in ROLES if getattr(trio, role) is not None}
+    if width is None:
+        width = sequences_needed(plain.get("strategy", trio.strategy), make_search(flags)) if "samples" in flags else 1
+    return dataclasses.replace(trio, parallel=parallel, width=width, reuse=reuse, **plain)
 
 
 def _require_files(trio: Trio, name: str | None) -> None:
@@ -222,15 +247,19 @@ def make_search(flags: dict[str, Any]) -> Search:
 
 
 def make_params(flags: dict[str, Any], trio: Trio) -> Params:
-    """Sampling, weighting and limits as the flags have them; the trio's own threshold where none is given."""
+    """Sampling, weighting and limits as the flags have them; the trio's own threshold and strategy where none is given."""
     threshold = trio.threshold if flags["threshold"] is None else flags["threshold"]
     search = make_search(flags)
-    usual = default_temperature(flags["strategy"], search)
+    usual = default_temperature(trio.strategy, search)
     temperature = usual if flags["temp"] is None else flags["temp"]
-    require(temperature > 0 or not usual, f"{flags['strategy']} samples: at temperature 0 every try is the same", "give a --temp above 0")
+    require(temperature > 0 or not usual, f"{trio.strategy} samples: at temperature 0 every try is the same", "give a --temp above 0")
+    require(temperature > 0 or not flags["redrafts"], "a draft that tries again at temperature 0 writes the same", "give a --temp above 0")
+    penalties = {name: flags[name] for name in ("repeat_penalty", "presence_penalty", "frequency_penalty")}
     return Params(
-        Sampling(temperature, flags["top_k"], flags["top_p"], flags["min_p"], flags["seed"]),
-        Weighting(flags["weighting"], threshold, flags["probability"], flags["steepness"]),
-        Limits(tokens=flags["max_tokens"], steps=flags["max_steps"]),
+        Sampling(
+            temperature, flags["top_k"], flags["top_p"], flags["min_p"], flags["seed"], **penalties, penalty_last_n=flags["repeat_last_n"]
+        ),
+        Weighting(flags["weighting"], threshold, flags["probability"], flags["steepness"], flags["redrafts"], flags["hand_over"]),
+        Limits(tokens=flags["max_tokens"], steps=flags["max_steps"], repeats=flags["repeats"], stop=flags["stop"]),
         search,
     )

@@ -12,7 +12,7 @@ import click
 
 from rsd_local.cli.text import printable
 from rsd_local.config import Trio
-from rsd_local.events import Drafted, Event, Finished, Result, Role, StepDone
+from rsd_local.events import Drafted, Event, Finished, Result, Role, StepDone, TextWritten
 from rsd_local.reasoner import LoadProgress, Reasoner
 from rsd_local.runtime import supports_gpu
 
@@ -92,24 +92,26 @@ def stats(result: Result, reasoner: Reasoner) -> None:
     console.print(f"{len(result.steps)} step{'s' * (len(result.steps) != 1)}{share}, finished: {result.finish_reason}")
     console.print(f"FLOPs, paper convention {result.paper_flops:.3g}, full count {result.full_flops:.3g}")
     engines = reasoner.engines()
-    for role, pool in engines.items():
-        click.echo(f"{role:<7} {printable(pool.engines[0].about())}", err=True)
+    for role, engine in engines.items():
+        click.echo(f"{role:<7} {printable(engine.about())}", err=True)
     click.echo(f"GPU offload in this build of llama.cpp: {'yes' if supports_gpu() else 'no'}", err=True)
 
 
 _COLUMNS = {
     "prompt_tokens": "prompt",
+    "cached_tokens": "cached",
     "generated_tokens": "generated",
     "discarded_tokens": "discarded",
     "evaluated_tokens": "evaluated",
     "decode_calls": "decodes",
     "seconds": "seconds",
+    "waiting_seconds": "waiting",
 }
 
 
 def event_object(event: Event) -> dict[str, Any]:
     """An event as an object for JSON, its kind under ``event``."""
-    kind = {Drafted: "drafted", StepDone: "step", Finished: "finished"}[type(event)]
+    kind = {TextWritten: "text", Drafted: "drafted", StepDone: "step", Finished: "finished"}[type(event)]
     made = {"event": kind} | dataclasses.asdict(event)
     if isinstance(event, Finished):
         made |= {"finish_reason": made.pop("reason")}
@@ -126,4 +128,5 @@ def result_object(result: Result) -> dict[str, Any]:
         "counters": {role: dataclasses.asdict(counters) for role, counters in result.counters.items()},
         "flops": {"paper": result.paper_flops, "full": result.full_flops},
         "non_finite_rewards": result.non_finite_rewards,
+        "unchecked_steps": result.unchecked_steps,
     }

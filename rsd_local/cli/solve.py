@@ -10,9 +10,8 @@ from typing import Any
 
 import click
 
-from rsd_local.cli.options import StrictCommand, make_params, make_search, make_trio, run_options, trio_options
+from rsd_local.cli.options import StrictCommand, make_params, make_trio, run_options, trio_options
 from rsd_local.cli.text import printable
-from rsd_local.config import sequences_needed
 
 
 @click.command(cls=StrictCommand)
@@ -32,7 +31,7 @@ def solve(question: str, stats: bool, as_json: bool, as_jsonl: bool, quiet: bool
     """
     if as_json and as_jsonl:
         raise click.UsageError("--json and --jsonl exclude each other")
-    trio = make_trio(flags, width=sequences_needed(flags["strategy"], make_search(flags)))
+    trio = make_trio(flags)
     params = make_params(flags, trio)
     if question == "-":
         question = sys.stdin.read().strip()
@@ -49,7 +48,7 @@ def solve(question: str, stats: bool, as_json: bool, as_jsonl: bool, quiet: bool
     with Reasoner.open(trio, None if quiet else render.loading()) as reasoner:
         previous = signal.signal(signal.SIGINT, lambda *_: cancel.cancel())
         try:
-            for event in reasoner.stream(question, params, strategy=flags["strategy"], cancel=cancel):
+            for event in reasoner.stream(question, params, cancel=cancel):
                 events.append(event)
                 if as_jsonl:
                     click.echo(json.dumps(render.event_object(event), ensure_ascii=False))
@@ -63,7 +62,7 @@ def solve(question: str, stats: bool, as_json: bool, as_jsonl: bool, quiet: bool
         elif not as_jsonl:
             if not quiet:
                 render.ending(result)
-                if trio.threshold_from and flags["threshold"] is None and flags["strategy"] == "rsd":
+                if trio.threshold_from and flags["threshold"] is None and trio.strategy == "rsd":
                     render.origin(trio)
             click.echo(printable(result.answer if result.answer is not None else result.text.strip()))
         if stats:

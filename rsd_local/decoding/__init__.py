@@ -8,15 +8,15 @@ from rsd_local.config import Params, Strategy
 from rsd_local.decoding.alone import draft_alone, target_alone
 from rsd_local.decoding.beam import beam
 from rsd_local.decoding.best_of_n import best_of_n
-from rsd_local.decoding.conversation import Conversation
 from rsd_local.decoding.majority import majority
 from rsd_local.decoding.rsd import rsd
 from rsd_local.decoding.speculative import speculative
 from rsd_local.decoding.step_best_of_n import step_best_of_n
 from rsd_local.decoding.trio import OpenTrio
-from rsd_local.events import CancelToken, Event
+from rsd_local.events import Event
+from rsd_local.prompt import Prompt
 
-Algorithm = Callable[[str, OpenTrio, Params, CancelToken | None], Iterator[Event]]
+Algorithm = Callable[[Prompt, OpenTrio, Params], Iterator[Event]]
 
 STRATEGIES: dict[Strategy, Algorithm] = {
     "rsd": rsd,
@@ -29,4 +29,4 @@ STRATEGIES: dict[Strategy, Algorithm] = {
     "beam": beam,
 }
 
-__all__ = ["STRATEGIES", "Algorithm", "Conversation", "OpenTrio"]
+__all__ = ["STRATEGIES", "Algorithm", "OpenTrio"]

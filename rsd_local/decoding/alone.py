@@ -7,20 +7,27 @@ from contextlib import closing
 from functools import partial
 
 from rsd_local.config import Params
-from rsd_local.decoding.steps import Solution
+from rsd_local.decoding.solution import Solution
 from rsd_local.decoding.trio import OpenTrio
-from rsd_local.events import Author, CancelToken, Event, StepDone
+from rsd_local.decoding.writing import shown, written
+from rsd_local.events import Author, Event
+from rsd_local.prompt import Prompt
+from rsd_local.roles import DRAFT, TARGET, Stream
+
+STREAMS: dict[Author, int] = {"draft": DRAFT, "target": TARGET}
 
 
-def alone(role: Author, question: str, trio: OpenTrio, params: Params, cancel: CancelToken | None = None) -> Iterator[Event]:
-    """Answers one question with one model; events and errors as ``rsd``, without rewards."""
-    with closing(trio.writer(role, question, params.sampling)) as writer:
-        solution = Solution(params.limits)
+def alone(role: Author, prompt: Prompt, trio: OpenTrio, params: Params) -> Iterator[Event]:
+    """Answer a prompt with one model; events and errors as ``rsd``, without rewards."""
+    with closing(trio.writer(role, prompt)) as writer:
+        solution = Solution(params.limits, trio.segmenter)
         while solution.reason is None:
             with solution.growing():
-                step = writer.write_step(solution.room, cancel)
-                text = solution.add(step)
-                yield StepDone(solution.steps - 1, role, text, None, len(step.tokens), 0.0)
+                writer.begin()
+                stream = Stream(params.sampling.seed, STREAMS[role], prompt.turn, solution.steps)
+                pending = writer.start_writing(solution.room, solution.scan(), params.sampling, stream)
+                step = yield from shown(written(pending, live=trio.shows_text), solution, role)
+                yield solution.accept(step, role)
         yield solution.finished({role: writer.counters()})
 
 

@@ -9,78 +9,81 @@ from dataclasses import dataclass
 
 from rsd_local.config import Params
 from rsd_local.decoding.candidates import Candidate, candidates
-from rsd_local.decoding.sampled import told
-from rsd_local.decoding.steps import Solution, Step, Writer, finite
+from rsd_local.decoding.sampled import chosen
+from rsd_local.decoding.solution import Solution
 from rsd_local.decoding.trio import OpenTrio
-from rsd_local.events import CancelToken, Event
-from rsd_local.rewards import Reward
+from rsd_local.events import Event
+from rsd_local.prompt import Prompt
+from rsd_local.roles import DRAFT, Reward, Stream, Writer
+from rsd_local.steps import Score, Step
 
 
 @dataclass(slots=True)
 class Beam:
-    """A solution so far, with the writer and judge that hold it."""
+    """A solution so far, with the writer and the reward that hold it."""
 
     writer: Writer
-    judge: Reward
+    reward: Reward
     solution: Solution
     steps: list[Step]
-    rewards: list[float | None]
+    scores: list[Score]
     rank: float = 0.0
     made: Candidate | None = None
 
     def close(self) -> None:
-        """Gives the caches back."""
+        """Give the caches back."""
         self.writer.close()
-        self.judge.close()
+        self.reward.close()
 
 
-def beam(question: str, trio: OpenTrio, params: Params, cancel: CancelToken | None = None) -> Iterator[Event]:
-    """Answers one question with ``beams`` solutions that stay and ``branches`` steps tried after each of them.
+def beam(prompt: Prompt, trio: OpenTrio, params: Params) -> Iterator[Event]:
+    """Answer a prompt with ``beams`` solutions that stay and ``branches`` steps tried after each of them.
 
-    A solution is ranked by its last step's reward. The search ends when all that stay have ended; the best one is told.
+    A solution is ranked by its last step's reward. The search ends when all that stay have ended; the best one is given.
 
     Raises:
-        ContextFull: the question does not fit.
+        ContextFull: the prompt does not fit.
     """
     with ExitStack() as opened:
-        writer = opened.enter_context(closing(trio.writer("draft", question, params.sampling, tracing=trio.rewards.tracing)))
-        judge = opened.enter_context(closing(trio.judge(question)))
-        beams = [Beam(writer, judge, Solution(params.limits), [], [])]
+        draft = opened.enter_context(closing(trio.writer("draft", prompt)))
+        reward = opened.enter_context(closing(trio.reward(prompt)))
+        beams = [Beam(draft, reward, Solution(params.limits, trio.segmenter), [], [])]
         opened.callback(lambda: close_all(beams))
-        run, depth = Solution(params.limits), 0  # of the search as a whole: whether it was cancelled or outgrew a context
-        while run.reason is None and any(one.solution.reason is None for one in beams):
-            with run.growing():
-                beams = _grown(beams, params, depth, cancel)
-                depth = run.steps = depth + 1
+        search, depth = Solution(params.limits, trio.segmenter), 0  # as a whole: whether it was cancelled or outgrew a context
+        while search.reason is None and any(one.solution.reason is None for one in beams):
+            with search.growing():
+                beams = _grown(beams, params, depth, prompt.turn)
+                depth = search.steps = depth + 1
         best = max(beams, key=lambda one: one.rank)
-        solution = Solution(params.limits)
-        yield from told(best.steps, [finite(reward) for reward in best.rewards], solution)
-        solution.reason = best.solution.reason or run.reason
-        bad = sum(reward is not None and finite(reward) is None for reward in best.rewards)
-        yield solution.finished({"draft": writer.counters(), "reward": judge.counters()}, bad)
+        solution = Solution(params.limits, trio.segmenter)
+        for score in best.scores:
+            solution.count(score)
+        yield from chosen(best.steps, best.scores, solution)
+        solution.reason = best.solution.reason or search.reason
+        yield solution.finished({"draft": draft.counters(), "reward": reward.counters()})
 
 
 def close_all(beams: list[Beam]) -> None:
-    """Gives all caches back."""
+    """Give all caches back."""
     for one in beams:
         one.close()
 
 
-def _grown(beams: list[Beam], params: Params, depth: int, cancel: CancelToken | None) -> list[Beam]:
+def _grown(beams: list[Beam], params: Params, depth: int, turn: int) -> list[Beam]:
     """The best ``params.search.beams`` of all continuations by one step, and of those that have ended."""
-    search = params.search
+    search, seed = params.search, params.sampling.seed
     with ExitStack() as tried:
         grown = [one for one in beams if one.solution.reason is not None]
         for number, one in enumerate(beams):
             if one.solution.reason is not None:
                 continue
-            limit, place = one.solution.room, (depth, number)
-            for made in tried.enter_context(candidates(one.writer, one.judge, search.branches, place, params.sampling, limit, cancel)):
+            streams = [Stream(seed, DRAFT, turn, depth, number * search.branches + branch) for branch in range(search.branches)]
+            for made in tried.enter_context(candidates(one.writer, one.reward, streams, params.sampling, one.solution)):
                 solution = deepcopy(one.solution)
-                solution.add(made.step)
-                rank = one.rank if made.reward is None else made.rank  # a blank end adds nothing to judge
-                steps, rewards = [*one.steps, made.step], [*one.rewards, made.reward]
-                grown.append(Beam(made.writer, made.judge, solution, steps, rewards, rank, made))
+                solution.accept(made.step, "draft")
+                rank = one.rank if made.step.blank else made.rank  # a blank end adds nothing to judge
+                steps, scores = [*one.steps, made.step], [*one.scores, made.score]
+                grown.append(Beam(made.writer, made.reward, solution, steps, scores, rank, made))
         kept = sorted(grown, key=lambda one: -one.rank)[: search.beams]
         for one in kept:
             if one.made is not None:

@@ -1,4 +1,4 @@
-"""Best-of-n: the draft writes n solutions, and the reward model picks one."""
+"""Best-of-n: the draft writes n solutions, and the reward picks one."""
 
 from __future__ import annotations
 
@@ -7,59 +7,58 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing
 
 from rsd_local.config import Aggregate, Params
-from rsd_local.decoding.sampled import sampled, split, told
-from rsd_local.decoding.steps import Solution, Step, finite
+from rsd_local.decoding.candidates import start_score
+from rsd_local.decoding.sampled import chosen, sampled
+from rsd_local.decoding.solution import Solution
 from rsd_local.decoding.trio import OpenTrio
-from rsd_local.events import CancelToken, Event
-from rsd_local.rewards import Reward
+from rsd_local.events import Event
+from rsd_local.prompt import Prompt
+from rsd_local.roles import Reward
+from rsd_local.steps import Score, Step
 
 
-def best_of_n(question: str, trio: OpenTrio, params: Params, cancel: CancelToken | None = None) -> Iterator[Event]:
-    """Answers one question by the draft's sample with the best reward, of its steps taken together.
+def best_of_n(prompt: Prompt, trio: OpenTrio, params: Params) -> Iterator[Event]:
+    """Answer a prompt by the draft's sample with the best reward, of its steps taken together.
 
     Raises:
-        ContextFull: the question does not fit.
+        ContextFull: the prompt does not fit.
     """
     with ExitStack() as opened:
-        writer = opened.enter_context(closing(trio.writer("draft", question, params.sampling, tracing=trio.rewards.tracing)))
-        judge = opened.enter_context(closing(trio.judge(question)))
-        solution = Solution(params.limits)
-        bad = 0
+        draft = opened.enter_context(closing(trio.writer("draft", prompt)))
+        reward = opened.enter_context(closing(trio.reward(prompt)))
+        solution = Solution(params.limits, trio.segmenter)
         with solution.growing():
-            with sampled(writer, params, cancel) as wholes:
-                parts = [split(whole, trio.draft.model) for whole in wholes]
-            rewards = scored(judge, parts, cancel)
-            bad = sum(reward is not None and not math.isfinite(reward) for row in rewards for reward in row)
-            best = max(range(len(wholes)), key=lambda index: aggregate(rewards[index], params.search.aggregate))
-            yield from told(parts[best], [finite(reward) for reward in rewards[best]], solution)
-        yield solution.finished({"draft": writer.counters(), "reward": judge.counters()}, bad)
+            with sampled(draft, params, trio.segmenter, prompt.turn) as solutions:
+                scores = scored(reward, solutions)
+            for score in (score for row in scores for score in row):
+                solution.count(score)
+            best = max(range(len(solutions)), key=lambda index: aggregate(scores[index], params.search.aggregate))
+            yield from chosen(solutions[best], scores[best], solution)
+        yield solution.finished({"draft": draft.counters(), "reward": reward.counters()})
 
 
-def scored(judge: Reward, solutions: list[list[Step]], cancel: CancelToken | None) -> list[list[float | None]]:
-    """The reward of every step of every solution, step by step with all solutions side by side; None for a blank step."""
-    judge.settle(cancel)
-    judges: list[Reward] = []
-    rewards: list[list[float | None]] = [[] for _ in solutions]
+def scored(reward: Reward, solutions: list[list[Step]]) -> list[list[Score]]:
+    """The score of every step of every solution, step by step with all solutions side by side."""
+    reward.settle()
+    scorers: list[Reward] = []
+    scores: list[list[Score]] = [[] for _ in solutions]
     try:
-        judges.extend(judge.fork() for _ in solutions)
+        for _ in solutions:
+            scorers.append(reward.fork())
         for index in range(max(map(len, solutions))):
             live = [number for number, steps in enumerate(solutions) if index < len(steps)]
-            steps = [solutions[number][index] for number in live]
-            scorings = [
-                None if step.blank else judges[number].start_score(step.text, step.trace, cancel)
-                for number, step in zip(live, steps, strict=True)
-            ]
+            scorings = [start_score(scorers[number], solutions[number][index]) for number in live]
             for number, scoring in zip(live, scorings, strict=True):
-                rewards[number].append(None if scoring is None else scoring())
+                scores[number].append(scoring.result())
     finally:
-        for fork in judges:
-            fork.close()
-    return rewards
+        for scorer in scorers:
+            scorer.close()
+    return scores
 
 
-def aggregate(rewards: list[float | None], how: Aggregate) -> float:
-    """One number for a solution: its last step's reward, the least, or the product; −∞ where there is none or a NaN."""
-    known = [reward for reward in rewards if reward is not None]
-    if not known or any(map(math.isnan, known)):
+def aggregate(scores: list[Score], how: Aggregate) -> float:
+    """One number for a solution: its last step's reward, the least, or the product; −∞ where there is none or one failed."""
+    values = [score.value for score in scores if score.value is not None]
+    if not values or any(score.failed for score in scores):
         return -math.inf
-    return known[-1] if how == "last" else min(known) if how == "min" else math.prod(known)
+    return values[-1] if how == "last" else min(values) if how == "min" else math.prod(values)

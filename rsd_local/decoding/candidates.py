@@ -3,86 +3,126 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import zip_longest
 
 from rsd_local.config import Params, Sampling
-from rsd_local.decoding.steps import Solution, Step, Writer
-from rsd_local.events import CancelToken
-from rsd_local.rewards import Reward
-from rsd_local.runtime import Sampler
+from rsd_local.decoding.solution import Solution
+from rsd_local.decoding.trio import OpenTrio
+from rsd_local.decoding.writing import show, shown, written
+from rsd_local.events import Event
+from rsd_local.roles import DRAFT, Pending, Reward, Stream, Writer
+from rsd_local.steps import UNCHECKED, Score, Step
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A score that is there already."""
+
+    score: Score
+
+    def result(self) -> Score:
+        """The score."""
+        return self.score
+
+    def cancel(self) -> None:
+        """There is nothing to end."""
 
 
 @dataclass(slots=True)
 class Candidate:
-    """A draft step, the writer and the judge that hold it, and its reward: None where there was nothing to judge.
+    """A draft step, the writer and the reward that hold it, and its score.
 
-    Set ``kept`` to keep the writer and the judge open.
+    Set ``kept`` to keep the writer and the reward open.
     """
 
     step: Step
-    reward: float | None
+    score: Score
     writer: Writer
-    judge: Reward
+    reward: Reward
     kept: bool = False
 
     @property
     def rank(self) -> float:
-        """For comparing: the reward; a step without one, or whose reward is no number, comes last."""
-        return -math.inf if self.reward is None or math.isnan(self.reward) else self.reward
+        """For comparing: the score's value; a step that was not checked, or whose reward failed, comes last."""
+        return -math.inf if self.score.value is None else self.score.value
 
 
-def best_step(
-    writer: Writer, judge: Reward, solution: Solution, params: Params, cancel: CancelToken | None
-) -> tuple[Step, Callable[[], float | None]]:
-    """The draft's next step, and how to get its reward, None for a blank one; writer and judge then hold it provisionally."""
-    if params.search.candidates == 1:
-        step = writer.write_step(solution.room, cancel)
-        return step, lambda: None if step.blank else judge.start_score(step.text, step.trace, cancel)()
-    with candidates(writer, judge, params.search.candidates, (solution.steps,), params.sampling, solution.room, cancel) as made:
+def start_score(reward: Reward, step: Step) -> Pending[Score]:
+    """Begin to score a step; of one of white space alone there is nothing to check."""
+    return Known(UNCHECKED) if step.blank else reward.start_score(step)
+
+
+def draft_step(
+    draft: Writer, reward: Reward, solution: Solution, trio: OpenTrio, params: Params, turn: int, attempt: int = 0
+) -> Generator[Event, None, tuple[Step, Pending[Score]]]:
+    """The draft's next step and its score, which was begun; writer and reward then hold the step provisionally.
+
+    Args:
+        draft, reward: at the end of the solution so far.
+        solution: so far.
+        trio: of both.
+        params: of the answer.
+        turn: of the conversation.
+        attempt: how often the draft tried before at this place.
+    """
+    count, sampling = params.search.candidates, params.sampling
+    if count == 1:
+        draft.begin()
+        stream = Stream(sampling.seed, DRAFT, turn, solution.steps, attempt)
+        pending = draft.start_writing(solution.room, solution.scan(), sampling, stream)
+        step = yield from shown(written(pending, live=trio.shows_text), solution, "draft")
+        return step, start_score(reward, step)
+    streams = [Stream(sampling.seed, DRAFT, turn, solution.steps, attempt * count + number) for number in range(count)]
+    with candidates(draft, reward, streams, sampling, solution) as made:
         best = max(made, key=lambda candidate: candidate.rank)
-        writer.adopt(best.writer)
-        judge.adopt(best.judge)
-    return best.step, lambda: best.reward
+        draft.adopt(best.writer)
+        reward.adopt(best.reward)
+    yield from show(best.step.raw, trio, solution, "draft")
+    return best.step, Known(best.score)
 
 
 @contextmanager
 def candidates(
-    writer: Writer, judge: Reward, count: int, place: tuple[int, ...], sampling: Sampling, limit: int, cancel: CancelToken | None
+    draft: Writer, reward: Reward, streams: list[Stream], sampling: Sampling, solution: Solution
 ) -> Iterator[list[Candidate]]:
-    """Samples and scores ``count`` next steps at once; writer and judge stay where they are.
+    """Sample and score next steps side by side, one a stream; writer and reward stay where they are.
 
     The prefix is evaluated once and its cells are shared. What is neither adopted nor kept is discarded at the context's end.
 
     Args:
-        writer: the draft at the end of the solution so far.
-        judge: the reward there.
-        count: how many.
-        place: sets the random streams of this place in the solution apart from others'.
-        sampling: of the question.
-        limit: most tokens of a step.
-        cancel: ends all of them.
+        draft: at the end of the solution so far.
+        reward: there too.
+        streams: of the draws.
+        sampling: of the answer.
+        solution: so far.
     """
-    writer.settle(cancel)
-    judge.settle(cancel)
+    draft.settle()
+    reward.settle()
     writers: list[Writer] = []
-    judges: list[Reward] = []
+    rewards: list[Reward] = []
     made: list[Candidate] = []
     try:
-        for number in range(count):
-            writers.append(writer.fork(Sampler(sampling, (0, *place, number))))
-            judges.append(judge.fork())
-        steps = [finish() for finish in [fork.start_writing(limit, cancel) for fork in writers]]
-        scorings = [None if s.blank else j.start_score(s.text, s.trace, cancel) for s, j in zip(steps, judges, strict=True)]
-        rewards = [None if scoring is None else scoring() for scoring in scorings]
-        made = [Candidate(*parts) for parts in zip(steps, rewards, writers, judges, strict=True)]
+        for _ in streams:
+            writers.append(draft.fork())
+            rewards.append(reward.fork())
+        pending = [
+            writer.start_writing(solution.room, solution.scan(), sampling, stream)
+            for writer, stream in zip(writers, streams, strict=True)
+        ]
+        steps = [one.result() for one in pending]
+        scorings = [start_score(scorer, step) for scorer, step in zip(rewards, steps, strict=True)]
+        scores = [scoring.result() for scoring in scorings]
+        made = [Candidate(*parts) for parts in zip(steps, scores, writers, rewards, strict=True)]
         yield made
     finally:
         kept = {id(one.writer) for one in made if one.kept}
-        for fork, scorer in zip_longest(writers, judges):
+        for fork, scorer in zip_longest(writers, rewards):
             if id(fork) not in kept:
-                fork.discard()
+                if made:
+                    fork.forget()  # a step that was written and not chosen counts as discarded
+                fork.close()
                 if scorer is not None:
                     scorer.close()

@@ -8,28 +8,34 @@ from contextlib import closing
 
 from rsd_local.answers import boxed, same_answer
 from rsd_local.config import Params
-from rsd_local.decoding.sampled import sampled, split, told
-from rsd_local.decoding.steps import Solution
+from rsd_local.decoding.sampled import chosen, sampled
+from rsd_local.decoding.solution import Solution
 from rsd_local.decoding.trio import OpenTrio
-from rsd_local.events import CancelToken, Event
+from rsd_local.events import Event
+from rsd_local.prompt import Prompt
+from rsd_local.steps import UNCHECKED, Step
 
 
-def majority(question: str, trio: OpenTrio, params: Params, cancel: CancelToken | None = None) -> Iterator[Event]:
-    """Answers one question by a vote of the draft's samples; of equal counts the answer that came first wins.
+def majority(prompt: Prompt, trio: OpenTrio, params: Params) -> Iterator[Event]:
+    """Answer a prompt by a vote of the draft's samples; of equal counts the answer that came first wins.
 
-    The solution told is the first sample that has the winning answer; a sample without an answer has no vote.
+    The solution given is the first sample that has the winning answer; a sample without an answer has no vote.
 
     Raises:
-        ContextFull: the question does not fit.
+        ContextFull: the prompt does not fit.
     """
-    with closing(trio.writer("draft", question, params.sampling)) as writer:
-        solution = Solution(params.limits)
+    with closing(trio.writer("draft", prompt)) as draft:
+        solution = Solution(params.limits, trio.segmenter)
         with solution.growing():
-            with sampled(writer, params, cancel) as wholes:
-                chosen = wholes[vote([boxed(whole.text) for whole in wholes])]
-            steps = split(chosen, trio.draft.model)
-            yield from told(steps, [None] * len(steps), solution)
-        yield solution.finished({"draft": writer.counters()})
+            with sampled(draft, params, trio.segmenter, prompt.turn) as solutions:
+                winner = solutions[vote([boxed(text_of(steps)) for steps in solutions])]
+            yield from chosen(winner, [UNCHECKED] * len(winner), solution)
+        yield solution.finished({"draft": draft.counters()})
+
+
+def text_of(steps: list[Step]) -> str:
+    """The text of a whole solution."""
+    return b"".join(step.raw for step in steps).decode("utf-8", "replace")
 
 
 def vote(answers: list[str | None]) -> int:

@@ -4,61 +4,75 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from dataclasses import replace
 
 from rsd_local.config import Params
-from rsd_local.decoding.candidates import best_step
+from rsd_local.decoding.candidates import draft_step
 from rsd_local.decoding.fallback import Fallbacks
-from rsd_local.decoding.steps import Solution, Step, Writer, finite
+from rsd_local.decoding.policy import Decision, History, Policy, WeightingPolicy
+from rsd_local.decoding.solution import Solution
 from rsd_local.decoding.trio import OpenTrio
-from rsd_local.decoding.weighting import Acceptance
-from rsd_local.events import Author, CancelToken, Drafted, Event, Rejected, StepDone
-from rsd_local.rewards import Reward
-
-Standing = tuple[Author, Step]
-"""A step that stands, and who wrote it."""
+from rsd_local.decoding.writing import shown
+from rsd_local.events import Drafted, Event, Rejected
+from rsd_local.prompt import Prompt
+from rsd_local.steps import Score, Step
 
 
-def rsd(question: str, trio: OpenTrio, params: Params, cancel: CancelToken | None = None) -> Iterator[Event]:
-    """Answers one question (algorithm 1 of the paper).
+def rsd(prompt: Prompt, trio: OpenTrio, params: Params) -> Iterator[Event]:
+    """Answer a prompt by reward-guided speculative decoding (algorithm 1 of the paper).
 
-    Yields a ``Drafted`` for each step of the draft, a ``StepDone`` for each that stands, and a final ``Finished``. A step
-    that has nothing to judge (the draft ended the text) stands. Leaving early gives every cache back.
+    Yields a ``Drafted`` for each step of the draft, a ``StepDone`` for each accepted one, and a final ``Finished``; where the
+    trio shows text, ``TextWritten`` before them. Leaving early gives every cache back.
 
     Raises:
-        ContextFull: the question does not fit one of the contexts. A solution that outgrows one just ends.
+        ContextFull: the prompt does not fit one of the contexts. A solution that outgrows one just ends.
     """
+    policy = WeightingPolicy(params.weighting, params.sampling.seed, prompt.turn)
     with ExitStack() as opened:
-        writer = opened.enter_context(closing(trio.writer("draft", question, params.sampling, tracing=trio.rewards.tracing)))
-        judge = opened.enter_context(closing(trio.judge(question)))
-        expert = opened.enter_context(closing(trio.writer("target", question, params.sampling)))
-        yield from answer(writer, judge, expert, params, cancel, [])
+        draft = opened.enter_context(closing(trio.writer("draft", prompt)))
+        reward = opened.enter_context(closing(trio.reward(prompt)))
+        target = opened.enter_context(closing(trio.writer("target", prompt)))
+        fallbacks = Fallbacks(target, draft, trio, params, prompt.turn)
+        solution, history = Solution(params.limits, trio.segmenter), History()
+        rejected: Rejected | None = None
+        while solution.reason is None:
+            with solution.growing():
+                step, scoring = yield from draft_step(draft, reward, solution, trio, params, prompt.turn, history.attempts)
+                yield Drafted(solution.steps, step.text)
+                score = scoring.result()
+                decision = decide(policy, step, score, solution, history)
+                if decision is Decision.KEEP:
+                    solution.count(score)
+                    yield solution.accept(step, "draft", score, rejected=rejected)
+                    if solution.reason is None:
+                        target.read(step)
+                    history, rejected = History(solution.steps), None
+                    continue
+                solution.failed += score.failed
+                rejected = Rejected(step.text, score.value, len(step.tokens))
+                draft.forget()
+                if not step.blank:
+                    reward.forget()
+                if decision is Decision.REDRAFT:
+                    history = replace(history, attempts=history.attempts + 1)
+                    continue
+                place = solution.steps
+                while solution.reason is None and (solution.steps == place or decision is Decision.HAND_OVER):
+                    step = yield from shown(fallbacks.write(step if solution.steps == place else None, solution), solution, "target")
+                    first = solution.steps == place
+                    yield solution.accept(step, "target", score if first else Score(None), rejected=rejected if first else None)
+                if solution.reason is None:
+                    draft.correct(step)
+                    reward.read(step)
+                history, rejected = History(solution.steps, rewritten=history.rewritten + 1), None
+        yield solution.finished({"draft": draft.counters(), "target": target.counters(), "reward": reward.counters()})
 
 
-def answer(
-    writer: Writer, judge: Reward, expert: Writer, params: Params, cancel: CancelToken | None, standing: list[Standing]
-) -> Iterator[Event]:
-    """The events of one answer, by models that stand at its question; the steps that stand are added to ``standing``."""
-    fallbacks = Fallbacks(expert, writer, params.search.fallback)
-    accept = Acceptance(params.weighting, params.sampling.seed)
-    solution = Solution(params.limits)
-    while solution.reason is None:
-        with solution.growing():
-            author: Author = "draft"
-            step, score = best_step(writer, judge, solution, params, cancel)
-            yield Drafted(solution.steps, step.text)
-            reward = score()
-            rejected = None
-            if reward is not None and not accept(reward):
-                rejected = Rejected(step.text, finite(reward), len(step.tokens))
-                writer.forget()
-                judge.forget()
-                author, step = "target", fallbacks.write(step, solution.room, cancel)
-            text = solution.add(step)
-            standing.append((author, step))
-            yield StepDone(solution.steps - 1, author, text, finite(reward), len(step.tokens), 0.0, rejected)
-            if solution.reason is None and author == "draft":
-                expert.read(step)
-            elif solution.reason is None:
-                writer.correct(step)
-                judge.read(step.text)
-    yield solution.finished({"draft": writer.counters(), "target": expert.counters(), "reward": judge.counters()}, accept.non_finite)
+def decide(policy: Policy, step: Step, score: Score, solution: Solution, history: History) -> Decision:
+    """What the policy says of a step; one of white space alone stands for nothing that it could judge.
+
+    The draft ending its text there is believed where the solution has its answer; otherwise the target has a look.
+    """
+    if step.blank:
+        return Decision.KEEP if step.ended == "end" and solution.answer is not None else Decision.REWRITE
+    return policy.decide(step, score, history)

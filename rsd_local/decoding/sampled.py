@@ -4,64 +4,65 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import pairwise
 
 from rsd_local.config import Params, Sampling
-from rsd_local.decoding.steps import DELIMITER, Solution, Step, Writer
-from rsd_local.events import CancelToken, FinishReason, StepDone
-from rsd_local.runtime import Model, Sampler
+from rsd_local.decoding.solution import Solution
+from rsd_local.events import FinishReason, StepDone
+from rsd_local.roles import DRAFT, Stream, Writer
+from rsd_local.segments import Segmenter
+from rsd_local.steps import Score, Step
 
-_ENDS: dict[str, FinishReason] = {"end": "stop", "context": "context"}
-
-
-@contextmanager
-def sampled(writer: Writer, params: Params, cancel: CancelToken | None) -> Iterator[list[Step]]:
-    """``params.search.samples`` whole solutions, each from a random stream of its own; their caches go at the end."""
-    streams = [(0, number) for number in range(params.search.samples)]
-    with forks(writer, streams, params.sampling, cancel) as made:
-        yield [finish() for finish in [fork.start_writing(params.limits.tokens, cancel, until=b"") for fork in made]]
+_ENDS: dict[str, FinishReason] = {"end": "stop", "stop": "stop", "context": "context"}
 
 
 @contextmanager
-def forks(writer: Writer, streams: Iterable[tuple[int, ...]], sampling: Sampling, cancel: CancelToken | None) -> Iterator[list[Writer]]:
-    """Writers that go on from here, each with a random stream of its own; their caches go at the end."""
-    writer.settle(cancel)
-    made: list[Writer] = []
+def sampled(draft: Writer, params: Params, segmenter: Segmenter, turn: int) -> Iterator[list[list[Step]]]:
+    """The steps of ``params.search.samples`` whole solutions, each from a random stream of its own; their caches go at the end."""
+    streams = [Stream(params.sampling.seed, DRAFT, turn, 0, number) for number in range(params.search.samples)]
+    with continued(draft, streams, params.limits.tokens, params.sampling, segmenter) as wholes:
+        yield [split(whole, segmenter, draft.pieces(whole.tokens)) for whole in wholes]
+
+
+@contextmanager
+def continued(
+    writer: Writer, streams: Iterable[Stream], limit: int, sampling: Sampling, segmenter: Segmenter
+) -> Iterator[list[Step]]:
+    """What a writer writes from here to the end, once for each stream, all side by side; their caches go at the end."""
+    writer.settle()
+    forks: list[Writer] = []
     try:
+        pending = []
         for stream in streams:
-            made.append(writer.fork(Sampler(sampling, stream)))
-        yield made
+            forks.append(writer.fork())
+            pending.append(forks[-1].start_writing(limit, segmenter.start(steps=False), sampling, stream))
+        yield [one.result() for one in pending]
     finally:
-        for fork in made:
+        for fork in forks:
             fork.close()
 
 
-def split(whole: Step, model: Model) -> list[Step]:
-    """A solution's steps, cut behind the tokens in which delimiters complete; blank ones go with the step before."""
-    cuts, raw, judged = [0], b"", len(whole.tokens)
-    for place, token in enumerate(whole.tokens, 1):
-        raw += b"" if model.is_end(token) else model.piece(token)
-        at = raw.rfind(DELIMITER)
-        if at >= 0 and raw[:at].strip():
-            cuts.append(place)
-            raw = b""
-    if not raw.strip() and len(cuts) > 1:
-        judged = cuts.pop()  # a trace ends where the step did, before the blank rest
-    cuts.append(len(whole.tokens))
-    return [_part(whole, model, first, last, min(last, judged)) for first, last in pairwise(cuts)]
+def split(whole: Step, segmenter: Segmenter, pieces: list[bytes]) -> list[Step]:
+    """A solution's steps, cut where it would have been written in steps; a blank rest goes with the step before.
+
+    Args:
+        whole: the solution.
+        segmenter: says where steps end.
+        pieces: the bytes of the solution's tokens; an end-of-text token has none.
+    """
+    steps: list[Step] = []
+    first = place = 0  # in tokens and in the solution's bytes
+    for cut in segmenter.cuts(pieces):
+        raw = whole.raw[place : place + sum(map(len, pieces[first : cut.at]))]  # what a stop string cut off is in no step
+        ended = whole.ended if cut.at == len(pieces) else "delimiter"
+        trace = whole.trace and whole.trace.rows(first, cut.ended)  # it ends where the step did, before a blank rest
+        steps.append(Step(whole.tokens[first : cut.at], raw, ended, trace, cut.part))
+        first, place = cut.at, place + len(raw)
+    return steps
 
 
-def _part(whole: Step, model: Model, first: int, last: int, traced: int) -> Step:
-    """The step of a solution that goes from a token up to another one, with the trace of those before ``traced``."""
-    tokens = whole.tokens[first:last]
-    raw = b"".join(model.piece(token) for token in tokens if not model.is_end(token))
-    ended = whole.ended if last == len(whole.tokens) else "delimiter"
-    return Step(tokens, raw, ended, whole.trace and whole.trace.part(first, traced))
-
-
-def told(steps: list[Step], rewards: list[float | None], solution: Solution) -> Iterator[StepDone]:
-    """The events of a solution that was chosen; its steps are added to ``solution``, whose end is the sample's."""
-    for index, (step, reward) in enumerate(zip(steps, rewards, strict=True)):
-        text = solution.add(step)
+def chosen(steps: list[Step], scores: list[Score], solution: Solution) -> Iterator[StepDone]:
+    """The events of a solution that was chosen; its steps are accepted by ``solution``, whose end is the sample's."""
+    for index, (step, score) in enumerate(zip(steps, scores, strict=True)):
+        event = solution.accept(step, "draft", score)
         solution.reason = None if index < len(steps) - 1 else _ENDS.get(step.ended, "length")
-        yield StepDone(index, "draft", text, reward, len(step.tokens), 0.0)
+        yield event

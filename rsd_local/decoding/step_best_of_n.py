@@ -7,24 +7,24 @@ from contextlib import ExitStack, closing
 from dataclasses import replace
 
 from rsd_local.config import Params
-from rsd_local.decoding.candidates import best_step
-from rsd_local.decoding.steps import Solution, finite
+from rsd_local.decoding.candidates import draft_step
+from rsd_local.decoding.solution import Solution
 from rsd_local.decoding.trio import OpenTrio
-from rsd_local.events import CancelToken, Event, StepDone
+from rsd_local.events import Event
+from rsd_local.prompt import Prompt
 
 
-def step_best_of_n(question: str, trio: OpenTrio, params: Params, cancel: CancelToken | None = None) -> Iterator[Event]:
-    """Answers one question with ``params.search.samples`` candidates at each step; events and errors as ``rsd``."""
+def step_best_of_n(prompt: Prompt, trio: OpenTrio, params: Params) -> Iterator[Event]:
+    """Answer a prompt with ``params.search.samples`` candidates at each step; events and errors as ``rsd``."""
     params = replace(params, search=replace(params.search, candidates=params.search.samples))
     with ExitStack() as opened:
-        writer = opened.enter_context(closing(trio.writer("draft", question, params.sampling, tracing=trio.rewards.tracing)))
-        judge = opened.enter_context(closing(trio.judge(question)))
-        solution, bad = Solution(params.limits), 0
+        draft = opened.enter_context(closing(trio.writer("draft", prompt)))
+        reward = opened.enter_context(closing(trio.reward(prompt)))
+        solution = Solution(params.limits, trio.segmenter)
         while solution.reason is None:
             with solution.growing():
-                step, score = best_step(writer, judge, solution, params, cancel)
-                reward = score()
-                bad += reward is not None and finite(reward) is None
-                text = solution.add(step)
-                yield StepDone(solution.steps - 1, "draft", text, finite(reward), len(step.tokens), 0.0)
-        yield solution.finished({"draft": writer.counters(), "reward": judge.counters()}, bad)
+                step, scoring = yield from draft_step(draft, reward, solution, trio, params, prompt.turn)
+                score = scoring.result()
+                solution.count(score)
+                yield solution.accept(step, "draft", score)
+        yield solution.finished({"draft": draft.counters(), "reward": reward.counters()})

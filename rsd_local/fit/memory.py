@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rsd_local.config import RoleConfig
 from rsd_local.gguf_header import Header
-from rsd_local.runtime import Holding
 from rsd_local.runtime.sizes import Sizes
 
 _CACHE_BYTES = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}
@@ -14,6 +14,14 @@ _VOCABULARY_BYTES = 180
 """Bytes that llama.cpp keeps of a token besides its embedding: its text, its score, and its place in three tables."""
 _BESIDE = 8 << 20
 """Bytes of everything else: threads, batches, the outputs that are read."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoleCapacity:
+    """What a role is to hold: its model and where that runs, and how many sequences at once."""
+
+    config: RoleConfig
+    slots: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +81,8 @@ class Footprint:
         head: weights behind the last layer, which go to a GPU with the first layer that goes.
         table: token embeddings and the vocabulary, which stay in the machine's memory.
         tied: whether the table is the head too; then a GPU gets a copy of it.
-        caches: keys and values of each layer, of all engines together.
-        compute: what one batch of each engine needs while it is worked on.
+        caches: keys and values of each layer.
+        compute: what one batch needs while it is worked on.
     """
 
     blocks: tuple[int, ...]
@@ -85,16 +93,16 @@ class Footprint:
     compute: int
 
     @classmethod
-    def of(cls, header: Header, holding: Holding, *, on_gpu: bool) -> Footprint:
+    def of(cls, header: Header, capacity: RoleCapacity, *, on_gpu: bool) -> Footprint:
         """The footprint of a role; a recurrent layer's state, a few megabytes, is not counted.
 
         Args:
             header: of the role's file.
-            holding: what the role is to hold.
+            capacity: what the role is to hold.
             on_gpu: whether there is a GPU.
         """
-        shape, config, engines = Shape.of(header), holding.config, holding.engines
-        sizes = Sizes.of(config, holding.slots, shape.trained_context, on_gpu=on_gpu and config.gpu_layers != 0)
+        shape, config = Shape.of(header), capacity.config
+        sizes = Sizes.of(config, capacity.slots, shape.trained_context, on_gpu=on_gpu and config.gpu_layers != 0)
         blocks, head, table = [0] * len(shape.kept), 0, shape.vocabulary * _VOCABULARY_BYTES
         for tensor in header.tensors:
             kind, _, rest = tensor.name.partition(".")
@@ -106,11 +114,11 @@ class Footprint:
             else:
                 head += tensor.size
         tied = all(tensor.name != "output.weight" for tensor in header.tensors)
-        caches = tuple(int(engines * sizes.cells * kept * _CACHE_BYTES[config.cache_type]) for kept in shape.kept)
+        caches = tuple(int(sizes.cells * kept * _CACHE_BYTES[config.cache_type]) for kept in shape.kept)
         # The larger of two moments, in 32-bit floats: the feed-forward part with the mask beside it, or the logits.
         layer_rows = sizes.rows * (6 * sizes.cells + 4 * (2 * shape.inner + 4 * shape.width))
         logits = 4 * sizes.outputs * shape.vocabulary
-        return cls(tuple(blocks), head, table, tied, caches, engines * (max(layer_rows, logits) + _BESIDE))
+        return cls(tuple(blocks), head, table, tied, caches, max(layer_rows, logits) + _BESIDE)
 
     @property
     def weights(self) -> int:

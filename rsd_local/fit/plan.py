@@ -10,9 +10,8 @@ import psutil
 from rsd_local.config import RoleConfig
 from rsd_local.errors import DoesNotFit
 from rsd_local.events import Role
-from rsd_local.fit.memory import Footprint
+from rsd_local.fit.memory import Footprint, RoleCapacity
 from rsd_local.gguf_header import read_header
-from rsd_local.runtime import Holding
 from rsd_local.runtime.devices import Device
 
 ORDER: tuple[Role, ...] = ("draft", "reward", "target")
@@ -60,7 +59,7 @@ class RolePlan:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class MemoryPlan:
     """A trio's place on this machine.
 
     Attributes:
@@ -120,7 +119,7 @@ class Plan:
         return [text for _, text in sorted(ways, reverse=True)[:3]]
 
 
-def make_plan(roles: Mapping[Role, Holding], devices: Sequence[Device]) -> Plan:
+def make_plan(roles: Mapping[Role, RoleCapacity], devices: Sequence[Device]) -> MemoryPlan:
     """Places the roles of a trio.
 
     Layers that are to go to the GPU on their own (``auto``) get the room there in the order of ``ORDER``: a role all that
@@ -135,8 +134,8 @@ def make_plan(roles: Mapping[Role, Holding], devices: Sequence[Device]) -> Plan:
     """
     gpus = [device for device in devices if device.kind == "gpu"]
     free = room = sum(max(0, gpu.free - _GPU_SPARE) for gpu in gpus)
-    headers = {path: read_header(path) for path in {holding.config.path for holding in roles.values()}}
-    prints = {role: Footprint.of(headers[holding.config.path], holding, on_gpu=bool(gpus)) for role, holding in roles.items()}
+    headers = {path: read_header(path) for path in {capacity.config.path for capacity in roles.values()}}
+    prints = {role: Footprint.of(headers[one.config.path], one, on_gpu=bool(gpus)) for role, one in roles.items()}
     made: dict[Role, RolePlan] = {}
     for role in (role for role in ORDER if role in roles):
         config = roles[role].config
@@ -155,7 +154,7 @@ def make_plan(roles: Mapping[Role, Holding], devices: Sequence[Device]) -> Plan:
         shares = None if family[0] == role else family[0]
         made[role] = RolePlan(role, replace(config, gpu_layers=count), layers, prints[role], shares)
         room -= made[role].on_gpu
-    return Plan(tuple(made.values()), free, psutil.virtual_memory().available)
+    return MemoryPlan(tuple(made.values()), free, psutil.virtual_memory().available)
 
 
 def gpu_bytes(footprint: Footprint, count: int, *, weights: bool) -> int:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from rsd_local.events import Role
-from rsd_local.fit.plan import Plan
+from rsd_local.fit.plan import MemoryPlan
 
 STEP = 30  # tokens of a step: of the order of what small models write on school mathematics
 _BLOCK, _ROUNDS = 64 << 20, 5
@@ -26,7 +26,7 @@ def memory_bandwidth(threads: int) -> float:
     return threads * _BLOCK / min(times)
 
 
-def tokens_per_second(plan: Plan, bandwidth: float) -> dict[Role, float]:
+def tokens_per_second(plan: MemoryPlan, bandwidth: float) -> dict[Role, float]:
     """The most tokens a second that each role can write or read one by one, on the CPU alone."""
     return {one.role: bandwidth / max(1, one.footprint.read) for one in plan.roles}
 

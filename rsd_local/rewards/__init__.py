@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from rsd_local.config import RoleConfig, Trio
 from rsd_local.errors import BadHead
-from rsd_local.rewards.base import Reward, Scoring
+from rsd_local.events import CancelToken
+from rsd_local.prompt import Prompt
 from rsd_local.rewards.features import confidence, step_features
 from rsd_local.rewards.heads import Head, ReadOut, ValueHead, read_head
 from rsd_local.rewards.judge import Digit, Judge
@@ -16,9 +17,10 @@ from rsd_local.rewards.reading import ReadReward
 from rsd_local.rewards.readout import OwnSteps
 from rsd_local.rewards.traced import TraceReward
 from rsd_local.rewards.value_head import QwenPrm, Skywork
-from rsd_local.runtime import Model, Pool, Tracing
+from rsd_local.roles import Reward
+from rsd_local.runtime import Engine, Model, Tracing
 
-__all__ = ["Head", "Reward", "Rewards", "Scoring", "load_head", "read_head", "reward_config"]
+__all__ = ["Head", "Rewards", "load_head", "read_head", "reward_config"]
 
 
 def load_head(trio: Trio) -> Head | None:
@@ -50,64 +52,66 @@ def reward_config(trio: Trio, head: Head | None) -> RoleConfig | None:
 
 @dataclass(frozen=True, slots=True)
 class Rewards:
-    """The trio's way to score, ready for questions.
+    """The trio's way to score, ready for prompts.
 
     Attributes:
         config: the trio.
-        engines: of the model that reads the steps, see ``reward_config``.
+        engine: of the model that reads the steps, see ``reward_config``.
         head: see ``load_head``.
     """
 
     config: Trio
-    engines: Pool | None
+    engine: Engine | None
     head: Head | None
 
     @property
     def tracing(self) -> Tracing:
         """What the draft's steps must carry to be scored."""
-        if self.engines is not None:
+        if self.engine is not None:
             return "off"
         return "states" if isinstance(self.head, ReadOut) and {"last", "lasts"} & set(self.head.parts) else "numbers"
 
-    def check(self, draft: Pool) -> None:
-        """Fails before the first question where a model cannot be read in the trio's way.
+    def check(self, draft: Engine) -> None:
+        """Fail before the first prompt where a model cannot be read in the trio's way.
 
         Args:
-            draft: with no question open, to see whether its trace has states.
+            draft: with no prompt open, to see whether its trace has states.
 
         Raises:
             MissingTokens, NoChatTemplate, BadHead: why.
         """
-        model, head = (self.engines or draft).model, self.head
+        model, head = (self.engine or draft).model, self.head
         if self.tracing == "states" and not draft.probe_states():
             raise BadHead(
                 f"{model.path.name} is of a kind that gives no hidden states while it writes",
                 hint="choose another draft, or fit the read-out on the target (rsd train-reward --role target)",
             )
-        if head is not None and not head.fits(model.n_embd):
+        if head is not None and not head.matches(model.n_embd):
             raise BadHead(f"the head is not for states of {model.n_embd} numbers, as {model.path.name} has", hint="choose another one")
-        self.open("1+1").close()
+        if self.engine is not None:
+            self._layout(model, Prompt.of("1+1", self.config.system)).opening()
 
-    def open(self, question: str) -> Reward:
-        """The reward at a question.
+    def open(self, prompt: Prompt, cancel: CancelToken | None = None) -> Reward:
+        """The reward at a prompt.
 
         Raises:
-            ContextFull: the question does not fit the reward model's context.
+            ContextFull: the prompt does not fit the reward model's context.
         """
-        engines, head = self.engines, self.head
-        if engines is not None:
-            return ReadReward.open(engines, self._layout(engines.model, question))
+        engine, head, by = self.engine, self.head, self.config.reward_kind
+        if engine is not None:
+            engine.check_fits(len(prompt.question.encode("utf-8", "replace")))
+            return ReadReward.open(engine, self._layout(engine.model, prompt), by, cancel)
         if isinstance(head, ReadOut):
-            return TraceReward(lambda trace, before: head.reward(step_features(trace, before, head.parts)))
-        return TraceReward(lambda trace, before: confidence(trace))
+            return TraceReward(lambda trace, before: head.reward(step_features(trace, before, head.parts)), by)
+        return TraceReward(lambda trace, before: confidence(trace), by)
 
-    def _layout(self, model: Model, question: str) -> Layout:
+    def _layout(self, model: Model, prompt: Prompt) -> Layout:
         head = self.head
         if isinstance(head, ValueHead):
-            return Skywork(model, head, question) if head.layout == "skywork" else QwenPrm(model, head, question)
+            return Skywork(model, head, prompt) if head.layout == "skywork" else QwenPrm(model, head, prompt)
         if isinstance(head, ReadOut):
-            return OwnSteps(model, head, self.config.messages(question))
+            return OwnSteps(model, head, prompt)
         if self.config.reward_kind == "tag-logits":
             tagged: Callable[..., Layout] = MathShepherd if self.config.layout == "math-shepherd" else RLHFlow
-            return tagged(model, question)
-        return Judge(model, question) if self.config.reward_kind == "judge" else Digit(model, question)
+            return tagged(model, prompt)
+        return Judge(model, prompt) if self.config.reward_kind == "judge" else Digit(model, prompt)

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from rsd_local.runtime import Floats, Trace
+from rsd_local.runtime import Floats
+from rsd_local.steps import Trace
 
 FEATURES = 2
 """What the parts mean, counted up with each change: a head and rollouts belong to one meaning."""

@@ -40,7 +40,7 @@ class ValueHead:
     layout: HeadLayout
     layers: tuple[tuple[Floats, Floats], ...]
 
-    def fits(self, n_embd: int) -> bool:
+    def matches(self, n_embd: int) -> bool:
         """Whether it can be applied to states of so many numbers."""
         return bool(self.layers[0][0].shape[1] == n_embd)
 
@@ -90,7 +90,7 @@ class ReadOut:
         """The probability of a good step given its features (d,), NaN where they are no finite numbers."""
         return sigmoid(float(((features - self.mean) / self.scale) @ self.weight) + self.bias)
 
-    def fits(self, n_embd: int) -> bool:
+    def matches(self, n_embd: int) -> bool:
         """Whether it can be applied to states of so many numbers."""
         return width_of(self.parts, n_embd) == self.weight.size
 
@@ -155,9 +155,9 @@ def read_head(path: Path) -> Head:
 def _value_head(tensors: Tensors, said: dict[str, str]) -> ValueHead:
     layers = tuple((tensors[f"{place}.weight"], tensors[f"{place}.bias"]) for place in range(len(tensors) // 2))
     outputs = {"skywork": 1, "qwen-prm": 2}[said["layout"]]
-    fits = all(weight.ndim == 2 and bias.shape == weight.shape[:1] for weight, bias in layers)
+    shaped = all(weight.ndim == 2 and bias.shape == weight.shape[:1] for weight, bias in layers)
     chained = all(above[0].shape[1] == below[0].shape[0] for below, above in pairwise(layers))
-    if not (fits and chained and layers[-1][0].shape[0] == outputs):
+    if not (shaped and chained and layers[-1][0].shape[0] == outputs):
         raise ValueError("its layers do not fit together")
     return ValueHead(cast(HeadLayout, said["layout"]), layers)
 

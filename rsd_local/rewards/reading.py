@@ -2,89 +2,106 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Self
 
-from rsd_local.errors import ContextFull
 from rsd_local.events import CancelToken, Counters, total
-from rsd_local.rewards.base import Scoring
 from rsd_local.rewards.layouts import Layout
-from rsd_local.runtime import Pool, Sequence, Trace
+from rsd_local.runtime import Engine, Sequence
+from rsd_local.steps import Score, Step
+
+
+@dataclass(frozen=True, slots=True)
+class PendingScore:
+    """A score that is being read."""
+
+    finish: Callable[[], Score]
+    stop: Callable[[], None]
+
+    def result(self) -> Score:
+        """Wait for the score."""
+        return self.finish()
+
+    def cancel(self) -> None:
+        """End it within one batch."""
+        self.stop()
+
+
+def as_score(value: float, by: str) -> Score:
+    """A reward's number as a score; one that is no finite number has failed."""
+    return Score(value, by) if math.isfinite(value) else Score(None, by, failed=True)
 
 
 class ReadReward:
-    """Scores one question's steps; only the new step's tokens, and a query behind it, are evaluated."""
+    """Scores one answer's steps; only the new step's tokens, and a query behind it, are evaluated. See ``roles.Reward``.
 
-    def __init__(self, layout: Layout, sequence: Sequence, family: list[Sequence], steps: int = 0) -> None:
-        self._layout, self._sequence, self._family, self._steps = layout, sequence, family, steps
-        self._before = self._begins = len(sequence)
+    Args:
+        layout: the text that is read, and where.
+        sequence: holds the layout's opening and the steps so far.
+        family: sequences of all that were forked from the same; this one's is added.
+        by: the reward's name in scores.
+        cancel: ends whatever it reads.
+        steps: that it has read.
+    """
+
+    def __init__(
+        self, layout: Layout, sequence: Sequence, family: list[Sequence], by: str, cancel: CancelToken | None, steps: int = 0
+    ) -> None:
+        self._layout, self._sequence, self._family, self._by, self._cancel, self._steps = layout, sequence, family, by, cancel, steps
+        self._before = len(sequence)
         family.append(sequence)
 
     @classmethod
-    def open(cls, engines: Pool, layout: Layout) -> ReadReward:
-        """A scorer at a layout's question.
+    def open(cls, engine: Engine, layout: Layout, by: str, cancel: CancelToken | None) -> Self:
+        """A scorer at a layout's opening.
 
         Raises:
-            ContextFull: the question does not fit.
+            ContextFull: it does not fit.
         """
-        sequence = engines.sequence()
-        try:
-            sequence.append(layout.opening())
-        except ContextFull:
-            sequence.close()
-            raise
+        sequence = engine.sequence(layout.opening())
         sequence.counters.opening_tokens = len(sequence)
-        return cls(layout, sequence, [])
+        return cls(layout, sequence, [], by, cancel)
 
-    def start_score(self, step: str, trace: Trace | None = None, cancel: CancelToken | None = None) -> Scoring:
-        """Begins to score the next step; its query, if any, is rolled back once it is read. The trace is not looked at."""
+    def start_score(self, step: Step) -> PendingScore:
+        """Begin to score the next step; its query, if any, is rolled back once it is read."""
         self.read(step)
         after = len(self._sequence)
         if self._layout.query:
             self._sequence.mark()
             self._sequence.append(self._layout.query)
-        reading = self._sequence.read_hidden(cancel) if self._layout.hidden else self._sequence.read_logits(cancel)
+        read = self._sequence.start_reading(hidden=self._layout.hidden, cancel=self._cancel)
 
-        def finish() -> float:
-            values = reading.result()
+        def finish() -> Score:
+            values = read.future.result()
             self._sequence.truncate(after)
-            return self._layout.reward(values)
+            return as_score(self._layout.reward(values), self._by)
 
-        return finish
+        return PendingScore(finish, read.cancel)
 
     def forget(self) -> None:
-        """Takes back the step that was scored last."""
+        """Take back the step that was scored last."""
         self._sequence.truncate(self._before)
         self._steps -= 1
 
-    def read(self, step: str) -> None:
-        """Notes a step that stands without a score."""
+    def read(self, step: Step) -> None:
+        """Note an accepted step without a score."""
         self._before = len(self._sequence)
         self._sequence.mark()
-        self._sequence.append(self._layout.step(self._steps, step.strip()))
+        self._sequence.append(self._layout.step(self._steps, step))
         self._steps += 1
 
-    def go_on(self, steps: list[str], question: str) -> bool:
-        """Goes on with another question behind these steps, where the layout has a way to ask it."""
-        asked = self._layout.another(question)
-        if asked is None:
-            return False
-        said = [token for index, step in enumerate(steps) for token in self._layout.step(index, step.strip())]
-        self._sequence.replace(self._begins, said)
-        self._sequence.append(asked)
-        self._before = self._begins = len(self._sequence)
-        self._steps = 0
-        return True
-
-    def settle(self, cancel: CancelToken | None = None) -> None:
-        """Evaluates what stands but for its last token, so that forks share it."""
-        self._sequence.prefill(cancel).result()
+    def settle(self) -> None:
+        """Evaluate what is noted but for its last token, so that forks share it."""
+        self._sequence.prefill(self._cancel).result()
 
     def fork(self) -> Self:
         """Another scorer that goes on from here and shares the cache."""
-        return type(self)(self._layout, self._sequence.fork(), self._family, self._steps)
+        return type(self)(self._layout, self._sequence.fork(), self._family, self._by, self._cancel, self._steps)
 
     def adopt(self, fork: Self) -> None:
-        """Goes on where a fork has come to; the fork gets what this one had."""
+        """Go on where a fork has come to; the fork gets what this one had."""
         self._sequence, fork._sequence = fork._sequence, self._sequence
         self._steps, fork._steps = fork._steps, self._steps
         self._before, fork._before = fork._before, self._before
@@ -94,5 +111,5 @@ class ReadReward:
         return total(sequence.counters for sequence in self._family)
 
     def close(self) -> None:
-        """Gives the cache back."""
+        """Give the cache back."""
         self._sequence.close()

@@ -1,35 +1,40 @@
-"""An engine: one llama.cpp context, its slots, and the one thread that works it."""
+"""An engine: one llama.cpp context and its sequences, decoded in one batch after another by the device's thread."""
 
 from __future__ import annotations
 
 import atexit
+import os
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
-from typing import Any, TypeVar
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from llama_cpp import llama_cpp as C
 
 from rsd_local.config import RoleConfig
-from rsd_local.errors import Cancelled, Closed, ContextFull, DecodeFailed, EngineError, NoSlot, RSDError
+from rsd_local.errors import Cancelled, Closed, ContextFull, DecodeFailed, EngineError, NoSlot
 from rsd_local.runtime import llama
 from rsd_local.runtime.batch import Batch
+from rsd_local.runtime.device import Device, shared_device
+from rsd_local.runtime.latency import LatencyModel
 from rsd_local.runtime.model import Model
-from rsd_local.runtime.outputs import Held, Outputs
-from rsd_local.runtime.pace import Pace
+from rsd_local.runtime.outputs import Output, Outputs
 from rsd_local.runtime.requests import Request
 from rsd_local.runtime.rollback import probe
-from rsd_local.runtime.schedule import Share, fill
+from rsd_local.runtime.schedule import ScheduledRows, schedule
 from rsd_local.runtime.sequence import Sequence
 from rsd_local.runtime.sizes import Sizes
+from rsd_local.runtime.slots import Slots
 from rsd_local.runtime.trials import Rounding, states_beside_logits
 
 _CACHE_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 8, "bf16": 30}  # ggml_type
 _FLASH = {"auto": -1, "off": 0, "on": 1}
-T = TypeVar("T")
+_LARGE_VOCABULARY = 32_000  # from here on, draws of several sequences are worth threads of their own
 _open_engines: weakref.WeakSet[Engine]
+_drawing = ThreadPoolExecutor(max(1, min(8, (os.cpu_count() or 1))), "rsd-draw")
 
 
 class Engine:
@@ -40,52 +45,42 @@ class Engine:
         config: context size per sequence, threads, cache type, flash attention.
         slots: how many sequences can be open at once.
         name: the role, for messages.
+        reuse: whether a new sequence goes on from what closed ones left in the cache.
 
     Raises:
         EngineError: llama.cpp cannot make such a context.
     """
 
-    def __init__(self, model: Model, config: RoleConfig, slots: int = 1, name: str = "engine") -> None:
+    def __init__(self, model: Model, config: RoleConfig, slots: int = 1, name: str = "engine", *, reuse: bool = True) -> None:
         self.model, self.name, self.slots, self.config = model, name, slots, config
         self.threads = config.threads or llama.physical_cores()
-        self.gpu_build = llama.supports_gpu()
-        sizes = Sizes.of(config, slots, model.trained_context, on_gpu=self.gpu_build and config.layers_on_gpu != 0)
+        self._on_gpu = llama.supports_gpu() and config.layers_on_gpu != 0
+        sizes = Sizes.of(config, slots, model.trained_context, on_gpu=self._on_gpu)
         self.context, self.chunk, self._outputs = sizes.context, sizes.chunk, sizes.outputs
-        params = C.llama_context_default_params()
-        params.n_ctx, params.n_seq_max, params.kv_unified = sizes.cells, slots, True
-        params.n_batch = params.n_ubatch = sizes.rows
-        params.n_outputs_max = sizes.outputs
-        params.n_threads = params.n_threads_batch = self.threads
-        params.flash_attn_type = _FLASH[config.flash_attention]
-        params.type_k = params.type_v = _CACHE_TYPES[config.cache_type]
-        params.pooling_type, params.swa_full, params.no_perf = 0, True, True
-        llama.clear_errors()
-        self._context = C.llama_init_from_model(model.handle, params)
-        if not self._context:
-            raise EngineError(
-                f"{name}: llama.cpp cannot make a context of {self.context} tokens for {slots} sequences: "
-                f"{llama.last_errors() or 'no reason given'}",
-                hint="a smaller --ctx-size or another cache type",
-            )
+        self.device = self._choose_device()
+        self._context = self._make_context(sizes)
         self._memory = C.llama_get_memory(self._context)
-        self._rollback = probe(self._context)
+        self.active: list[Request[Any]] = []  # the device's thread alone changes it
+        self.passed_over = 0  # batches of other engines since the last own one, while requests wait
+        self.latency = LatencyModel()
+        self.gives_states = True  # until ``probe_states`` finds otherwise
+        self._alone: deque[Request[Any]] = deque()  # of a batch that failed: each is tried by itself
+        self._hidden_only = False  # in turns, so that neither prompts nor hidden states wait for the other for ever
+        # One thread computes by itself, and others may have its core meanwhile: that is no part of a batch's time.
+        self._clock = time.thread_time if self.threads == 1 and not self._on_gpu else time.perf_counter
+        self._opened, self._closing, self._freed = 0, False, threading.Event()
+        self._cause: BaseException | None = None  # why the device's thread died, if it did
+        self.device.attach(self)
+        try:
+            self._rollback = self.device.call(lambda: probe(self._context))
+        except BaseException:
+            self.device.call(self._free)
+            raise
+        self._slots = Slots(self._rollback, slots, reuse=reuse)
         self._batch, self._read = Batch(sizes.rows), Outputs(self._context, model, name)
         self._rounding = Rounding(self._context, self._batch, self._read, model.n_vocab)
-        self._bare = False  # in turns, so that neither prompts nor hidden states wait for the other for ever
-        # One thread computes by itself, and there may be more of them than cores: its waits for one are no part of a batch's time.
-        self._clock = time.thread_time if self.threads == 1 and not (self.gpu_build and config.layers_on_gpu) else time.perf_counter
-        self.pace = Pace()
-        self.gives_states = True  # until ``probe_states`` finds otherwise
-        self._free = list(range(slots))
-        self.questions = 0  # that have a sequence: those that were opened, with all that was forked from them
-        self._active: list[Request[Any]] = []
-        self._orders: list[Callable[[], None]] = []
-        self._wake = threading.Condition()
-        self._closing = False
         model.adopt(self)
         _open_engines.add(self)
-        self._worker = threading.Thread(target=self._run, name=f"rsd-{name}", daemon=True)
-        self._worker.start()
 
     @property
     def closed(self) -> bool:
@@ -94,60 +89,74 @@ class Engine:
 
     @property
     def can_cut(self) -> bool:
-        """Whether any token can be forgotten again, so that guesses can be evaluated ahead."""
+        """Whether any token can be forgotten again, so that hints can be evaluated ahead."""
         return not self._rollback.needs_marks
 
     # What callers do, from any thread.
 
-    def sequence(self, parent: Sequence | None = None) -> Sequence:
-        """An empty sequence, or one that starts with what ``parent`` holds.
+    def sequence(self, tokens: list[int] | None = None) -> Sequence:
+        """A sequence that holds some tokens; those of a cached prefix are not evaluated again.
 
         Raises:
             NoSlot: all slots are taken.
+            ContextFull: the tokens do not fit; nothing was opened.
         """
-        with self._wake:
-            self._check_open()
-            if not self._free:
-                raise NoSlot(f"{self.name}: all {self.slots} sequences are in use")
-            made = Sequence(self, self._free.pop(0))
-            if parent is None:
-                self.questions += 1
-            else:
-                made.kin = parent.kin
-                self._order(lambda: self._copy(parent, made))
-            made.kin.add(made)
-            return made
+        made = Sequence(self)
+        made.append(tokens or [])
+        self._open(made, lambda: self._slots.place(made, list(tokens or [])))
+        return made
+
+    def fork(self, parent: Sequence) -> Sequence:
+        """Another sequence with a sequence's tokens, which shares its cells; see ``Sequence.fork``."""
+        made = Sequence(self)
+        made.tokens, made.written = list(parent.tokens), bytearray(len(parent.tokens))
+        made.marks, made.keep, made.cached_output = list(parent.marks), min(parent.keep, len(parent.tokens)), parent.cached_output
+        self._open(made, lambda: self._slots.fork(parent, made))
+        return made
+
+    def check_fits(self, size: int) -> None:
+        """Fail for a text that cannot fit, before the time is spent to tokenize it.
+
+        Args:
+            size: of the text, in bytes.
+
+        Raises:
+            ContextFull: even if each token were the longest of the vocabulary, there would be too many.
+        """
+        if size > self.context * self.model.longest_piece:
+            raise ContextFull(
+                f"{self.name}: a text of {size:,} bytes does not fit the context of {self.context} tokens",
+                hint="shorten the question, or give a larger --ctx-size",
+            )
 
     def submit(self, request: Request[Any]) -> None:
-        """Takes a request of one of its sequences."""
-        with self._wake:
+        """Take a request of one of its sequences."""
+        with self.device.lock:
             self._check_open()
             request.sequence.request = request
-            self._order(lambda: self._active.append(request))
+            self.device.order(lambda: self._admit(request))
 
     def release(self, sequence: Sequence) -> None:
-        """Gives a sequence's slot back."""
-        with self._wake:
+        """Give a sequence's slot back."""
+        with self.device.lock:
             if sequence.closed:
                 return
             sequence.closed = True
-            sequence.kin.remove(sequence)
-            self.questions -= not sequence.kin
-            if not self._closing:
-                self._order(lambda: self._clear(sequence))
-                self._free.append(sequence.slot)
+            self._opened -= 1
+            if not self._closing and self.device.failure is None:
+                self.device.order(lambda: self._retire(sequence))
 
     def positions(self, sequence: Sequence) -> tuple[int, int]:
         """The first and last position that llama.cpp's cache holds for a sequence, −1 where it is empty."""
         first, last = C.llama_memory_seq_pos_min, C.llama_memory_seq_pos_max
-        return self._ask(lambda: (first(self._memory, sequence.slot), last(self._memory, sequence.slot)))
+        return self._call(lambda: (first(self._memory, sequence.slot), last(self._memory, sequence.slot)))
 
-    def settle(self, sequence: Sequence) -> None:
-        """Carries out a truncation now instead of with the next call, to measure it or to look at the cache."""
-        self._ask(lambda: self._settle(sequence))
+    def sync_cache(self, sequence: Sequence) -> None:
+        """Carry out a truncation now instead of with the next call, to measure it or to look at the cache."""
+        self._call(lambda: self._slots.sync(sequence))
 
     def probe_states(self) -> bool:
-        """Finds out whether the model gives hidden states and logits in one pass; for some kinds llama.cpp leaves the logits out.
+        """Find out whether the model gives hidden states and logits in one pass; for some kinds llama.cpp leaves the logits out.
 
         To be called before traced generations, with a sequence free. The outcome is kept in ``gives_states``.
         """
@@ -156,20 +165,19 @@ class Engine:
         return self.gives_states
 
     def exact_rows(self, sequence: Sequence, most: int) -> int:
-        """See ``Sequence.exact_rows``."""
+        """How many rows of one sequence are rounded like single ones; see ``Sequence.exact_rows``."""
 
         def find() -> int:
-            if sequence.cached:
-                raise EngineError(f"{self.name}: exact rows are tried before anything is evaluated")
-            with self.model.lane.turn(self.threads):
-                return self._rounding.exact_rows(sequence.slot, most)
+            self._slots.sync(sequence)
+            self._slots.step_back(sequence, 0)
+            return self._rounding.exact_rows(sequence.slot, most)
 
         known = self._rounding.known.get(most) if self.can_cut else 1
-        return known if known is not None else self._ask(find)
+        return known if known is not None else self._call(find)
 
     def about(self) -> str:
         """How the engine runs, in one line for people: model, context, threads, device and what was asked for."""
-        config, layers = self.config, self.config.layers_on_gpu if self.gpu_build else 0
+        config, layers = self.config, self.config.layers_on_gpu if self._on_gpu else 0
         split = f" split {config.tensor_split}" if config.tensor_split else ""
         device = f"{'all' if layers < 0 else layers} layers on gpu {config.main_gpu}{split}" if layers else "cpu"
         return (
@@ -179,168 +187,231 @@ class Engine:
         )
 
     def close(self) -> None:
-        """Ends the worker and frees the context; what is in flight fails with Closed. A second call does nothing."""
-        with self._wake:
-            self._closing = True
-            self._wake.notify()
-        if threading.current_thread() is not self._worker:
-            self._worker.join()
+        """Free the context; what is in flight fails with Closed. A second call waits for the first."""
+        if llama.was_forked():
+            return  # its memory is the parent's affair
+        with self.device.lock:
+            first, self._closing = not self._closing, True
+        if self._cause is not None:
+            self._free()  # its thread is gone
+        elif first:
+            self.device.call(self._free)
+        else:
+            self._freed.wait()
 
     def _check_open(self) -> None:
+        llama.check_process()
         if self._closing:
-            raise Closed(f"{self.name}: the engine was closed")
+            raise self._gone()
 
-    def _ask(self, work: Callable[[], T]) -> T:
-        """Lets the worker do something between two batches, and waits for it."""
-        answer: Future[T] = Future()
+    def _gone(self) -> EngineError:
+        """What is said to whoever asks a closed engine."""
+        if self._cause is None:
+            return Closed(f"{self.name}: the engine was closed")
+        error = EngineError(f"{self.name}: the decode thread died: {self._cause!r}")
+        error.__cause__ = self._cause
+        return error
 
-        def order() -> None:
-            try:
-                answer.set_result(work())
-            except RSDError as error:
-                answer.set_exception(error)
-
-        with self._wake:
+    def _call(self, work: Callable[[], Any]) -> Any:
+        with self.device.lock:
             self._check_open()
-            self._order(order)
-        return answer.result()
+        return self.device.call(work)
 
-    def _order(self, order: Callable[[], None]) -> None:
-        self._orders.append(order)
-        self._wake.notify()
+    def _open(self, sequence: Sequence, place: Callable[[], None]) -> None:
+        def command() -> None:
+            try:
+                place()
+            except Exception as error:  # whatever it is, this sequence alone has no place
+                sequence.failure = error
 
-    # What the worker does, alone.
+        with self.device.lock:
+            self._check_open()
+            if self._opened == self.slots:
+                raise NoSlot(f"{self.name}: all {self.slots} sequences are in use")
+            self._opened += 1
+            self.device.order(command)
 
-    def _run(self) -> None:
+    # What the device's thread does, alone.
+
+    def step(self) -> None:
+        """One pass over the weights: collect rows, decode them, hand the outputs to their requests."""
         try:
-            while self._take_orders():
-                self._step()
-        finally:
-            with self._wake:
-                self._closing = True
-                orders, self._orders = self._orders, []
-            for order in orders:
-                order()
-            for request in list(self._active):
-                self._fail(request, Closed(f"{self.name}: the engine was closed"))
-            C.llama_free(self._context)
-            self._context = None
+            self._step()
+        except Exception as error:  # of no single request: all of this engine fail, their caches are made anew, others go on
+            self._reset(error)
 
-    def _take_orders(self) -> bool:
-        with self._wake:
-            while not (self._orders or self._active or self._closing):
-                self._wake.wait()
-            if self._closing:
-                return False
-            orders, self._orders = self._orders, []
-        for order in orders:
-            order()
-        return True
+    def abandon(self, error: BaseException) -> None:
+        """Fail every request, because the device's thread died."""
+        self._closing, self._cause = True, error
+        for request in list(self.active):
+            self._fail(request, self._gone())
 
     def _step(self) -> None:
-        """One pass over the weights: collect rows, decode them, hand the outputs out."""
-        for request in [r for r in self._active if r.cancel is not None and r.cancel.cancelled]:
-            self._fail(request, Cancelled("cancelled"))
-        for request in list(self._active):
-            self._settle(request.sequence)
-            if not request.reads_last and request.sequence.cached >= request.start - 1:
-                self._hand_out(request, [], self._read)
-            elif request.reads_last and request.sequence.held and len(request.sequence.tokens) == request.start:
-                self._hand_out(request, [0], request.sequence.held)
-                if request in self._active:
-                    self._settle(request.sequence)  # before the row that it goes on with
-        self._bare = not self._bare
-        shares = fill(self._batch, self._active, self._outputs, self.context, self._rollback.needs_marks, self._bare)
-        if not shares:
+        for request in list(self.active):
+            if request.cancelled:
+                self._fail(request, Cancelled("cancelled"))
+            else:
+                self._guarded(request, self._prepare)
+        self._hidden_only = not self._hidden_only
+        at_marks = self._rollback.needs_marks
+        ready = [self._alone.popleft()] if self._alone else self.active
+        scheduled = schedule(self._batch, ready, self._outputs, self.context, at_marks=at_marks, hidden_only=self._hidden_only)
+        if not scheduled:
             return
-        with self.model.lane.turn(self.threads):
-            began = self._clock()
-            status = self._decode(shares)
-            elapsed = self._clock() - began
+        began = self._clock()
+        hidden, status = self._decode(scheduled)
+        elapsed = self._clock() - began
         if status != 0:
-            self._recover(shares, status)
+            self._recover(scheduled, status)
             return
-        self.pace.note(self._batch.rows, elapsed)
-        for share in shares:
+        self.latency.note(self._batch.rows, elapsed)
+        for share in scheduled:
             self._count(share, elapsed)
-        for share in shares:
-            if share.outputs:
-                self._hand_out(share.request, share.outputs, self._read)
+        self._process(scheduled, hidden)
 
-    def _decode(self, shares: list[Share]) -> int:
-        hidden = any(share.request.hidden and share.outputs for share in shares)
+    def _prepare(self, request: Request[Any]) -> None:
+        """Bring a request's cache in line with its tokens, and serve it from there where that is enough."""
+        sequence = request.sequence
+        if sequence.failure is not None:
+            raise EngineError(f"{self.name}: the sequence has no place in the cache: {sequence.failure}") from sequence.failure
+        self._slots.sync(sequence)
+        at_start = len(sequence.tokens) == request.start
+        if not request.reads_last and sequence.cached >= request.start - 1:
+            self._finish(request, request.process_output([]))
+        elif request.reads_last and sequence.cached_output is not None and at_start and (sequence.cached_output.hidden is not None or not request.hidden):
+            self._finish(request, request.process_output([sequence.cached_output]))
+            self._slots.sync(sequence)  # before the row that it goes on with
+        elif request.reads_last and at_start and sequence.cached == len(sequence.tokens):
+            # The last token's output is gone, so it is evaluated again: nothing else gives its logits.
+            self._slots.step_back(sequence, len(sequence.tokens) - 1)
+            self._slots.sync(sequence)
+
+    def _decode(self, scheduled: list[ScheduledRows]) -> tuple[bool, int]:
+        """Decode the batch; whether its outputs have hidden states, and llama.cpp's status."""
+        hidden = any(share.request.hidden and share.outputs for share in scheduled)
         if hidden:
             C.llama_set_embeddings(self._context, True)
         status: int = C.llama_decode(self._context, self._batch.struct)
-        if status == 0 and self.gpu_build:  # on a CPU, a decode returns with its outputs
+        if status == 0 and self._on_gpu:  # on a CPU, a decode returns with its outputs
             C.llama_synchronize(self._context)
         if hidden:
             C.llama_set_embeddings(self._context, False)
-        return status
+        return hidden, status
 
-    def _count(self, share: Share, elapsed: float) -> None:
+    def _count(self, share: ScheduledRows, elapsed: float) -> None:
         sequence, counters = share.request.sequence, share.request.sequence.counters
         counters.prompt_tokens += sequence.written.count(0, sequence.cached, sequence.cached + share.rows)
         counters.evaluated_tokens += share.rows
         counters.decode_calls += 1
         counters.seconds += elapsed * share.rows / self._batch.rows
+        share.request.computing += elapsed
         sequence.cached += share.rows
 
-    def _hand_out(self, request: Request[Any], rows: list[int], outputs: Outputs | Held) -> None:
+    def _process(self, scheduled: list[ScheduledRows], hidden: bool) -> None:
+        """Give outputs to their requests; draws that take long go side by side."""
+        given = [(share.request, [self._read.row(row, hidden=hidden) for row in share.outputs]) for share in scheduled if share.outputs]
+        slow = [pair for pair in given if pair[0].takes_time] if self.model.n_vocab >= _LARGE_VOCABULARY else []
+        side_by_side = slow[1:]  # the first one goes in this thread
+        futures = [_drawing.submit(request.process_output, outputs) for request, outputs in side_by_side]
+        beside = {id(request): future for (request, _), future in zip(side_by_side, futures, strict=True)}
+        for request, outputs in sorted(given, key=lambda pair: id(pair[0]) in beside):
+            future = beside.get(id(request))
+            self._guarded(request, lambda r, o=outputs, f=future: self._finish(r, f.result() if f else r.process_output(o)))  # type: ignore[misc]
+
+    def _guarded(self, request: Request[Any], work: Callable[[Request[Any]], None]) -> None:
+        """Do something for a request; whatever goes wrong with it is its own affair."""
         try:
-            deliver = request.take(rows, outputs, self.model, self.context)
-        except RSDError as error:
-            self._fail(request, error)
-            return
-        if deliver is not None:
-            self._done(request)
-            deliver()
+            work(request)
+        except Exception as error:  # a sampler's, a callback's, llama.cpp's: this request fails with it, and no other
+            if request in self.active:
+                self._fail(request, error)
 
-    def _settle(self, sequence: Sequence) -> None:
-        """Brings the cache in line with the tokens: forgets what was cut, takes a snapshot where one was asked for."""
-        if sequence.keep < sequence.cached:
-            sequence.cached = self._rollback.back(sequence.slot, sequence.keep)
-        request = sequence.request
-        if request is not None and request.reads_last and not sequence.held and sequence.cached == len(sequence.tokens) == request.start:
-            # The last token's output is gone, so it is evaluated again: nothing else gives its logits.
-            sequence.cached = self._rollback.back(sequence.slot, len(sequence.tokens) - 1)
-        sequence.keep = 1 << 62
-        if self._rollback.needs_marks and sequence.cached in sequence.marks:
-            self._rollback.mark(sequence.slot, sequence.cached)
-
-    def _recover(self, shares: list[Share], status: int) -> None:
-        """After a failed decode: puts every cache back; a batch of several is tried again one request at a time."""
-        for share in shares:
-            share.request.sequence.cached = self._rollback.back(share.request.sequence.slot, share.request.sequence.cached)
-        if len(shares) > 1:
-            for share in shares:
-                everyone, self._active = self._active, [share.request]
-                self._step()
-                self._active = [request for request in everyone if request is not share.request] + self._active
+    def _recover(self, scheduled: list[ScheduledRows], status: int) -> None:
+        """After a failed decode: put every cache back, then try each request by itself, and say why the last one cannot go on."""
+        for share in scheduled:
+            self._slots.step_back(share.request.sequence, share.request.sequence.cached)
+        if len(scheduled) > 1 or (status == 1 and self._slots.evict()):
+            self._alone.extend(share.request for share in scheduled if share.request in self.active)
             return
         reason = "no free cells in its cache" if status == 1 else f"llama.cpp's status is {status}"
         kind = ContextFull if status == 1 else DecodeFailed
-        self._fail(shares[0].request, kind(f"{self.name}: a batch could not be decoded, {reason}"))
+        self._fail(scheduled[0].request, kind(f"{self.name}: a batch could not be decoded, {reason}"))
+
+    def _reset(self, error: Exception) -> None:
+        for request in list(self.active):
+            self._fail(request, error)
+        self._slots.reset()
+
+    def _admit(self, request: Request[Any]) -> None:
+        if self._closing or request.sequence.closed:
+            self._end(request, self._gone())
+        else:
+            self.active.append(request)
 
     def _fail(self, request: Request[Any], error: BaseException) -> None:
-        """Ends a request with an error; its sequence is as before the call."""
+        """End a request with an error; its sequence is as before the call."""
         request.sequence.cut(request.start)
-        self._done(request)
+        self._let_go(request)
+        self._end(request, error)
+
+    def _finish(self, request: Request[Any], done: bool) -> None:
+        if done:
+            self._let_go(request)
+            request.future.set_result(request.value)
+
+    def _end(self, request: Request[Any], error: BaseException) -> None:
+        request.sequence.request = None
         request.future.set_exception(error)
 
-    def _done(self, request: Request[Any]) -> None:
-        self._active.remove(request)
+    def _let_go(self, request: Request[Any]) -> None:
+        self.active.remove(request)
+        if request in self._alone:
+            self._alone.remove(request)
         request.sequence.request = None
+        request.sequence.counters.waiting_seconds += max(0.0, time.perf_counter() - request.asked - request.computing)
 
-    def _copy(self, parent: Sequence, child: Sequence) -> None:
-        self._rollback.copy(parent.slot, child.slot)
-        child.cached = parent.cached
+    def _retire(self, sequence: Sequence) -> None:
+        try:
+            if sequence.request in self.active:
+                self._fail(sequence.request, Closed(f"{self.name}: the sequence was closed"))
+            self._slots.retire(sequence)
+        except Exception:  # the slot is idle all the same, and cleared before it is used again
+            llama.log.exception("%s: a sequence was not closed in order", self.name)
 
-    def _clear(self, sequence: Sequence) -> None:
-        if sequence.request in self._active:
-            self._fail(sequence.request, Closed(f"{self.name}: the sequence was closed"))
-        self._rollback.clear(sequence.slot)
-        sequence.held = None
+    def _free(self) -> None:
+        if self._context:
+            for request in list(self.active):
+                self._fail(request, self._gone())
+            C.llama_free(self._context)
+            self._context = None
+        self.device.detach(self)
+        self._freed.set()
+
+    def _choose_device(self) -> Device:
+        """One device for the CPU and one for each GPU; an engine of one thread makes no OpenMP team, so it has a thread of its own."""
+        if self._on_gpu:
+            return shared_device(f"gpu{self.config.main_gpu}")
+        return Device(self.name) if self.threads == 1 else shared_device("cpu")
+
+    def _make_context(self, sizes: Sizes) -> Any:
+        params = C.llama_context_default_params()
+        params.n_ctx, params.n_seq_max, params.kv_unified = sizes.cells, self.slots, True
+        params.n_batch = params.n_ubatch = sizes.rows
+        params.n_outputs_max = sizes.outputs
+        params.n_threads = params.n_threads_batch = self.threads
+        params.flash_attn_type = _FLASH[self.config.flash_attention]
+        params.type_k = params.type_v = _CACHE_TYPES[self.config.cache_type]
+        params.pooling_type, params.swa_full, params.no_perf = 0, True, True
+        llama.clear_errors()
+        with self.model.in_use() as handle:
+            context = C.llama_init_from_model(handle, params)
+        if not context:
+            raise EngineError(
+                f"{self.name}: llama.cpp cannot make a context of {self.context} tokens for {self.slots} sequences: "
+                f"{llama.last_errors() or 'no reason given'}",
+                hint="a smaller --ctx-size or another cache type",
+            )
+        return context
 
 
 _open_engines = weakref.WeakSet()
@@ -348,6 +419,6 @@ _open_engines = weakref.WeakSet()
 
 @atexit.register
 def _close_all() -> None:
-    """A worker must not decode while the process takes its libraries down."""
+    """No thread may decode while the process takes its libraries down."""
     for engine in list(_open_engines):
         engine.close()

@@ -7,12 +7,12 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import psutil
 from llama_cpp import llama_cpp as C
+
+from rsd_local.errors import EngineError
 
 log = logging.getLogger("rsd_local.llama")
 
@@ -89,62 +89,33 @@ def physical_cores() -> int:
     return psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
 
 
-class Lane:
-    """One device's turns: engines take them in the order in which they asked, as many at once as there is room for.
+_home: int | None = None  # the process that loaded the first model
 
-    Without it the threads of several engines fight for the cores. A plain lock would let the engine that gave its turn back
-    take the next one at once, and starve the others. Batches of one thread wait for wider ones only: no thread of theirs waits
-    for another, so there may be more of them than cores, and one goes on while another hands its outputs out.
 
-    Args:
-        room: CPU cores, or 1 for a GPU.
+def note_process() -> None:
+    """Note that this process has loaded a model.
+
+    Raises:
+        EngineError: a process that this one was forked from did.
     """
-
-    def __init__(self, room: int) -> None:
-        self._mutex = threading.Lock()
-        self._waiting: deque[tuple[int, threading.Lock]] = deque()
-        self._room = self._free = room
-        self._wide = 0  # batches of several threads at work
-
-    @contextmanager
-    def turn(self, width: int | None = None) -> Iterator[None]:
-        """Holds a part of the device for one batch.
-
-        Args:
-            width: threads that the batch takes; None or more than there are is the whole device.
-        """
-        width = min(width or self._room, self._room)
-        gate = threading.Lock()
-        gate.acquire()
-        with self._mutex:
-            self._waiting.append((width, gate))
-            self._admit()
-        gate.acquire()
-        try:
-            yield
-        finally:
-            with self._mutex:
-                self._free += width
-                self._wide -= width > 1
-                self._admit()
-
-    def _admit(self) -> None:
-        while self._waiting:
-            width, gate = self._waiting[0]
-            beside_others = width == 1 < self._room and not self._wide
-            if width > self._free and not beside_others:
-                return
-            self._waiting.popleft()
-            self._free -= width
-            self._wide += width > 1
-            gate.release()
+    global _home
+    check_process()
+    _home = os.getpid()
 
 
-_lanes: dict[str, Lane] = {}
+def check_process() -> None:
+    """Fail in a process that was forked from one that has loaded a model: its threads are not here, and calls would hang.
+
+    Raises:
+        EngineError: this is such a process.
+    """
+    if was_forked():
+        raise EngineError(
+            "this process was forked from one that has loaded a model, and llama.cpp does not survive a fork",
+            hint="start processes with the method spawn, or load models after the fork",
+        )
 
 
-def lane_of(gpu_layers: int, main_gpu: int) -> Lane:
-    """The lane of the device that a model's layers run on."""
-    on_gpu = supports_gpu() and gpu_layers != 0
-    with _lock:
-        return _lanes.setdefault(f"gpu{main_gpu}" if on_gpu else "cpu", Lane(1 if on_gpu else physical_cores()))
+def was_forked() -> bool:
+    """Whether this process was forked from one that has loaded a model."""
+    return _home is not None and _home != os.getpid()

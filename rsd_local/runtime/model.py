@@ -5,8 +5,10 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
+import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from llama_cpp import llama_cpp as C
@@ -59,7 +61,6 @@ class Model:
                 hint="download it again, or choose another GGUF file",
             )
         self._vocab = C.llama_model_get_vocab(self._handle)
-        self.lane = llama.lane_of(config.layers_on_gpu, config.main_gpu)
         self.n_vocab: int = C.llama_vocab_n_tokens(self._vocab)
         self.n_embd: int = C.llama_model_n_embd_out(self._handle)
         self.n_params: int = C.llama_model_n_params(self._handle)
@@ -73,25 +74,43 @@ class Model:
         self._ends: dict[int, bool] = {}
         self._fingerprint: str | None = None
         self._engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+        self._users, self._uses = 0, threading.Condition()
 
-    @property
-    def handle(self) -> int:
-        """The C pointer, for engines of this package."""
-        if not self._handle:
-            raise Closed(f"the model {self.path.name} was closed")
-        return self._handle  # type: ignore[no-any-return]
+    @contextmanager
+    def in_use(self) -> Iterator[int]:
+        """The C pointer, which nothing frees inside.
+
+        Raises:
+            Closed: the model was closed.
+            EngineError: this process was forked from the one that loaded it.
+        """
+        llama.check_process()
+        with self._uses:
+            if not self._handle:
+                raise Closed(f"the model {self.path.name} was closed")
+            self._users += 1
+            handle = self._handle
+        try:
+            yield handle
+        finally:
+            with self._uses:
+                self._users -= 1
+                self._uses.notify_all()
 
     @property
     def description(self) -> str:
         """Architecture, size and quantization as llama.cpp names them."""
         room = ctypes.create_string_buffer(256)
-        C.llama_model_desc(self.handle, room, 256)
+        with self.in_use() as handle:
+            C.llama_model_desc(handle, room, 256)
         return room.value.decode("utf-8", "replace")
 
     def metadata(self, key: str) -> str | None:
         """The value of a metadata key as text, None where the file has none."""
         room = ctypes.create_string_buffer(1 << 16)
-        return None if C.llama_model_meta_val_str(self.handle, key.encode(), room, len(room)) < 0 else room.value.decode("utf-8", "replace")
+        with self.in_use() as handle:
+            found = C.llama_model_meta_val_str(handle, key.encode(), room, len(room)) >= 0
+        return room.value.decode("utf-8", "replace") if found else None
 
     def tokenize(self, text: str, *, special: bool = False, continues: bool = False) -> list[int]:
         """Token ids of a text, without a beginning-of-text token.
@@ -108,11 +127,11 @@ class Model:
             # A newline never merges with what follows it: what stands behind it is tokenized as in mid-text.
             mark = self.tokenize("\n", special=special)
             return self.tokenize("\n" + text, special=special)[len(mark) :]
-        _ = self.handle
         data = text.encode("utf-8", "replace")
         room = (C.llama_token * (len(data) + 8))()
         tokenize = _TOKENIZE_SHORT if len(data) <= _SHORT else C.llama_tokenize
-        count = tokenize(self._vocab, data, len(data), room, len(room), False, special)
+        with self.in_use():
+            count = tokenize(self._vocab, data, len(data), room, len(room), False, special)
         if count < 0:
             raise ModelError(f"{self.path.name} cannot tokenize a text of {len(data)} bytes")
         return list(room[:count])
@@ -125,27 +144,27 @@ class Model:
         """The bytes of a token; control tokens have none."""
         known = self._pieces.get(token)
         if known is None:
-            _ = self.handle
             room = ctypes.create_string_buffer(256)
-            size = C.llama_token_to_piece(self._vocab, token, room, len(room), 0, False)
-            if size < 0:
-                room = ctypes.create_string_buffer(-size)
+            with self.in_use():
                 size = C.llama_token_to_piece(self._vocab, token, room, len(room), 0, False)
+                if size < 0:
+                    room = ctypes.create_string_buffer(-size)
+                    size = C.llama_token_to_piece(self._vocab, token, room, len(room), 0, False)
             known = self._pieces[token] = room.raw[: max(size, 0)]
         return known
 
     def token_text(self, token: int) -> str:
         """A token as its vocabulary spells it, control tokens included."""
-        _ = self.handle
-        text = C.llama_vocab_get_text(self._vocab, token)
+        with self.in_use():
+            text = C.llama_vocab_get_text(self._vocab, token)
         return text.decode("utf-8", "replace") if text else ""
 
     def is_end(self, token: int) -> bool:
         """Whether generation ends with this token."""
         known = self._ends.get(token)
         if known is None:
-            _ = self.handle
-            known = self._ends[token] = bool(C.llama_vocab_is_eog(self._vocab, token))
+            with self.in_use():
+                known = self._ends[token] = bool(C.llama_vocab_is_eog(self._vocab, token))
         return known
 
     @property
@@ -165,9 +184,14 @@ class Model:
         self._engines.add(engine)
 
     def close(self) -> None:
-        """Frees the weights; engines on them are closed first. A second call does nothing."""
+        """Free the weights once nobody uses them; engines on them are closed first. A second call does nothing."""
+        if llama.was_forked():
+            return  # its memory is the parent's affair
         for engine in list(self._engines):
             engine.close()
-        handle, self._handle = self._handle, None
+        with self._uses:
+            handle, self._handle = self._handle, None
+            while self._users:
+                self._uses.wait()
         if handle:
             C.llama_model_free(handle)

@@ -19,38 +19,40 @@ _STATES = llama.quick(C.llama_get_embeddings_ith, ctypes.c_void_p)
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """The outputs of one token, kept for whoever goes on from it."""
+class Output:
+    """The outputs of one row: llama.cpp's own memory, which holds until the next decode, unless they are copies.
 
-    kept_logits: Floats
-    kept_hidden: Floats
+    Attributes:
+        logits: (n_vocab,).
+        hidden: (n_embd,) after the final norm; None where it was not asked for.
+    """
 
-    def logits(self, row: int) -> Floats:
-        """The logits (n_vocab,)."""
-        return self.kept_logits
+    logits: Floats
+    hidden: Floats | None = None
 
-    def hidden(self, row: int) -> Floats:
-        """The hidden state (n_embd,)."""
-        return self.kept_hidden
+    def copy(self) -> Output:
+        """The same, to be kept."""
+        return Output(self.logits.copy(), None if self.hidden is None else self.hidden.copy())
 
 
 class Outputs:
-    """Views of a context's output rows; each holds until the next decode, and only the context's own thread may look.
+    """Views of a context's output rows; each holds until the next decode, and only the device's thread may ask for them.
 
     To be read once the decode is over: on a GPU that is after ``llama_synchronize``.
     """
 
     def __init__(self, context: Any, model: Model, name: str) -> None:
-        self._context, self._model, self._name = context, model, name
+        self._context, self._name = context, name
+        self._n_vocab, self._n_embd = model.n_vocab, model.n_embd
         self._views: dict[tuple[int, int], Floats] = {}  # llama.cpp's rows lie at the same places from decode to decode
+
+    def row(self, row: int, *, hidden: bool) -> Output:
+        """The outputs of a row; the state only where the batch was decoded with embeddings on."""
+        return Output(self.logits(row), self._view(_STATES, row, self._n_embd) if hidden else None)
 
     def logits(self, row: int) -> Floats:
         """The logits (n_vocab,) of a row."""
-        return self._view(_LOGITS, row, self._model.n_vocab)
-
-    def hidden(self, row: int) -> Floats:
-        """The hidden state (n_embd,) of a row after the final norm, where the batch was decoded with embeddings on."""
-        return self._view(_STATES, row, self._model.n_embd)
+        return self._view(_LOGITS, row, self._n_vocab)
 
     def _view(self, read: Any, row: int, width: int) -> Floats:
         address = read(self._context, row)

@@ -1,92 +1,66 @@
 """What a sequence can ask of its engine: to write tokens, to read an output, or to evaluate what it holds.
 
-An engine evaluates a request's rows and hands it their outputs until the request says that it is done.
+An engine evaluates a request's rows and gives it their outputs until the request says that it is done.
 """
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from collections.abc import Sequence as Tokens
 from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from rsd_local.events import CancelToken
-from rsd_local.runtime.outputs import Held
-from rsd_local.runtime.sampler import Drawer, Floats
-from rsd_local.runtime.trace import Trace, Tracer, Tracing
+from rsd_local.roles import Hint
+from rsd_local.runtime.outputs import Output
+from rsd_local.runtime.sampler import Draws, Floats
+from rsd_local.runtime.trace import Tracer, Tracing
+from rsd_local.steps import EndOfStep, Part, Step
 
 if TYPE_CHECKING:
     from rsd_local.runtime.model import Model
-    from rsd_local.runtime.outputs import Outputs
     from rsd_local.runtime.sequence import Sequence
+    from rsd_local.segments import Scan
 
-EndOfStep = Literal["delimiter", "end", "length", "context", "mismatch"]
-T_co = TypeVar("T_co", covariant=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Guess:
-    """What is known before a generation starts.
-
-    Attributes:
-        tokens: a guess of those to come. They are evaluated together, and each is kept for as long as the sampler draws
-            the same: what is written does not depend on the guess, only what it takes.
-        chunk: how many of them go into one batch.
-        only: whether the generation ends with the first token that the guess does not have.
-        before: what of the step stands already, for the delimiter that may complete across two calls.
-    """
-
-    tokens: Tokens[int] = ()
-    chunk: int = 16
-    only: bool = False
-    before: bytes = b""
+T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Generated:
-    """What one call of ``generate`` wrote.
-
-    Attributes:
-        tokens: all of them, an end-of-text token included.
-        text: their bytes; a character may be cut at either end.
-        ended: by the delimiter, by an end-of-text token, by the length asked for, by the context's end, or by the first
-            token that a guess did not have.
-        trace: of the tokens, where one was asked for.
-    """
-
-    tokens: list[int]
-    text: bytes
-    ended: EndOfStep
-    trace: Trace | None = None
-
-
-class Request(ABC, Generic[T_co]):
-    """Work that a sequence waits for. Made by ``Sequence``, done by the engine's worker."""
+class Request(ABC, Generic[T]):
+    """Work that a sequence waits for. Made by ``Sequence``, done by the engine in the device's thread."""
 
     hidden = False
     """Whether hidden states are read, alone or beside logits."""
     reads_last = True
     """Whether the last token's output is needed; without it, only the tokens before are evaluated."""
+    takes_time = False
+    """Whether ``process_output`` is worth a thread of its own beside others'."""
 
     def __init__(self, sequence: Sequence, cancel: CancelToken | None) -> None:
-        self.sequence, self.cancel = sequence, cancel
+        self.sequence, self._token, self._cancelled = sequence, cancel, False
         self.start = len(sequence.tokens)
         self.ahead: list[int] = []
         self.chunk = 0  # the most of them in one batch
-        self.future: Future[T_co] = Future()
+        self.future: Future[T] = Future()
         self.future.set_running_or_notify_cancel()
+        self.value: T | None = None  # what the future is set to once the engine has let the request go
+        self.asked, self.computing = time.perf_counter(), 0.0
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether nobody waits for it any more."""
+        return self._cancelled or (self._token is not None and self._token.cancelled)
+
+    def cancel(self) -> None:
+        """End it within one batch, from any thread."""
+        self._cancelled = True
 
     @abstractmethod
-    def take(self, rows: list[int], outputs: Outputs | Held, model: Model, context: int) -> Callable[[], None] | None:
-        """Uses the outputs of rows; returns what hands the result out once done, None to go on.
+    def process_output(self, outputs: list[Output]) -> bool:
+        """Use the outputs of the last token's row and of the rows behind it that were a guess.
 
-        Args:
-            rows: the last token's row and those of what was evaluated ahead of it.
-            outputs: of those rows.
-            model: of the engine.
-            context: the most tokens of a sequence.
+        Returns:
+            Whether it is done; ``value`` is then what it gives.
         """
 
 
@@ -95,101 +69,123 @@ class Prefill(Request[None]):
 
     reads_last = False
 
-    def take(self, rows: list[int], outputs: Outputs | Held, model: Model, context: int) -> Callable[[], None] | None:
+    def process_output(self, outputs: list[Output]) -> bool:
         """Done as soon as nothing but the last token is left."""
-        return lambda: self.future.set_result(None)
+        return True
 
 
-class Reading(Request[Floats]):
+class Read(Request[Floats]):
     """Logits or a hidden state to read at the sequence's last token."""
 
     def __init__(self, sequence: Sequence, hidden: bool, cancel: CancelToken | None) -> None:
         super().__init__(sequence, cancel)
         self.hidden = hidden
 
-    def take(self, rows: list[int], outputs: Outputs | Held, model: Model, context: int) -> Callable[[], None] | None:
-        """Copies the output."""
-        values = (outputs.hidden if self.hidden else outputs.logits)(rows[0]).copy()
-        return lambda: self.future.set_result(values)
+    def process_output(self, outputs: list[Output]) -> bool:
+        """Copy the output."""
+        values = outputs[0].hidden if self.hidden else outputs[0].logits
+        assert values is not None
+        self.value = values.copy()
+        return True
 
 
-class Generation(Request[Generated]):
-    """Tokens to write: one at each pass, more where a guess of them holds.
+class Generation(Request[Step]):
+    """Tokens to write: one at each pass, more where a hint of them holds.
 
-    Where states are kept, the last token is evaluated too, for the state after it. Its outputs are held for the next request,
+    Where states are kept, the last token is evaluated too, for the state after it. Its outputs are kept for the next request,
     so that it need not be evaluated again.
+
+    Args:
+        sequence: that is written to.
+        draws: draws each token.
+        limit: most tokens to write.
+        until: says where the step ends; None for no delimiter.
+        hint: a guess of the tokens.
+        tracing: what is kept of what each token was drawn from.
+        cancel: ends it; the sequence is then as before.
+        on_text: given the bytes of each token, in the device's thread, so it must not wait.
     """
 
     def __init__(
         self,
         sequence: Sequence,
-        sampler: Drawer,
+        draws: Draws,
         limit: int,
-        until: bytes,
-        guess: Guess,
+        until: Scan | None,
+        hint: Hint,
         tracing: Tracing,
         cancel: CancelToken | None,
+        on_text: Callable[[bytes], None] | None,
     ) -> None:
         super().__init__(sequence, cancel)
         self.hidden = tracing == "states"
+        self.takes_time = draws.sampling.temperature > 0 or tracing != "off"
         self._tracer = Tracer() if tracing != "off" else None
+        self._draws, self._limit, self._until, self._on_text = draws, limit, until, on_text
+        self._only = hint.only
+        self._before = 0 if until is None else until.size  # bytes of the step that stand already
+        self.ahead, self.chunk = list(hint.tokens), hint.chunk
+        self._raw = bytearray()
         self._ended: EndOfStep | None = None
-        self._sampler, self._limit, self._until, self._guess = sampler, limit, until, guess
-        self.ahead, self.chunk = list(guess.tokens), guess.chunk
-        self._text = bytearray(guess.before)
 
-    def take(self, rows: list[int], outputs: Outputs | Held, model: Model, context: int) -> Callable[[], None] | None:
-        """Draws a token from each row for as long as the guess holds."""
+    def process_output(self, outputs: list[Output]) -> bool:
+        """Draw a token from each row for as long as the hint holds."""
+        sequence = self.sequence
         if self._ended is not None:
-            self.sequence.held = Held(outputs.logits(rows[0]).copy(), outputs.hidden(rows[0]).copy())
-            return self._finish(self._ended, self.sequence.held.kept_hidden)
-        sequence, counters = self.sequence, self.sequence.counters
-        sequence.held = None
-        counters.ahead_tokens += len(rows) - 1
-        ended: EndOfStep | None = None
-        guessed, held = bool(self.ahead), False
-        for place, row in enumerate(rows):
-            logits = outputs.logits(row)
-            token = self._sampler.draw(logits)
-            if self._tracer is not None:
-                self._tracer.note(token, logits, outputs.hidden(row) if self.hidden else None)
-            sequence.tokens.append(token)
-            sequence.written.append(1)
-            counters.generated_tokens += 1
-            held = bool(self.ahead) and self.ahead[0] == token
-            ended = self._end(token, model, context) or ("mismatch" if self._guess.only and not held else None)
-            self.ahead = self.ahead[1:] if held else []
-            if held and place + 1 < len(rows):
-                counters.kept_tokens += 1
+            sequence.cached_output = outputs[0].copy()
+            return self._finish(self._ended, sequence.cached_output.hidden)
+        sequence.cached_output = None
+        sequence.counters.ahead_tokens += len(outputs) - 1
+        ended: EndOfStep | None = "context" if len(sequence.tokens) >= sequence.engine.context else None
+        for place, output in enumerate(outputs if ended is None else []):
+            held, ended = self._draw(output)
+            sequence.counters.kept_tokens += held and place + 1 < len(outputs)
             if ended or not held:
                 break
-        counters.missed_guesses += guessed and not held and ended != "end"
-        # Of the guess, the cache keeps what was drawn; the last token drawn is evaluated with the next row to come.
+        # Of the hint, the cache keeps what was drawn; the last token drawn is evaluated with the next row to come.
         sequence.keep = min(sequence.keep, len(sequence.tokens) - 1)
         if ended is None:
-            return None
-        if self.hidden and ended != "end":
+            return False
+        if self.hidden and ended not in ("end", "context"):
             self._ended, self.ahead = ended, []
-            return None
+            return False
         return self._finish(ended, None)
 
-    def _finish(self, ended: EndOfStep, after: Floats | None) -> Callable[[], None]:
-        text = bytes(self._text[len(self._guess.before) :])
-        made = Generated(self.sequence.tokens[self.start :], text, ended, self._tracer.trace(after) if self._tracer else None)
-        return lambda: self.future.set_result(made)
+    def _draw(self, output: Output) -> tuple[bool, EndOfStep | None]:
+        """Draw one token; say whether the hint had it, and whether the step ends with it."""
+        sequence, counters = self.sequence, self.sequence.counters
+        token = self._draws.draw(output.logits, sequence.tokens)
+        if self._tracer is not None:
+            self._tracer.note(token, output.logits, output.hidden)
+        guess = self.ahead[0] if self.ahead else None
+        held = guess == token
+        counters.missed_guesses += guess is not None and not held
+        self.ahead = self.ahead[1:] if held else []
+        sequence.tokens.append(token)
+        sequence.written.append(1)
+        counters.generated_tokens += 1
+        return held, self._end(token) or ("mismatch" if self._only and not held else None)
 
-    def _end(self, token: int, model: Model, context: int) -> EndOfStep | None:
+    def _end(self, token: int) -> EndOfStep | None:
+        model, sequence = self.sequence.engine.model, self.sequence
         if model.is_end(token):
             return "end"
-        piece, text, until = model.piece(token), self._text, self._until
-        text += piece
-        if until and text.find(until, max(0, len(text) - len(piece) - len(until) + 1)) > 0 and _stands_before(text, until):
-            return "delimiter"
-        if len(self.sequence.tokens) - self.start >= self._limit:
+        piece = model.piece(token)
+        self._raw += piece
+        if self._on_text is not None:
+            self._on_text(piece)
+        if self._until is not None and self._until.feed(piece):
+            return "delimiter" if self._until.stopped is None else "stop"
+        if len(sequence.tokens) - self.start >= self._limit:
             return "length"
-        return "context" if len(self.sequence.tokens) >= context else None
+        return "context" if len(sequence.tokens) >= sequence.engine.context else None
 
-
-def _stands_before(text: bytearray, until: bytes) -> bool:
-    """Whether something other than white space stands before the last delimiter."""
-    return bool(text[: text.rfind(until)].strip())
+    def _finish(self, ended: EndOfStep, after: Floats | None) -> bool:
+        trace = self._tracer.trace(after) if self._tracer is not None and len(self.sequence) > self.start else None
+        part: Part = "answer"
+        if self._until is not None:
+            part = self._until.part
+            if self._until.stopped is not None:  # the stop string is no part of the text
+                del self._raw[max(0, self._until.stopped - self._before) :]
+        self.value = Step(self.sequence.tokens[self.start :], bytes(self._raw), ended, trace, part)
+        return True

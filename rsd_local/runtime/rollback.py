@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from llama_cpp import llama_cpp as C
 
+from rsd_local.errors import EngineError
 from rsd_local.runtime import llama
 
 _CUT, _COPY = llama.quick(C.llama_memory_seq_rm, ctypes.c_bool), llama.quick(C.llama_memory_seq_cp, None)
@@ -20,7 +21,7 @@ _PARTIAL_ONLY = 1  # LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY: the recurrent state, wi
 
 
 class Rollback(Protocol):
-    """What an engine asks of a way back. Called from the engine's worker thread only."""
+    """What an engine asks of a way back. For the device's thread only."""
 
     needs_marks: bool
     """Whether it can go back only to places that were marked, and evaluates again from the nearest one before."""
@@ -50,8 +51,10 @@ class Truncation:
         """Nothing to remember: every place can be gone back to."""
 
     def back(self, slot: int, position: int) -> int:
-        """Cuts the slot after ``position`` tokens."""
-        _CUT(self._memory, slot, position, -1)
+        """Cut the slot after ``position`` tokens; where llama.cpp refuses, the slot starts from nothing."""
+        if not _CUT(self._memory, slot, position, -1):
+            self.clear(slot)
+            return 0
         return position
 
     def copy(self, source: int, slot: int) -> None:
@@ -60,7 +63,7 @@ class Truncation:
 
     def clear(self, slot: int) -> None:
         """Empties the slot."""
-        _CUT(self._memory, slot, -1, -1)
+        empty(self._memory, slot)
 
 
 class Snapshots:
@@ -79,10 +82,11 @@ class Snapshots:
             return
         size = C.llama_state_seq_get_size_ext(self._context, slot, _PARTIAL_ONLY)
         room = (ctypes.c_uint8 * size)()
-        C.llama_state_seq_get_data_ext(self._context, room, size, slot, _PARTIAL_ONLY)
+        if size == 0 or C.llama_state_seq_get_data_ext(self._context, room, size, slot, _PARTIAL_ONLY) != size:
+            return  # without the snapshot the way back is from an earlier one
         states[position] = bytes(room)
-        while len(states) > self._kept:
-            del states[min(states)]
+        if len(states) > self._kept:
+            del states[sorted(states)[1]]  # the first one is the prompt's end, which another prompt may go on from
 
     def back(self, slot: int, position: int) -> int:
         """Restores the last snapshot at or before ``position``; without one the slot starts from nothing."""
@@ -97,7 +101,9 @@ class Snapshots:
         if C.llama_state_seq_set_data_ext(self._context, state, len(state), slot, _PARTIAL_ONLY) == 0:
             self.clear(slot)
             return 0
-        _CUT(self._memory, slot, place, -1)
+        if not _CUT(self._memory, slot, place, -1):
+            self.clear(slot)
+            return 0
         return place
 
     def copy(self, source: int, slot: int) -> None:
@@ -107,18 +113,33 @@ class Snapshots:
 
     def clear(self, slot: int) -> None:
         """Empties the slot and forgets its snapshots."""
-        _CUT(self._memory, slot, -1, -1)
         self._states[slot].clear()
+        empty(self._memory, slot)
+
+
+def empty(memory: Any, slot: int) -> None:
+    """Take all cells of a slot.
+
+    Raises:
+        EngineError: llama.cpp refuses.
+    """
+    if not _CUT(memory, slot, -1, -1):
+        raise EngineError(f"llama.cpp does not empty slot {slot} of its cache")
 
 
 def probe(context: Any) -> Rollback:
     """Finds the way back that a context's memory allows, by cutting one of two tokens.
 
     The context must be empty and is empty again afterwards.
+
+    Raises:
+        EngineError: the model cannot decode two tokens.
     """
     memory = C.llama_get_memory(context)
     tokens = (C.llama_token * 2)(0, 0)  # the batch points to it
-    C.llama_decode(context, C.llama_batch_get_one(tokens, 2))
+    status = C.llama_decode(context, C.llama_batch_get_one(tokens, 2))
+    if status != 0:
+        raise EngineError(f"llama.cpp cannot decode two tokens with this model, its status is {status}", hint="choose another GGUF file")
     can_cut = bool(C.llama_memory_seq_rm(memory, 0, 1, -1))
     C.llama_memory_clear(memory, True)
     return Truncation(memory) if can_cut else Snapshots(context, memory)

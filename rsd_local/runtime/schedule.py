@@ -8,7 +8,7 @@ from rsd_local.runtime.batch import Batch
 from rsd_local.runtime.requests import Request
 
 
-class Share(NamedTuple):
+class ScheduledRows(NamedTuple):
     """A request's part of a batch: how many rows, and which of them give an output."""
 
     request: Request[Any]
@@ -16,8 +16,10 @@ class Share(NamedTuple):
     outputs: list[int]
 
 
-def fill(batch: Batch, requests: list[Request[Any]], outputs: int, context: int, at_marks: bool, bare: bool) -> list[Share]:
-    """Fills a batch with rows of requests, those that need the fewest first.
+def schedule(
+    batch: Batch, requests: list[Request[Any]], outputs: int, context: int, *, at_marks: bool, hidden_only: bool
+) -> list[ScheduledRows]:
+    """Fill a batch with rows of requests, those that need the fewest first.
 
     So another one's long prompt never holds a writing sequence up by more than one chunk. Hidden states are read from
     batches in which every row gives an output: with embeddings on, llama.cpp projects every row on the vocabulary.
@@ -28,22 +30,22 @@ def fill(batch: Batch, requests: list[Request[Any]], outputs: int, context: int,
         outputs: the most rows of a batch that may give an output.
         context: the most tokens of a sequence.
         at_marks: whether a sequence's rows must end at its next mark, where a snapshot is taken.
-        bare: whether hidden states come first, then only rows with an output go in; otherwise they wait. Only where
+        hidden_only: whether hidden states come first, then only rows with an output go in; otherwise they wait. Only where
             both kinds wait.
     """
     batch.clear()
-    shares: list[Share] = []
+    scheduled: list[ScheduledRows] = []
     ready = [request for request in requests if request.hidden and _left(request) == 1]
-    bare = bool(ready) and (bare or all(request.reads_last and _left(request) == 1 for request in requests))
+    hidden_only = bool(ready) and (hidden_only or all(request.reads_last and _left(request) == 1 for request in requests))
     for request in sorted(requests, key=_left):
         sequence, left = request.sequence, _left(request)
         rows = min(left, batch.room)
         if at_marks:
             rows = min([rows, *(mark - sequence.cached for mark in sequence.marks if mark > sequence.cached)])
         whole = rows == left and request.reads_last
-        if bare and not (whole and rows == 1):
+        if hidden_only and not (whole and rows == 1):
             continue
-        if request.hidden and whole and not bare:
+        if request.hidden and whole and not hidden_only:
             rows, whole = rows - 1, False
         if rows <= 0 or (whole and batch.outputs >= outputs):
             continue
@@ -53,8 +55,8 @@ def fill(batch: Batch, requests: list[Request[Any]], outputs: int, context: int,
             tokens += request.ahead[: min(request.chunk, room)]
         last = batch.rows + rows - 1
         batch.add(sequence.slot, sequence.cached, tokens, len(tokens) - rows + 1 if whole else 0)
-        shares.append(Share(request, len(tokens), list(range(last, batch.rows)) if whole else []))
-    return shares
+        scheduled.append(ScheduledRows(request, len(tokens), list(range(last, batch.rows)) if whole else []))
+    return scheduled
 
 
 def _left(request: Request[Any]) -> int:

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from collections.abc import Sequence as Tokens
 from concurrent.futures import Future
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rsd_local.errors import Closed, ContextFull, EngineError, SequenceBusy
 from rsd_local.events import CancelToken, Counters
-from rsd_local.runtime.outputs import Held
-from rsd_local.runtime.requests import Generated, Generation, Guess, Prefill, Reading, Request
-from rsd_local.runtime.sampler import Drawer, Floats
+from rsd_local.roles import NO_HINT, Hint
+from rsd_local.runtime.outputs import Output
+from rsd_local.runtime.requests import Generation, Prefill, Read, Request
+from rsd_local.runtime.sampler import Draws, Floats
+from rsd_local.runtime.slots import common_prefix
 from rsd_local.runtime.trace import Tracing
+from rsd_local.steps import Step
 
 if TYPE_CHECKING:
     from rsd_local.runtime.engine import Engine
+    from rsd_local.segments import Scan
 
-_NO_GUESS = Guess()
+R = TypeVar("R", bound=Request[Any])
 
 
 class Sequence:
@@ -28,25 +33,26 @@ class Sequence:
     only take note: tokens are evaluated, and cells given up, with the next ``generate`` or read.
     """
 
-    def __init__(self, engine: Engine, slot: int) -> None:
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
         self.tokens: list[int] = []
         self.counters = Counters(parameters=engine.model.n_params)
-        self.slot = slot
         self.written = bytearray()  # for each token, 1 where this model wrote it
         self.marks: list[int] = []
-        self.cached = 0  # tokens that the cache holds; the worker's own
-        self.keep = sys.maxsize  # of those, how many are still true
-        self.held: Held | None = None  # the last token's outputs, where they are known
         self.request: Request[object] | None = None
         self.closed = False
-        self.kin: set[Sequence] = set()  # those still open of one question: it, what it was forked from, and their forks
-        self.engine = engine
+        # What follows belongs to the device's thread.
+        self.slot = -1
+        self.cached = 0  # tokens that the cache holds
+        self.keep = sys.maxsize  # of those, how many are still true
+        self.cached_output: Output | None = None  # the last token's, where it is known
+        self.failure: Exception | None = None  # why it has no slot
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     def append(self, tokens: Tokens[int]) -> None:
-        """Notes tokens to be evaluated with the next call that needs them.
+        """Note tokens to be evaluated with the next call that needs them.
 
         Raises:
             ContextFull: they do not fit the context; nothing was noted.
@@ -62,78 +68,77 @@ class Sequence:
             if not 0 <= token < engine.model.n_vocab:
                 raise EngineError(f"{engine.name}: token {token} is outside the vocabulary of {engine.model.n_vocab}")
         if tokens:
-            self.held = None
+            self.cached_output = None
         self.tokens.extend(tokens)
         self.written.extend(bytes(len(tokens)))
 
     def generate(
         self,
-        sampler: Drawer,
+        draws: Draws,
         limit: int,
         *,
-        until: bytes = b"",
-        guess: Guess = _NO_GUESS,
+        until: Scan | None = None,
+        hint: Hint = NO_HINT,
         tracing: Tracing = "off",
         cancel: CancelToken | None = None,
-    ) -> Future[Generated]:
-        """Writes tokens until the delimiter, an end-of-text token or a limit; they are then part of the sequence.
+        on_text: Callable[[bytes], None] | None = None,
+    ) -> Generation:
+        """Start to write tokens until a step's end, an end-of-text token or a limit; they are then part of the sequence.
 
         Args:
-            sampler: draws each token.
+            draws: draws each token.
             limit: most tokens to write, at least 1.
-            until: ends with the token in which these bytes complete, once something other than white space stands
-                before them; empty for no delimiter.
-            guess: of the tokens to come, and what is known of the text before; not used where tokens cannot be forgotten.
+            until: says where the step ends; None for no delimiter. It is fed in the device's thread.
+            hint: a guess of the tokens to come; not used where tokens cannot be forgotten.
             tracing: what to keep of what each token was drawn from; states only of a model that gives them.
             cancel: leaves the sequence as it was before the call.
+            on_text: given the bytes of each token in the device's thread, so it must not wait.
 
         Returns:
-            A future; it fails with Cancelled, DecodeFailed or Closed.
+            The request, whose ``future`` gives the step, or fails with Cancelled, DecodeFailed, Closed, or what a part of it raised.
         """
         self._check_readable()
         if not self.engine.can_cut:
-            guess = replace(guess, tokens=())
+            hint = replace(hint, tokens=())
         if tracing == "states" and not self.engine.gives_states:
             tracing = "numbers"
-        request = Generation(self, sampler, max(limit, 1), until, guess, tracing, cancel)
-        self.engine.submit(request)
-        return request.future
+        return self._submit(Generation(self, draws, max(limit, 1), until, hint, tracing, cancel, on_text))
 
     def prefill(self, cancel: CancelToken | None = None) -> Future[None]:
-        """Evaluates all tokens but the last, so that forks share them."""
+        """Evaluate all tokens but the last, so that forks share them."""
         self._check_readable()
-        request = Prefill(self, cancel)
-        self.engine.submit(request)
-        return request.future
+        return self._submit(Prefill(self, cancel)).future
 
     def read_logits(self, cancel: CancelToken | None = None) -> Future[Floats]:
         """The logits (n_vocab,) after the last token, as a copy."""
-        return self._read(hidden=False, cancel=cancel)
+        return self.start_reading(hidden=False, cancel=cancel).future
 
     def read_hidden(self, cancel: CancelToken | None = None) -> Future[Floats]:
         """The hidden state (n_embd,) of the last token after the final norm, as a copy."""
-        return self._read(hidden=True, cancel=cancel)
+        return self.start_reading(hidden=True, cancel=cancel).future
+
+    def start_reading(self, *, hidden: bool, cancel: CancelToken | None = None) -> Read:
+        """Start to read the hidden state or the logits of the last token; ``cancel`` of what is returned ends it."""
+        self._check_readable()
+        return self._submit(Read(self, hidden, cancel))
 
     def exact_rows(self, most: int) -> int:
         """Up to how many tokens of one sequence can share a batch and get bit for bit the logits that they get one by one.
 
-        Found by trying once for each engine, alone, in this sequence's slot; more rows in the same batch can round them
-        otherwise again.
+        Found by trying once for each engine, alone, in this sequence's slot, which is emptied for it; more rows in the same
+        batch can round them otherwise again.
 
         Args:
             most: the largest number of interest.
 
         Returns:
             1 where a batch of two is not exact, and of models that cannot cut their cache.
-
-        Raises:
-            EngineError: it is not known yet, and the sequence has evaluated something.
         """
         self._check_idle()
         return self.engine.exact_rows(self, most)
 
     def mark(self) -> None:
-        """Says that a later ``truncate`` may come back to this length.
+        """Mark this length as a rollback point.
 
         Without a mark it may all the same; a recurrent model then evaluates again from the last mark before.
         """
@@ -142,32 +147,31 @@ class Sequence:
             self.marks = [*self.marks[-3:], len(self.tokens)]
 
     def replace(self, start: int, tokens: Tokens[int]) -> None:
-        """Lets these tokens stand from a position on; what the cache holds of them already is kept.
+        """Replace everything from ``start`` on with ``tokens``, keeping the cached common prefix.
 
         Raises:
             ContextFull: they do not fit the context; then the sequence ends where they differ from what stood there.
         """
-        pairs = enumerate(zip(self.tokens[start:], tokens, strict=False))
-        same = next((place for place, pair in pairs if pair[0] != pair[1]), min(len(self.tokens) - start, len(tokens)))
+        same = common_prefix(self.tokens[start:], list(tokens))
         self.truncate(start + same)
         self.append(tokens[same:])
 
     def truncate(self, length: int) -> None:
-        """Forgets all tokens after the first ``length``."""
+        """Forget all tokens after the first ``length``."""
         self._check_idle()
         if not 0 <= length <= len(self.tokens):
             raise EngineError(f"{self.engine.name}: cannot cut {len(self.tokens)} tokens to {length}")
-        self.counters.discarded_tokens += self.written.count(1, length)
         self.cut(length)
 
     def cut(self, length: int) -> None:
-        """``truncate`` without its checks and its count, also for the worker."""
+        """``truncate`` without its checks, also for the device's thread."""
+        self.counters.discarded_tokens += self.written.count(1, length)
         if length < len(self.tokens):
-            self.held = None
+            self.cached_output = None
+        self.keep = min(self.keep, length)  # first: the device's thread may look at the tokens meanwhile, see Slot.cached
         del self.tokens[length:]
         del self.written[length:]
         self.marks = [mark for mark in self.marks if mark <= length]
-        self.keep = min(self.keep, length)
 
     def fork(self) -> Sequence:
         """Another sequence with the same tokens, which shares the cells of the cache. Its counters start at zero.
@@ -176,28 +180,25 @@ class Sequence:
             NoSlot: the engine was opened for fewer sequences.
         """
         self._check_idle()
-        child = self.engine.sequence(self)
-        child.tokens, child.written = list(self.tokens), bytearray(len(self.tokens))
-        child.marks, child.keep, child.held = list(self.marks), min(self.keep, len(self.tokens)), self.held
-        return child
+        return self.engine.fork(self)
 
     def take_counters(self) -> Counters:
         """A copy of the counters so far."""
         return replace(self.counters)
 
     def close(self) -> None:
-        """Gives the slot back; a request in flight fails with Closed. A second call does nothing."""
+        """Give the slot back; a request in flight fails with Closed. A second call does nothing."""
         self.engine.release(self)
 
-    def _read(self, hidden: bool, cancel: CancelToken | None) -> Future[Floats]:
-        self._check_readable()
-        request = Reading(self, hidden, cancel)
+    def _submit(self, request: R) -> R:
         self.engine.submit(request)
-        return request.future
+        return request
 
     def _check_idle(self) -> None:
         if self.closed:
             raise Closed(f"{self.engine.name}: the sequence was closed")
+        if self.failure is not None:
+            raise EngineError(f"{self.engine.name}: the sequence has no place in the cache: {self.failure}") from self.failure
         if self.request is not None:
             raise SequenceBusy(f"{self.engine.name}: the sequence still works at an earlier call")
 

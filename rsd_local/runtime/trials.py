@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from llama_cpp import llama_cpp as C
 
+from rsd_local.config import Sampling
 from rsd_local.errors import DecodeFailed
+from rsd_local.roles import Stream
 from rsd_local.runtime.batch import Batch
 from rsd_local.runtime.outputs import Outputs
-from rsd_local.runtime.sampler import Floats
+from rsd_local.runtime.sampler import Draws, Floats
 
 if TYPE_CHECKING:
     from rsd_local.runtime.engine import Engine
@@ -20,7 +23,7 @@ _PREFIX = 8  # tokens before the batches
 
 
 class Rounding:
-    """Which batches give bit for bit the logits that their tokens get one by one. For the engine's worker thread only.
+    """Which batches give bit for bit the logits that their tokens get one by one. For the device's thread only.
 
     Args:
         context: llama.cpp's, of an engine that can cut its cache.
@@ -66,8 +69,8 @@ def states_beside_logits(engine: Engine) -> bool:
     """Whether a pass that gives hidden states gives logits too: for some kinds llama.cpp leaves those out. A sequence must be free."""
     logits: list[Floats] = []
 
-    class Looking:
-        def draw(self, row: Floats) -> int:
+    class Looking(Draws):
+        def draw(self, row: Floats, context: Sequence[int] = ()) -> int:
             logits.append(row.copy())
             return 0
 
@@ -75,7 +78,7 @@ def states_beside_logits(engine: Engine) -> bool:
     for token, tracing in steps:  # logits that are left out are those of the pass before
         sequence = engine.sequence()
         sequence.append([token])
-        sequence.generate(Looking(), 1, tracing=tracing).result()
+        sequence.generate(Looking(Sampling(), Stream(0, 0)), 1, tracing=tracing).future.result()
         sequence.close()
     before, traced, plain = logits
     return bool(np.abs(traced - plain).max() < np.abs(traced - before).max() / 2)

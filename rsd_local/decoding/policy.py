@@ -1,0 +1,91 @@
+"""What becomes of a scored step: the paper's weighting functions (arXiv 2501.19324, section 3) as policies."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from rsd_local.config import Weighting
+from rsd_local.roles import POLICY, Stream
+from rsd_local.steps import Score, Step
+
+
+class Decision(Enum):
+    """What is done with a draft step."""
+
+    KEEP = "keep"
+    REWRITE = "rewrite"  # the target writes this step
+    REDRAFT = "redraft"  # the draft tries again
+    HAND_OVER = "hand over"  # the target writes this step and all that follow
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What happened in this answer so far.
+
+    Attributes:
+        steps: accepted.
+        attempts: draft steps that were rejected at this place before.
+        rewritten: places in a row, up to here, whose step the target wrote.
+    """
+
+    steps: int = 0
+    attempts: int = 0
+    rewritten: int = 0
+
+
+class Policy(Protocol):
+    """Decides step by step; what is random comes from a stream of its own."""
+
+    def decide(self, step: Step, score: Score, history: History) -> Decision:
+        """What to do with a draft step."""
+
+
+@dataclass(frozen=True, slots=True)
+class WeightingPolicy:
+    """Keeps a step with the probability ω(r).
+
+    A rejected one goes back to the draft ``redrafts`` times, then to the target, which writes everything from the
+    ``hand_over``-th place in a row on that the draft did not manage.
+
+    Args:
+        weighting: the function and these two numbers.
+        seed: of the question.
+        turn: of the conversation.
+    """
+
+    weighting: Weighting
+    seed: int
+    turn: int = 0
+
+    def decide(self, step: Step, score: Score, history: History) -> Decision:
+        """KEEP by a draw with probability ω(r); a step of which there was nothing to check is kept."""
+        if score.value is None and not score.failed:
+            return Decision.KEEP
+        stream = Stream(self.seed, POLICY, self.turn, history.steps, history.attempts)
+        if stream.generator().random() < weight(self.weighting, math.nan if score.value is None else score.value):
+            return Decision.KEEP
+        if history.attempts < self.weighting.redrafts:
+            return Decision.REDRAFT
+        if self.weighting.hand_over and history.rewritten + 1 >= self.weighting.hand_over:
+            return Decision.HAND_OVER
+        return Decision.REWRITE
+
+
+def weight(weighting: Weighting, reward: float) -> float:
+    """ω(r): how likely a draft step of reward r is kept; 0 for a reward that is no finite number."""
+    if not math.isfinite(reward):
+        return 0.0
+    match weighting.kind:
+        case "constant":
+            return weighting.probability
+        case "step":
+            return float(reward >= weighting.threshold)
+        case "clip":
+            return min(1.0, max(0.0, reward))
+        case "ratio":
+            return max(0.0, reward / (1.0 + reward)) if reward > -1.0 else 0.0
+        case "logistic":
+            return 1.0 / (1.0 + math.exp(min(-weighting.steepness * (reward - weighting.threshold), 700.0)))

@@ -1,0 +1,129 @@
+"""The accepted steps of one answer, and when it ends."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rsd_local.answers import boxed
+from rsd_local.config import Limits
+from rsd_local.errors import Cancelled, ContextFull
+from rsd_local.events import Author, Counters, Finished, FinishReason, Role, StepDone
+from rsd_local.segments import Scan, Segmenter
+from rsd_local.steps import UNCHECKED, Score, Step
+
+_LONGEST_CYCLE = 8  # steps that come again and again
+
+
+class Solution:
+    """The accepted steps, the limits of their answer, and why it ended: ``reason``, None while it goes on.
+
+    Args:
+        limits: of the answer.
+        segmenter: says where its steps end.
+    """
+
+    def __init__(self, limits: Limits, segmenter: Segmenter) -> None:
+        self._limits = limits
+        self._raw = bytearray()
+        self._scan = segmenter.start()
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._last: list[bytes] = []  # the last steps, as far back as a repetition can be seen
+        self.steps = 0
+        self.tokens = 0
+        self.failed = 0  # rewards that gave no number
+        self.unchecked = 0  # draft steps that the reward had nothing to check of
+        self.reason: FinishReason | None = None
+
+    @property
+    def room(self) -> int:
+        """Tokens that the next step may take."""
+        return min(self._limits.step_tokens, self._limits.tokens - self.tokens)
+
+    @property
+    def text(self) -> str:
+        """The whole solution so far."""
+        return self._raw.decode("utf-8", "replace")
+
+    @property
+    def answer(self) -> str | None:
+        """What stands in the last ``\\boxed{}``."""
+        return boxed(self.text)
+
+    def scan(self) -> Scan:
+        """A scanner at the beginning of the next step, for one try at it."""
+        scan = self._scan.copy()
+        scan.begin()
+        return scan
+
+    def decoder(self) -> Callable[[bytes], str]:
+        """Turns the bytes of one try at the next step into text as they come; a cut character waits for its rest."""
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        decoder.setstate(self._decoder.getstate())
+        return decoder.decode
+
+    def accept(self, step: Step, author: Author, score: Score = UNCHECKED, **rejected: object) -> StepDone:
+        """Take a step, set the reason where the solution ends with it, and return its event.
+
+        A character that a limit cut in two belongs to the step that completes it.
+
+        Args:
+            step: the step.
+            author: who wrote it.
+            score: of the draft's step at this place.
+            rejected: fields of the event that only some strategies have.
+        """
+        self._raw += step.raw
+        self._scan.begin()
+        self._scan.feed(step.raw)
+        self.steps += 1
+        self.tokens += len(step.tokens)
+        self._last = [*self._last[1 - _LONGEST_CYCLE * max(1, self._limits.repeats) :], step.raw.strip()]
+        if step.ended in ("end", "stop"):
+            self.reason = "stop"
+        elif step.ended == "context":
+            self.reason = "context"
+        elif self.tokens >= self._limits.tokens:
+            self.reason = "length"
+        elif self._repeats():
+            self.reason = "repetition"
+        elif self.steps >= self._limits.steps:
+            self.reason = "steps"
+        text = self._decoder.decode(step.raw, final=self.reason is not None)
+        return StepDone(
+            self.steps - 1, author, text, score.value, len(step.tokens), 0.0,
+            part=step.part, reward_by=score.by, reward_failed=score.failed, **rejected,  # type: ignore[arg-type]
+        )  # fmt: skip
+
+    def count(self, score: Score) -> None:
+        """Note whether a draft step's score was a number, failed, or had nothing to check."""
+        self.failed += score.failed
+        self.unchecked += score.value is None and not score.failed
+
+    @contextmanager
+    def growing(self) -> Iterator[None]:
+        """Around the work on one step: a cancel ends the solution, and so does a full context once there is a step."""
+        try:
+            yield
+        except ContextFull:
+            if self.steps == 0:
+                raise
+            self.reason = "context"
+        except Cancelled:
+            self.reason = "cancelled"
+
+    def finished(self, counters: dict[Role, Counters]) -> Finished:
+        """The final event."""
+        return Finished(self.reason or "stop", self.text, self.answer, counters, self.failed, self.unchecked)
+
+    def _repeats(self) -> bool:
+        """Whether the last steps are one cycle again and again; dividers alone (no letter or digit) are none."""
+        times = self._limits.repeats
+        if times == 0:
+            return False
+        for length in range(1, _LONGEST_CYCLE + 1):
+            cycle = self._last[-length:]
+            if len(self._last) >= length * times and self._last[-length * times :] == cycle * times:
+                return any(character.isalnum() for step in cycle for character in step.decode("utf-8", "replace"))
+        return False

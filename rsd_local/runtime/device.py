@@ -1,0 +1,143 @@
+"""A device: the one thread that computes for all engines there, and the queue in front of it.
+
+OpenMP keeps a team of threads for each thread that ever decoded, and a second team slows every decode of the process
+(docs/decisions/0010). So every call of llama.cpp that computes is made by the device's thread, batch after batch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, TypeVar
+
+from rsd_local.errors import EngineError
+
+if TYPE_CHECKING:
+    from rsd_local.runtime.engine import Engine
+
+T = TypeVar("T")
+_PATIENCE = 4  # batches that an engine lets others go first
+
+
+class Device:
+    """Runs commands and batches of engines, one at a time, in a thread of its own that lives while an engine is attached.
+
+    Args:
+        name: for the thread and for messages.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.lock = threading.Condition()
+        self.failure: BaseException | None = None
+        self._commands: deque[Callable[[], None]] = deque()
+        self._engines: list[Engine] = []
+        self._thread: threading.Thread | None = None
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the caller is the device's own thread."""
+        return threading.current_thread() is self._thread
+
+    def attach(self, engine: Engine) -> None:
+        """Take an engine in; the first one starts the thread."""
+        with self.lock:
+            self._engines.append(engine)
+            if self._thread is None:
+                self.failure = None
+                self._thread = threading.Thread(target=self._run, name=f"rsd-{self.name}", daemon=True)
+                self._thread.start()
+
+    def detach(self, engine: Engine) -> None:
+        """Let an engine go; the thread ends with the last one. For the device's own thread, or once that has ended."""
+        with self.lock:
+            if engine in self._engines:
+                self._engines.remove(engine)
+
+    def order(self, command: Callable[[], None]) -> None:
+        """Have a command carried out between two batches, in the order of asking. A command handles its own exceptions.
+
+        Raises:
+            EngineError: the thread died, with its cause.
+        """
+        with self.lock:
+            if self.failure is not None:
+                raise EngineError(f"the decode thread of {self.name} died: {self.failure!r}") from self.failure
+            self._commands.append(command)
+            self.lock.notify()
+
+    def call(self, work: Callable[[], T]) -> T:
+        """Carry something out between two batches, and wait for it; what it raises is raised here."""
+        if self.is_current:
+            return work()
+        answer: Future[T] = Future()
+        self.order(lambda: fulfil(answer, work))
+        return answer.result()
+
+    def _run(self) -> None:
+        try:
+            while self._wait_for_work():
+                while self._commands:
+                    self._commands.popleft()()
+                engine = self._next()
+                if engine is not None:
+                    engine.step()
+        except BaseException as error:  # of any kind: whoever waits is told why
+            self._die(error)
+
+    def _wait_for_work(self) -> bool:
+        """Wait for a command or an engine with requests; False once no engine is left."""
+        with self.lock:
+            while not self._commands and not any(engine.active for engine in self._engines):
+                if not self._engines:
+                    self._thread = None
+                    return False
+                self.lock.wait()
+            return True
+
+    def _next(self) -> Engine | None:
+        """The engine that decodes next: the fullest, or one that others went before for long."""
+        ready = [engine for engine in self._engines if engine.active]
+        if not ready:
+            return None
+        chosen = max(ready, key=lambda engine: (engine.passed_over >= _PATIENCE, len(engine.active), engine.passed_over))
+        for engine in ready:
+            engine.passed_over += 1
+        chosen.passed_over = 0
+        return chosen
+
+    def _die(self, error: BaseException) -> None:
+        with self.lock:
+            self.failure = error
+            commands, self._commands = self._commands, deque()
+            engines, self._thread = list(self._engines), None
+        for engine in engines:
+            engine.abandon(error)
+        for command in commands:  # each ends what waits for it: with the engines abandoned, none computes
+            with contextlib.suppress(Exception):
+                command()
+
+
+def fulfil(future: Future[T], work: Callable[[], T]) -> None:
+    """Set a future to what ``work`` returns or raises."""
+    try:
+        value = work()
+    except Exception as error:  # whatever it is, it belongs to whoever waits
+        future.set_exception(error)
+    else:
+        future.set_result(value)
+
+
+_devices: dict[str, Device] = {}
+_registry = threading.Lock()
+
+
+def shared_device(name: str) -> Device:
+    """The device of a name, the same for all of the process."""
+    with _registry:
+        return _devices.setdefault(name, Device(name))
+
+

@@ -1,0 +1,166 @@
+"""A draft or target that runs here: a writer over a sequence of an engine."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Self
+
+from rsd_local.config import Sampling
+from rsd_local.errors import ContextFull
+from rsd_local.events import CancelToken, Counters, total
+from rsd_local.roles import NO_HINT, Abilities, Hint, Stream
+from rsd_local.runtime.engine import Engine
+from rsd_local.runtime.latency import LatencyModel
+from rsd_local.runtime.requests import Generation
+from rsd_local.runtime.sampler import Draws
+from rsd_local.runtime.sequence import Sequence
+from rsd_local.runtime.trace import Tracing
+from rsd_local.steps import Step
+
+if TYPE_CHECKING:
+    from rsd_local.segments import Scan
+
+
+class LocalStep:
+    """A step that an engine is writing.
+
+    Args:
+        held_back: the last bytes that may turn out to begin a stop string.
+    """
+
+    def __init__(self, generation: Generation, written: queue.SimpleQueue[bytes | None], held_back: int) -> None:
+        self._generation, self._written, self._held_back = generation, written, held_back
+        generation.future.add_done_callback(lambda _: written.put(None))
+
+    def result(self) -> Step:
+        """Wait for the step."""
+        return self._generation.future.result()
+
+    def cancel(self) -> None:
+        """End it within one batch."""
+        self._generation.cancel()
+
+    def texts(self) -> Iterator[bytes]:
+        """The bytes as they are written."""
+        raw, given = b"", 0
+        while (piece := self._written.get()) is not None:
+            raw += piece
+            if len(raw) - self._held_back > given:
+                yield raw[given : len(raw) - self._held_back]
+                given = len(raw) - self._held_back
+        if self._generation.future.exception() is None:
+            rest = self.result().raw[given:]
+            if rest:
+                yield rest
+
+
+class LocalWriter:
+    """A writer over a sequence; see ``roles.Writer``.
+
+    Args:
+        sequence: holds the prompt's tokens.
+        family: sequences of all writers that were forked from the same; this one's is added.
+        shared: how many tokens, from the first on, mean the same to the other model.
+        tracing: what trace its steps are to carry.
+        cancel: ends whatever it writes.
+    """
+
+    def __init__(self, sequence: Sequence, family: list[Sequence], shared: int, tracing: Tracing, cancel: CancelToken | None) -> None:
+        self.sequence, self._family = sequence, family
+        self._shared, self._tracing, self._cancel = shared, tracing, cancel
+        self._before = len(sequence)
+        family.append(sequence)
+
+    @classmethod
+    def open(cls, engine: Engine, prompt: list[int], *, shared: int, tracing: Tracing = "off", cancel: CancelToken | None = None) -> Self:
+        """A writer at a prompt's tokens.
+
+        Raises:
+            ContextFull: they do not fit, or leave no room for an answer.
+            NoSlot: all slots of the engine are taken.
+        """
+        if len(prompt) >= engine.context:
+            raise ContextFull(
+                f"{engine.name}: a prompt of {len(prompt)} tokens leaves no room in the context of {engine.context}",
+                hint="shorten the question, or give a larger --ctx-size",
+            )
+        sequence = engine.sequence(prompt)
+        sequence.counters.opening_tokens = len(prompt)
+        return cls(sequence, [], shared, tracing, cancel)
+
+    @property
+    def abilities(self) -> Abilities:
+        """What its engine can do."""
+        return Abilities(verifies=self.sequence.engine.can_cut, states=self.sequence.engine.gives_states, tokens=True, forks=True)
+
+    @property
+    def latency(self) -> LatencyModel:
+        """Of its engine."""
+        return self.sequence.engine.latency
+
+    def begin(self) -> None:
+        """Start a step here: the place that ``forget`` goes back to."""
+        self._before = len(self.sequence)
+        self.sequence.mark()
+
+    def start_writing(
+        self, limit: int, until: Scan | None, sampling: Sampling, stream: Stream, hint: Hint = NO_HINT, *, skip: int = 0
+    ) -> LocalStep:
+        """Go on writing; see ``roles.Writer``."""
+        written: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        generation = self.sequence.generate(
+            Draws(sampling, stream, skip),
+            limit,
+            until=until,
+            hint=hint,
+            tracing=self._tracing,
+            cancel=self._cancel,
+            on_text=written.put,
+        )
+        return LocalStep(generation, written, 0 if until is None else until.held_back)
+
+    def read(self, step: Step) -> None:
+        """Begin a step and note one of the other model as it."""
+        self.begin()
+        self.correct(step)
+
+    def correct(self, step: Step) -> None:
+        """Note a step in place of everything since ``begin``, keeping the cached common prefix."""
+        same = all(token < self._shared for token in step.tokens)
+        tokens = step.tokens if same else self.sequence.engine.model.tokenize(step.raw, continues=True)
+        self.sequence.replace(self._before, tokens)
+
+    def forget(self) -> None:
+        """Take back everything since ``begin``; the cache is as before it."""
+        self.sequence.truncate(self._before)
+
+    def pieces(self, tokens: list[int]) -> list[bytes]:
+        """The bytes of each token; an end-of-text token has none."""
+        model = self.sequence.engine.model
+        return [b"" if model.is_end(token) else model.piece(token) for token in tokens]
+
+    def exact_rows(self, most: int) -> int:
+        """How many rows of a batch are rounded like single ones; see ``Sequence.exact_rows``."""
+        return self.sequence.exact_rows(most)
+
+    def fork(self) -> Self:
+        """Another writer that goes on from here and shares the cache."""
+        return type(self)(self.sequence.fork(), self._family, self._shared, self._tracing, self._cancel)
+
+    def adopt(self, fork: Self) -> None:
+        """Go on where a fork has come to; the fork gets what this one had."""
+        self.sequence, fork.sequence = fork.sequence, self.sequence
+
+    def settle(self) -> None:
+        """Begin a step, and evaluate what is noted but for its last token, so that forks share it."""
+        self.begin()
+        self.sequence.prefill(self._cancel).result()
+
+    def counters(self) -> Counters:
+        """What was evaluated and written so far, by this one and all that were forked from the same."""
+        return total(sequence.counters for sequence in self._family)
+
+    def close(self) -> None:
+        """Give the cache back; a step that is being written fails with Closed."""
+        self.sequence.close()

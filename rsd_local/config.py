@@ -151,11 +151,15 @@ class Sampling:
     """How tokens are drawn.
 
     Attributes:
-        temperature: 0 is greedy, and then nothing else matters.
+        temperature: 0 is greedy, and then nothing else matters but the penalties.
         top_k: the most likely tokens that are kept, 0 for all.
         top_p: the smallest set of likely tokens whose probability reaches this is kept.
         min_p: tokens below this share of the most likely one's probability are dropped.
         seed: of one question; its stream never depends on what else is in a batch.
+        repeat_penalty: divides a positive logit of a token that was written lately and multiplies a negative one; 1 for none.
+        presence_penalty: subtracted from the logit of each token that was written lately.
+        frequency_penalty: subtracted for each time that it was written.
+        penalty_last_n: how many tokens count as lately; 0 switches the penalties off.
     """
 
     temperature: float = 0.0
@@ -163,6 +167,10 @@ class Sampling:
     top_p: float = 1.0
     min_p: float = 0.0
     seed: int = 0
+    repeat_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    penalty_last_n: int = 64
 
     def __post_init__(self) -> None:
         require(0.0 <= self.temperature <= 5.0, f"temperature {self.temperature} is outside 0 to 5")
@@ -170,6 +178,12 @@ class Sampling:
         require(0.0 < self.top_p <= 1.0, f"top_p {self.top_p} is outside 0 to 1, 0 left out")
         require(0.0 <= self.min_p <= 1.0, f"min_p {self.min_p} is outside 0 to 1")
         require(0 <= self.seed < 2**64, f"seed {self.seed} is outside 0 to 2^64")
+        require(
+            0.01 <= self.repeat_penalty <= 100, f"repeat_penalty {self.repeat_penalty} is outside 0.01 to 100", "1 is none, 1.1 is usual"
+        )
+        require(-2 <= self.presence_penalty <= 2, f"presence_penalty {self.presence_penalty} is outside -2 to 2")
+        require(-2 <= self.frequency_penalty <= 2, f"frequency_penalty {self.frequency_penalty} is outside -2 to 2")
+        require(self.penalty_last_n >= 0, f"penalty_last_n {self.penalty_last_n} is negative", "0 switches the penalties off")
 
 
 @dataclass(frozen=True, slots=True)

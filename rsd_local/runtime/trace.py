@@ -1,45 +1,19 @@
-"""What a model lets be seen of itself while it writes."""
+"""Collects what a model lets be seen of itself while it writes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
 from typing import Literal
 
 import numpy as np
 
-from rsd_local.runtime.sampler import Floats
+from rsd_local.runtime.sampler import SCRATCH, Floats, block_sum
+from rsd_local.steps import Trace
 
 Tracing = Literal["off", "numbers", "states"]
 """What a generation keeps: nothing, its tokens' probabilities and entropies, or these and the states."""
 
-
-@dataclass(frozen=True, slots=True)
-class Trace:
-    """One row for each token that was written.
-
-    Attributes:
-        hidden: (n, n_embd), the state after the final norm that each token was drawn from; (n, 0) where none is kept, and of
-            a model that gives none beside logits, see ``Engine.probe_states``.
-        log_probabilities: (n,), natural, of each token among the whole vocabulary at temperature 1.
-        entropies: (n,), in nats, of what each was drawn from.
-        after: (n_embd,), the state after the last token; None where the text ended with that one.
-    """
-
-    hidden: Floats
-    log_probabilities: Floats
-    entropies: Floats
-    after: Floats | None = None
-
-    @property
-    def end(self) -> Floats:
-        """The state (n_embd,) after the last token of text: an end-of-text token is none."""
-        last: Floats = self.hidden[-1] if self.after is None else self.after
-        return last
-
-    def part(self, first: int, last: int) -> Trace:
-        """The rows from ``first`` up to ``last``, that one left out."""
-        after = self.hidden[last] if last < len(self.hidden) else self.after
-        return Trace(self.hidden[first:last], self.log_probabilities[first:last], self.entropies[first:last], after)
+HOPELESS = np.float32(-200)  # its exp is 0 in float32, as that of −inf, but 0 times it is a number
 
 
 class Tracer:
@@ -51,12 +25,25 @@ class Tracer:
         self._entropies: list[float] = []
 
     def note(self, token: int, logits: Floats, hidden: Floats | None) -> None:
-        """Takes what a token was drawn from."""
-        shifted = logits - logits.max()
-        weights = np.exp(shifted)
-        mass = float(weights.sum(dtype=np.float64))
-        self._log_probabilities.append(float(shifted[token]) - float(np.log(mass)))
-        self._entropies.append(float(np.log(mass)) - float(np.dot(weights, shifted)) / mass)
+        """Take down what a token was drawn from.
+
+        Args:
+            token: that was drawn.
+            logits: (n_vocab,) of the model, not changed, before penalties and temperature.
+            hidden: (n_embd,), the state behind them; None where none is kept.
+        """
+        peak = logits.max()
+        differences, shifted = SCRATCH.floats("shifted", len(logits))
+        likelihoods, weights = SCRATCH.floats("weights", len(logits))
+        with np.errstate(over="ignore"):  # a logit far below the best becomes −inf
+            np.subtract(logits, peak, out=shifted)
+        np.exp(shifted, out=weights)
+        mass, weighed = block_sum(likelihoods), block_sum(likelihoods, differences)
+        if math.isnan(weighed):  # a word of −inf
+            np.maximum(shifted, HOPELESS, out=shifted)
+            weighed = block_sum(likelihoods, differences)
+        self._log_probabilities.append(float(logits[token]) - float(peak) - math.log(mass))
+        self._entropies.append(math.log(mass) - weighed / mass)
         self._hidden.append(np.zeros(0, np.float32) if hidden is None else hidden.copy())
 
     def trace(self, after: Floats | None) -> Trace:

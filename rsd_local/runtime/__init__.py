@@ -1,6 +1,6 @@
 """The runtime: models, engines and sequences over llama.cpp. Nothing else of the package imports ``llama_cpp``."""
 
-from rsd_local.runtime.chat import chat_tokens, next_turn_tokens, render_chat, tokenize_chat, with_bos
+from rsd_local.runtime.chat import HOLE, Part, Text, around, opening_tokens, prompt_tokens, tokens_of, write
 from rsd_local.runtime.engine import Engine
 from rsd_local.runtime.llama import physical_cores, repacks_safely, supports_gpu
 from rsd_local.runtime.model import Model, Progress
@@ -12,6 +12,7 @@ from rsd_local.runtime.sequence import Sequence
 from rsd_local.runtime.trace import Trace, Tracing
 
 __all__ = [
+    "HOLE",
     "Drawer",
     "EndOfStep",
     "Engine",
@@ -21,20 +22,22 @@ __all__ = [
     "Holding",
     "Model",
     "Pace",
+    "Part",
     "Pool",
     "Progress",
     "Sampler",
     "Sequence",
+    "Text",
     "Trace",
     "Tracing",
-    "chat_tokens",
+    "around",
     "distribution",
     "greedy",
-    "next_turn_tokens",
+    "opening_tokens",
     "physical_cores",
-    "render_chat",
+    "prompt_tokens",
     "repacks_safely",
     "supports_gpu",
-    "tokenize_chat",
-    "with_bos",
+    "tokens_of",
+    "write",
 ]

@@ -48,6 +48,7 @@ class RoleConfig:
         flash_attention: whether attention is fused.
         cache_type: the type of keys and values; a quantized one needs flash attention.
         threads: CPU threads of the engine; 0 is the number of physical cores.
+        trusted: loads the file without a rehearsal.
     """
 
     path: Path
@@ -58,6 +59,7 @@ class RoleConfig:
     flash_attention: FlashAttention = "auto"
     cache_type: CacheType = "f16"
     threads: int = 0
+    trusted: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", Path(self.path).expanduser())

@@ -7,42 +7,52 @@ import math
 import numpy as np
 
 from rsd_local.errors import MissingTokens
+from rsd_local.prompt import Prompt
 from rsd_local.rewards.layouts import TwoTokens
-from rsd_local.runtime import Floats, Model, render_chat, tokenize_chat, with_bos
+from rsd_local.runtime import HOLE, Floats, Model, around
+from rsd_local.steps import Step
 
-_ASK = "A student solves a problem step by step. Check the student's last step.\n\nProblem: {question}\n\nThe student's steps so far:\n\n\0"
-_AGAIN = "The student is asked further.\n\nProblem: {question}\n\nThe student's steps so far:\n\n"
+_ASK = "A student solves a problem step by step. Check the student's last step.\n\n"
+_AGAIN = "The student is asked further.\n\n"
+_PROBLEM, _STEPS = "Problem: ", "\n\nThe student's steps so far:\n\n"
 _YES_OR_NO = "Is the last step above correct, in its reasoning and in its arithmetic? Answer with Yes or No only."
 _SCORE = "Score the last step above by its reasoning and its arithmetic, from 0 (wrong) to 9 (surely correct). Answer with one digit only."
 
 
-class Chat:
-    """A chat that holds the question and the steps; a query after each step asks for the score, and is rolled back.
+class JudgePrompt:
+    """One message that holds the conversation and the steps; a query after each step asks for the score, and is rolled back.
+
+    The text of a longer conversation begins with that of the shorter one and the steps of its answer. A system message is left
+    out: it is for the student.
 
     Raises:
         NoChatTemplate: the model cannot be asked.
     """
 
-    def __init__(self, model: Model, question: str, ask: str) -> None:
+    def __init__(self, model: Model, prompt: Prompt, ask: str) -> None:
         self._model = model
-        head, _, tail = render_chat(model, [{"role": "user", "content": _ASK.format(question=question)}]).partition("\0")
-        self._opening = with_bos(model, tokenize_chat(model, head, [question]))
-        self.query = tokenize_chat(model, ask + tail, [], continues=True)
+        said = [_ASK]
+        for message in prompt.messages:
+            if message.role == "user":
+                said += [_PROBLEM, message.content, _STEPS]
+            elif message.role == "assistant":
+                said += [message.content, _ending(message.content.encode("utf-8", "replace")).decode(), _AGAIN]
+        self._opening, self.query = around(model, [("user", (*said, HOLE, ask))], thinking=False)
 
     def opening(self) -> list[int]:
-        """The request to check, and the question."""
+        """The request to check, and the problem."""
         return self._opening
 
-    def step(self, index: int, text: str) -> list[int]:
-        """The step and a blank line."""
-        return self._model.tokenize(text + "\n\n", continues=True)
-
-    def another(self, question: str) -> list[int]:
-        """The next problem, behind the steps of the one before."""
-        return tokenize_chat(self._model, _AGAIN.format(question=question), [question], continues=True)
+    def step(self, index: int, step: Step) -> list[int]:
+        """The step as it was written, and a blank line where it ends in no line break."""
+        return self._model.tokenize(step.raw + _ending(step.raw), continues=True, followed=True)
 
 
-class Judge(Chat, TwoTokens):
+def _ending(text: bytes) -> bytes:
+    return b"" if text.endswith(b"\n") else b"\n\n"
+
+
+class Judge(JudgePrompt, TwoTokens):
     """How likely the model answers Yes to "is this step correct?", of Yes and No.
 
     Raises:
@@ -50,12 +60,12 @@ class Judge(Chat, TwoTokens):
         NoChatTemplate: the model cannot be asked.
     """
 
-    def __init__(self, model: Model, question: str) -> None:
+    def __init__(self, model: Model, prompt: Prompt) -> None:
         TwoTokens.__init__(self, *answers(model, ["Yes", "No"]))
-        Chat.__init__(self, model, question, _YES_OR_NO)
+        JudgePrompt.__init__(self, model, prompt, _YES_OR_NO)
 
 
-class Digit(Chat):
+class Digit(JudgePrompt):
     """The mean of the digit that the model answers, over 9 (SpecReason, arXiv 2504.07891, reads the likeliest one).
 
     Raises:
@@ -65,8 +75,8 @@ class Digit(Chat):
 
     hidden = False
 
-    def __init__(self, model: Model, question: str) -> None:
-        super().__init__(model, question, _SCORE)
+    def __init__(self, model: Model, prompt: Prompt) -> None:
+        super().__init__(model, prompt, _SCORE)
         self._digits = answers(model, list("0123456789"))
 
     def reward(self, values: Floats) -> float:

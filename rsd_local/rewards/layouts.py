@@ -1,7 +1,7 @@
 """The texts that process reward models of the tag kind were trained on.
 
 A layout turns a question and its steps into tokens such that, after each step (and its query, where there is one),
-the output of the last token says whether the step is good.
+the output of the last token says whether the step is good. Opening and steps together are tokenized as the whole text would be.
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ from __future__ import annotations
 from typing import Protocol
 
 from rsd_local.errors import MissingTokens
+from rsd_local.prompt import Prompt
 from rsd_local.rewards.base import sigmoid
-from rsd_local.runtime import Floats, Model, render_chat, tokenize_chat, with_bos
+from rsd_local.runtime import HOLE, Floats, Model, Part, opening_tokens, tokens_of, write
+from rsd_local.steps import Step
 
 
 class Layout(Protocol):
-    """One question's text as a reward model reads it."""
+    """One prompt's text as a reward model reads it."""
 
     query: list[int]
     """Tokens behind a step that ask for its score, and are rolled back; empty where the step's own end is read."""
@@ -24,21 +26,11 @@ class Layout(Protocol):
     def opening(self) -> list[int]:
         """The tokens before the first step."""
 
-    def step(self, index: int, text: str) -> list[int]:
+    def step(self, index: int, step: Step) -> list[int]:
         """The tokens of step ``index`` (from 0), the last of them the one to read at."""
-
-    def another(self, question: str) -> list[int] | None:
-        """The tokens of another question behind the steps, None where the model was trained on one question only."""
 
     def reward(self, values: Floats) -> float:
         """The reward in [0, 1] from what was read, NaN where that is no number."""
-
-
-class OneQuestion:
-    """A layout of one question."""
-
-    def another(self, question: str) -> None:
-        """There is no way to ask another."""
 
 
 class TwoTokens:
@@ -55,49 +47,64 @@ class TwoTokens:
         return sigmoid(float(values[self._good]) - float(values[self._bad]))
 
 
-class MathShepherd(OneQuestion, TwoTokens):
-    """``question step ки⏎step ки``: plain text, read at the tag ``ки`` (Math-Shepherd, arXiv 2312.08935)."""
+class MathShepherd(TwoTokens):
+    """``question step ки⏎step ки``: plain text, read at the tag ``ки`` (Math-Shepherd, arXiv 2312.08935).
 
-    def __init__(self, model: Model, question: str) -> None:
+    Args:
+        model: the reward model.
+        prompt: of which the last question is read.
+
+    Raises:
+        MissingTokens: the vocabulary has no such tag.
+    """
+
+    def __init__(self, model: Model, prompt: Prompt) -> None:
         super().__init__(single_token(model, "+"), single_token(model, "-"))
-        self._model, self._question = model, question
+        self._model, self._question = model, prompt.question
         self._tag = single_token(model, " ки")
 
     def opening(self) -> list[int]:
-        """The question and the space behind it."""
-        start = [self._model.bos] if self._model.adds_bos else []
-        return start + self._model.tokenize(self._question + " ")
+        """The question; the space behind it belongs to the first step, whose first word it begins."""
+        return opening_tokens(self._model, [Part(self._question.encode("utf-8", "replace"))], followed=True)
 
-    def step(self, index: int, text: str) -> list[int]:
+    def step(self, index: int, step: Step) -> list[int]:
         """The step, on a line of its own, and its tag."""
-        return [*self._model.tokenize(("\n" if index else "") + text, continues=True), self._tag]
+        text = (b"\n" if index else b" ") + step.raw.strip()
+        tokens = self._model.tokenize(text + " ки".encode(), continues=True)
+        return tokens if tokens[-1] == self._tag else [*self._model.tokenize(text, continues=True), self._tag]
 
 
-class RLHFlow(OneQuestion, TwoTokens):
+class RLHFlow(TwoTokens):
     """A chat whose user brings the steps, one a turn, and whose assistant answers ``+`` to each (RLHFlow PRMs).
 
     Read where the assistant's answer is predicted; earlier answers are always ``+``, as in training.
+
+    Args:
+        model: the reward model.
+        prompt: of which the last question is read.
+
+    Raises:
+        MissingTokens: the vocabulary or the chat template does not fit.
+        NoChatTemplate: the model has none.
     """
 
-    def __init__(self, model: Model, question: str) -> None:
+    def __init__(self, model: Model, prompt: Prompt) -> None:
         super().__init__(single_token(model, "+"), single_token(model, "-"))
-        self._model, self._question = model, question
-        whole = render_chat(model, [{"role": "user", "content": f"{question} \0"}])
-        self._head, _, self._tail = whole.partition(" \0")
-        two = [{"role": "user", "content": "\0"}, {"role": "assistant", "content": "+"}, {"role": "user", "content": "\1"}]
-        between = render_chat(model, two).partition("\0")[2].partition("\1")[0]
-        if not between.startswith(self._tail):
+        self._model = model
+        self._before, between, self._behind = write(model, [("user", (prompt.question, HOLE)), ("assistant", "+"), ("user", (HOLE,))])
+        head = b"".join(part.data for part in self._behind)
+        if not between or not between[0].own or not between[0].data.startswith(head):
             raise MissingTokens(f"{model.path}: its chat template does not fit the layout rlhflow", hint="choose another --layout")
-        self._between = between.removeprefix(self._tail)
+        self._between = [Part(between[0].data.removeprefix(head), own=True), *between[1:]]
 
     def opening(self) -> list[int]:
         """The chat up to the end of the question."""
-        return with_bos(self._model, tokenize_chat(self._model, self._head, [self._question]))
+        return opening_tokens(self._model, self._before, followed=True)
 
-    def step(self, index: int, text: str) -> list[int]:
+    def step(self, index: int, step: Step) -> list[int]:
         """The step as the user's turn, and the head of the assistant's answer."""
-        before = self._between if index else " "
-        return tokenize_chat(self._model, before + text + self._tail, [text], continues=True)
+        before, text = (self._between, step.raw.strip()) if index else ([], b" " + step.raw.strip())
+        return tokens_of(self._model, [*before, Part(text), *self._behind], continues=True)
 
 
 def single_token(model: Model, text: str) -> int:

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from rsd_local.config import SYSTEM_PROMPT
 from rsd_local.errors import MissingTokens
+from rsd_local.prompt import Prompt
 from rsd_local.rewards.base import sigmoid
 from rsd_local.rewards.heads import ValueHead
-from rsd_local.rewards.layouts import OneQuestion
-from rsd_local.runtime import Floats, Model, render_chat, tokenize_chat
+from rsd_local.runtime import Floats, Model, prompt_tokens
+from rsd_local.steps import Step
 
 QWEN_TAG = "<extra_0>"
 
 
-class Skywork(OneQuestion):
+class Skywork:
     """The problem and a line break, then each step and a blank line, encoded apart (Skywork-o1-Open-PRM).
 
     Read at each blank line: the sigmoid of a linear head. The separator is the caller's choice in the published code; a
@@ -25,8 +26,8 @@ class Skywork(OneQuestion):
 
     hidden = True
 
-    def __init__(self, model: Model, head: ValueHead, question: str) -> None:
-        self._model, self._head, self._question = model, head, question
+    def __init__(self, model: Model, head: ValueHead, prompt: Prompt) -> None:
+        self._model, self._head, self._question = model, head, prompt.question
         self.query: list[int] = []
         self._separator = model.tokenize("\n\n")[-1]
 
@@ -35,16 +36,16 @@ class Skywork(OneQuestion):
         start = [self._model.bos] if self._model.bos >= 0 else []
         return start + self._model.tokenize(self._question + "\n")
 
-    def step(self, index: int, text: str) -> list[int]:
+    def step(self, index: int, step: Step) -> list[int]:
         """The step and its separator."""
-        return [*self._model.tokenize(text), self._separator]
+        return [*self._model.tokenize(step.raw.strip()), self._separator]
 
     def reward(self, values: Floats) -> float:
         """The sigmoid of the head's one output."""
         return sigmoid(float(self._head.outputs(values)[0]))
 
 
-class QwenPrm(OneQuestion):
+class QwenPrm:
     """A chat whose assistant's steps each end in ``<extra_0>`` (Qwen2.5-Math-PRM).
 
     Read at each ``<extra_0>``: two layers with a ReLU between, then the softmax over two classes, the second one's part.
@@ -55,23 +56,22 @@ class QwenPrm(OneQuestion):
 
     hidden = True
 
-    def __init__(self, model: Model, head: ValueHead, question: str) -> None:
+    def __init__(self, model: Model, head: ValueHead, prompt: Prompt) -> None:
         self._model, self._head = model, head
         self.query: list[int] = []
         tags = model.tokenize(QWEN_TAG, special=True)
         if len(tags) != 1:
             raise MissingTokens(f"{model.path} has no token for {QWEN_TAG}, so it is no reward model of this layout")
         self._tag = tags[0]
-        asked = [{"role": "system", "content": SYSTEM_PROMPT}, {"role": "user", "content": question}]
-        self._opening = tokenize_chat(model, render_chat(model, asked), [question])
+        self._opening = prompt_tokens(model, Prompt.of(prompt.question, SYSTEM_PROMPT))
 
     def opening(self) -> list[int]:
         """The chat up to the assistant's answer."""
         return self._opening
 
-    def step(self, index: int, text: str) -> list[int]:
+    def step(self, index: int, step: Step) -> list[int]:
         """The step and its tag."""
-        return [*self._model.tokenize(text, continues=True), self._tag]
+        return [*self._model.tokenize(step.raw.strip(), continues=True), self._tag]
 
     def reward(self, values: Floats) -> float:
         """The second class's part of the softmax."""

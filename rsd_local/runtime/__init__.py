@@ -1,6 +1,6 @@
 """The runtime: models, engines and sequences over llama.cpp. Nothing else of the package imports ``llama_cpp``."""
 
-from rsd_local.runtime.chat import prompt_tokens
+from rsd_local.runtime.chat import HOLE, Part, Text, around, opening_tokens, prompt_tokens, tokens_of, write
 from rsd_local.runtime.engine import Engine
 from rsd_local.runtime.latency import LatencyModel
 from rsd_local.runtime.llama import physical_cores, repacks_safely, supports_gpu
@@ -11,17 +11,24 @@ from rsd_local.runtime.trace import Tracing
 from rsd_local.runtime.writer import LocalWriter
 
 __all__ = [
+    "HOLE",
     "Draws",
     "Engine",
     "Floats",
     "LatencyModel",
     "LocalWriter",
     "Model",
+    "Part",
     "Progress",
     "Sequence",
+    "Text",
     "Tracing",
+    "around",
+    "opening_tokens",
     "physical_cores",
     "prompt_tokens",
     "repacks_safely",
     "supports_gpu",
+    "tokens_of",
+    "write",
 ]

@@ -1,155 +1,250 @@
-"""Chat templates: rendered in jinja2's sandbox, only when asked for, and bounded in size."""
+"""Conversations as a model's chat template writes them, with what people and models said put in as text.
+
+A template is rendered with a placeholder for each message's text, so nothing in a text can change what the template does, and it
+is known afterwards which characters are the template's and which are a text's: only the template's can be control tokens.
+"""
 
 from __future__ import annotations
 
 import datetime
 import functools
-from typing import TYPE_CHECKING, NoReturn
+import re
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
 
 from rsd_local.errors import NoChatTemplate
+from rsd_local.prompt import Prompt, Speaker
 from rsd_local.runtime.model import Model
 
-if TYPE_CHECKING:
-    from jinja2 import Template
 
-Message = dict[str, str]
+class Hole(Enum):
+    """A place in a message where text comes later."""
 
-# Compiling a hostile template can take hundreds of megabytes, and its loops any length of text.
-_LONGEST_TEMPLATE = 64_000  # characters
-_LONGEST_RANGE = 10_000
+    HOLE = "hole"
 
 
-def render_chat(model: Model, messages: list[Message]) -> str:
-    """The text of a conversation, ready for the assistant's turn.
+HOLE: Final = Hole.HOLE
 
-    A template that takes no system message gets its text in front of the first user message.
+Content = str | tuple[str | Hole, ...]
+"""What a message says: a text, or texts and holes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part of a text: its bytes, and whether it is the template's own, so that control tokens in it count."""
+
+    data: bytes
+    own: bool = False
+
+
+Text = list[Part]
+
+
+def prompt_tokens(model: Model, prompt: Prompt) -> list[int]:
+    """The tokens of a conversation, ready for the assistant's turn, behind a beginning-of-text token where there is one.
+
+    Raises:
+        NoChatTemplate: the file has no template, or one that cannot be used.
+    """
+    return opening_tokens(model, write(model, [(message.role, message.content) for message in prompt.messages])[0])
+
+
+def around(model: Model, messages: Sequence[tuple[Speaker, Content]], *, thinking: bool | None = None) -> tuple[list[int], list[int]]:
+    """The tokens before the only hole in a conversation, and those behind it.
+
+    Raises:
+        NoChatTemplate: as ``write``.
+    """
+    before, behind = write(model, messages, thinking=thinking)
+    return opening_tokens(model, before, followed=True), tokens_of(model, behind, continues=True)
+
+
+def write(model: Model, messages: Sequence[tuple[Speaker, Content]], *, thinking: bool | None = None) -> list[Text]:
+    """A conversation as the model's template writes it, ready for the assistant's turn: the texts before, between and behind holes.
+
+    A template that has no place for a system message gets it in front of the first user message; one that wants a message's text as
+    a list of parts gets that.
 
     Args:
         model: whose template is used.
-        messages: each with ``role`` (system, user, assistant) and ``content``.
+        messages: role and content of each.
+        thinking: False for an answer without a thought before it, where the template knows how to ask for that or the tags are
+            known; None for what the template does by itself.
 
     Raises:
-        NoChatTemplate: the file has none, or it cannot be rendered.
+        NoChatTemplate: the file has no template, or it cannot be rendered, or leaves out a message.
     """
-    import jinja2
-
     source = model.chat_template
     if source is None:
         raise NoChatTemplate(f"{model.path} has no chat template", hint="choose an instruct or chat model")
-    if len(source) > _LONGEST_TEMPLATE:
-        raise NoChatTemplate(f"the chat template of {model.path} has {len(source)} characters", hint="choose another file")
+    bos, eos = (model.token_text(token) if token >= 0 else "" for token in (model.bos, model.eos))
+    roles = tuple(role for role, _ in messages)
     try:
-        return _render(source, model, messages)
-    except _Refused as refusal:
-        if messages[0]["role"] != "system":
-            raise NoChatTemplate(f"the chat template of {model.path} refuses these messages: {refusal}") from None
-        first, second, *others = messages
-        joined = {"role": "user", "content": f"{first['content']}\n\n{second['content']}"}
-        return render_chat(model, [joined, *others])
-    except (jinja2.TemplateError, ValueError, TypeError, ArithmeticError, LookupError, RecursionError) as error:
-        raise NoChatTemplate(f"the chat template of {model.path} cannot be rendered: {error}", hint="choose another file") from None
+        frame = _frame(source, bos, eos, roles, thinking, datetime.date.today())
+    except _Unusable as why:
+        raise NoChatTemplate(f"the chat template of {model.path} {why}", hint="choose another file") from None
+    contents = [content if isinstance(content, tuple) else (content,) for _, content in messages]
+    if frame.merged:
+        contents[:2] = [(*contents[0], "\n\n", *contents[1])]
+    texts = _fill(frame, contents)
+    if len(texts) != 1 + sum(part is HOLE for content in contents for part in content):
+        raise NoChatTemplate(f"the chat template of {model.path} repeats what it is given", hint="choose another file")
+    return texts
 
 
-def chat_tokens(model: Model, messages: list[Message]) -> list[int]:
-    """The tokens of a conversation, ready for the assistant's turn; control tokens in a message count as plain text.
-
-    Raises:
-        NoChatTemplate: as ``render_chat``.
-    """
-    text = render_chat(model, messages)
-    return with_bos(model, tokenize_chat(model, text, [message["content"].strip() for message in messages]))
-
-
-def next_turn_tokens(model: Model, messages: list[Message], question: str) -> list[int]:
-    """The tokens between an answer that the model wrote and its next one: the end of its turn, and the user's next question.
-
-    Args:
-        model: whose template is used.
-        messages: the conversation's beginning, up to the first question.
-        question: the next one.
-
-    Raises:
-        NoChatTemplate: as ``render_chat``, or the template does not repeat what it is given.
-    """
-    marked = [*messages, {"role": "assistant", "content": "\0"}, {"role": "user", "content": "\1"}]
-    between, found, tail = render_chat(model, marked).rpartition("\0")[2].partition("\1")
-    if not found:
-        raise NoChatTemplate(f"the chat template of {model.path} takes one question only", hint="use rsd solve")
-    return tokenize_chat(model, between + question + tail, [question.strip()], continues=True)
-
-
-def tokenize_chat(model: Model, text: str, contents: list[str], *, continues: bool = False) -> list[int]:
-    """The tokens of rendered text; control tokens count as such, but not those written in one of ``contents``.
-
-    Args:
-        model: whose vocabulary is used.
-        text: a template's output or a part of it.
-        contents: what people or models wrote, as it stands in the text.
-        continues: as in ``Model.tokenize``.
-    """
-    parts = [(text, True)]
-    for content in contents:
-        if content and model.tokenize(content, special=True) != model.tokenize(content):
-            parts = [piece for part, special in parts for piece in (_around(part, content) if special else [(part, special)])]
-    tokens: list[int] = []
-    for part, special in parts:
-        tokens += model.tokenize(part, special=special, continues=continues or bool(tokens))
-    return tokens
-
-
-def with_bos(model: Model, tokens: list[int]) -> list[int]:
-    """The tokens behind the beginning-of-text token, where the vocabulary wants one and the template gave none."""
+def opening_tokens(model: Model, text: Text, *, followed: bool = False) -> list[int]:
+    """The tokens of a text that nothing stands before: behind a beginning-of-text token, where the vocabulary wants one."""
+    tokens = tokens_of(model, text, followed=followed)
     return [model.bos, *tokens] if model.adds_bos and tokens[:1] != [model.bos] else tokens
 
 
-class _Refused(Exception):
-    """The template itself raised an exception: it does not take such messages."""
+def tokens_of(model: Model, text: Text, *, continues: bool = False, followed: bool = False) -> list[int]:
+    """The tokens of a text as a whole, as models were trained to see them, whose control tokens are the template's alone.
+
+    A part in which somebody wrote the text of a control or user-defined token is tokenized apart from the others.
+
+    Args:
+        model: whose vocabulary is used.
+        text: its parts.
+        continues: as in ``Model.tokenize``.
+        followed: as in ``Model.tokenize``.
+    """
+    own = [token for part in text if part.own for token in model.special_tokens(model.tokenize(part.data, special=True))]
+    tokens = model.tokenize(b"".join(part.data for part in text), special=True, continues=continues, followed=followed)
+    if model.special_tokens(tokens) == own:
+        return tokens
+    safe = [part.own or not model.special_tokens(model.tokenize(part.data, special=True)) for part in text]
+    tokens = _tokens_apart(model, _joined(text, safe), continues, followed)
+    if model.special_tokens(tokens) == own:
+        return tokens
+    # The text of a control token begins in the template and ends in somebody's text.
+    return _tokens_apart(model, text, continues, followed)
 
 
-def _around(text: str, content: str) -> list[tuple[str, bool]]:
-    """The text cut around a message's content: template parts, which hold control tokens, and the content, which does not."""
-    parts: list[tuple[str, bool]] = []
-    for index, outside in enumerate(text.split(content)):
-        if index:
-            parts.append((content, False))
-        parts.append((outside, True))
-    return parts
+def _tokens_apart(model: Model, text: Text, continues: bool, followed: bool) -> list[int]:
+    tokens: list[int] = []
+    for index, part in enumerate(text):
+        last = index == len(text) - 1
+        tokens += model.tokenize(part.data, special=part.own, continues=continues or index > 0, followed=followed or not last)
+    return tokens
 
 
-def _render(source: str, model: Model, messages: list[Message]) -> str:
-    return _compiled(source).render(
-        messages=messages,
-        add_generation_prompt=True,
-        bos_token=model.token_text(model.bos) if model.bos >= 0 else "",
-        eos_token=model.token_text(model.eos) if model.eos >= 0 else "",
-    )
+def _joined(text: Text, safe: list[bool]) -> Text:
+    """The text with neighbouring safe parts as one, in which control tokens count."""
+    joined: Text = []
+    for part, harmless in zip(text, safe, strict=True):
+        if harmless and joined and joined[-1].own:
+            joined[-1] = Part(joined[-1].data + part.data, own=True)
+        else:
+            joined.append(Part(part.data, own=harmless))
+    return joined
 
 
-@functools.lru_cache(maxsize=8)
-def _compiled(source: str) -> Template:
-    """A template, compiled when it is first used: that takes longer than a short answer of a small model."""
-    from jinja2.exceptions import SecurityError
-    from jinja2.runtime import Context
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
+@dataclass(frozen=True, slots=True)
+class _Slot:
+    """The place of a message's text: which one, and on which sides the template takes white space off."""
 
-    class Bounded(ImmutableSandboxedEnvironment):
-        """The sandbox stops escapes; this stops texts and numbers that a template multiplies without end."""
+    message: int
+    strips_left: bool
+    strips_right: bool
 
-        intercepted_binops = frozenset(["*", "**"])
 
-        def call_binop(self, context: Context, operator: str, left: object, right: object) -> object:
-            sizes = [
-                abs(side) if isinstance(side, int) else len(side) if isinstance(side, str | list | tuple) else 1 for side in (left, right)
-            ]
-            if (sizes[0] or 1) * (sizes[1] or 1) > _LONGEST_TEMPLATE or (operator == "**" and max(sizes) > 64):
-                raise SecurityError("a product in the template is too large")
-            return super().call_binop(context, operator, left, right)
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """What a template writes around messages of certain roles, and whether the system message went into the user's."""
 
-    def refuse(message: str) -> NoReturn:
-        raise _Refused(message)
+    merged: bool
+    parts: tuple[str | _Slot, ...]
 
-    environment = Bounded(trim_blocks=True, lstrip_blocks=True)
-    environment.globals["range"] = lambda *bounds: range(*bounds)[:_LONGEST_RANGE]
-    environment.globals["raise_exception"] = refuse
-    environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
-    return environment.from_string(source)
+
+class _Unusable(Exception):
+    """What is wrong with a template."""
+
+
+@functools.lru_cache(maxsize=32)
+def _frame(source: str, bos: str, eos: str, roles: tuple[Speaker, ...], thinking: bool | None, day: datetime.date) -> _Frame:
+    """The frame of the first form of these messages in which all of their texts appear, in order; ``day`` may stand in it."""
+    from rsd_local.runtime import templates
+
+    variables = {"bos_token": bos, "eos_token": eos} | ({} if thinking is None else {"enable_thinking": thinking})
+    reasons: list[str] = []
+    for merged in (False, True) if roles[0] == "system" else (False,):
+        shown = roles[1:] if merged else roles
+        for as_parts in (False, True):
+            marks = [f"{secrets.randbits(128):039}" for _ in shown]
+            try:
+                text = templates.render(source, [_message(*one, as_parts) for one in zip(shown, marks, strict=True)], variables)
+            except templates.TooMuch as error:
+                raise _Unusable(f"cannot be used: {error}") from None
+            except templates.Refused as error:
+                reasons.append(f"refuses these messages: {error}")
+                continue
+            except Exception as error:  # foreign code
+                reasons.append(f"cannot be rendered: {error}")
+                continue
+            places = [text.find(mark) for mark in marks]
+            if min(places) >= 0 and places == sorted(places) and not (as_parts and "'type'" in text):
+                tail = _after_thought(text) if thinking is False else ""
+                return _Frame(merged, tuple(_slots(text + tail, marks)))
+            lost = next((role for role, place in zip(shown, places, strict=True) if place < 0), None)
+            reasons.append(f"leaves out what the {lost} says" if lost else "mixes the messages up")
+    raise _Unusable(reasons[0])
+
+
+_EDGE = "\u2003"  # white space that no template writes: where it is gone from around a placeholder, the template strips
+
+
+def _message(role: Speaker, mark: str, as_parts: bool) -> dict[str, object]:
+    text = f"{_EDGE}{mark}{_EDGE}"
+    return {"role": role, "content": [{"type": "text", "text": text}] if as_parts else text}
+
+
+def _slots(text: str, marks: list[str]) -> Iterator[str | _Slot]:
+    at = 0
+    for found in re.finditer(f"({_EDGE}?)({'|'.join(marks)})({_EDGE}?)", text):
+        if found.start() > at:
+            yield text[at : found.start()]
+        yield _Slot(marks.index(found[2]), not found[1], not found[3])
+        at = found.end()
+    if at < len(text):
+        yield text[at:]
+
+
+def _after_thought(text: str) -> str:
+    """What closes a thought that a rendered text ends in the middle of."""
+    for begin, end in (("<think>", "</think>"), ("<|START_THINKING|>", "<|END_THINKING|>"), ("[THINK]", "[/THINK]")):
+        if text.rstrip().endswith(begin):
+            return f"\n{end}\n\n" if text.endswith("\n") else end
+    return ""
+
+
+def _fill(frame: _Frame, contents: Sequence[tuple[str | Hole, ...]]) -> list[Text]:
+    texts: list[Text] = [[]]
+    for part in frame.parts:
+        if isinstance(part, str):
+            texts[-1].append(Part(part.encode("utf-8", "replace"), own=True))
+            continue
+        for piece in _stripped(contents[part.message], part):
+            if isinstance(piece, Hole):
+                texts.append([])
+            elif piece:
+                texts[-1].append(Part(piece.encode("utf-8", "replace")))
+    return texts
+
+
+def _stripped(content: Iterable[str | Hole], slot: _Slot) -> list[str | Hole]:
+    """A message's content with neighbouring texts as one, without the white space that the template takes off."""
+    pieces: list[str | Hole] = []
+    for piece in content:
+        if isinstance(piece, str) and pieces and isinstance(pieces[-1], str):
+            pieces[-1] += piece
+        else:
+            pieces.append(piece)
+    if slot.strips_left and pieces and isinstance(pieces[0], str):
+        pieces[0] = pieces[0].lstrip()
+    if slot.strips_right and pieces and isinstance(pieces[-1], str):
+        pieces[-1] = pieces[-1].rstrip()
+    return pieces

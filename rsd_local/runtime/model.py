@@ -116,18 +116,21 @@ class Model:
             found = C.llama_model_meta_val_str(handle, key.encode(), room, len(room)) >= 0
         return room.value.decode("utf-8", "replace") if found else None
 
-    def tokenize(self, text: str | bytes, *, special: bool = False, continues: bool = False, followed: bool = False) -> list[int]:
+    def tokenize(
+        self, text: str | bytes, *, special: bool = False, written: bool = False, continues: bool = False, followed: bool = False
+    ) -> list[int]:
         """Token ids of a text, without a beginning-of-text token.
 
         Args:
             text: any text; a lone surrogate becomes "?". Bytes that are no UTF-8 become byte tokens.
             special: whether the text of control and user-defined tokens is read as those tokens. Never for text of a user:
                 without it, no such token comes out.
+            written: whether that of user-defined tokens alone is: for text that a model wrote, which may write them.
             continues: the text goes on from another, so a vocabulary that puts a space before every text
                 (SentencePiece) must not do so here.
             followed: another text that begins with a word follows, so white space at the end is read as between two words.
         """
-        return self._tokenizer.tokens(text, special, continues, followed)
+        return self._tokenizer.tokens(text, special, continues, followed, written)
 
     def special_tokens(self, tokens: Iterable[int]) -> list[int]:
         """Those of some tokens that are no text: control and user-defined ones, in order.
@@ -163,6 +166,11 @@ class Model:
         """Whether a token is a control, user-defined or unknown one."""
         with self.in_use():
             return bool(C.llama_vocab_get_attr(self._vocab, token) & _SPECIAL)
+
+    def is_user_defined(self, token: int) -> bool:
+        """Whether a token is a user-defined one."""
+        with self.in_use():
+            return bool(C.llama_vocab_get_attr(self._vocab, token) & C.LLAMA_TOKEN_ATTR_USER_DEFINED)
 
     def piece(self, token: int) -> bytes:
         """The bytes of a token; control tokens have none."""

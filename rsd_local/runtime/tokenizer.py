@@ -36,6 +36,9 @@ class Vocabulary(Protocol):
     def is_special(self, token: int) -> bool:
         """Whether it is a control, user-defined or unknown token."""
 
+    def is_user_defined(self, token: int) -> bool:
+        """Whether it is a user-defined token."""
+
     def token_text(self, token: int) -> str:
         """A token as its vocabulary spells it."""
 
@@ -58,11 +61,11 @@ class Tokenizer:
         self._vocabulary = vocabulary
         self._special: dict[int, bool] = {}
 
-    def tokens(self, text: str | bytes, special: bool, continues: bool, followed: bool) -> list[int]:
+    def tokens(self, text: str | bytes, special: bool, continues: bool, followed: bool, written: bool = False) -> list[int]:
         """See ``Model.tokenize``."""
         if followed and text[-1:].isspace():
             data = text if isinstance(text, bytes) else text.encode("utf-8", "replace")
-            longer = self.tokens(data + _NEXT, special, continues, False)
+            longer = self.tokens(data + _NEXT, special, continues, False, written)
             if longer and self._vocabulary.piece(longer[-1]) == _NEXT:
                 return longer[:-1]
         found: list[int] = []
@@ -71,7 +74,7 @@ class Tokenizer:
                 found += self._stray(part.encode("utf-8", "surrogateescape"), continues or bool(found))
                 continue
             for piece in pieces(part):
-                found += self._piece(piece, special, continues or bool(found))
+                found += self._piece(piece, special, continues or bool(found), written)
         return found
 
     def special_tokens(self, tokens: Iterable[int]) -> list[int]:
@@ -85,13 +88,15 @@ class Tokenizer:
             known = self._special[token] = len(text) > 1 and self._vocabulary.is_special(token)
         return known
 
-    def _piece(self, text: str, special: bool, continues: bool) -> list[int]:
+    def _piece(self, text: str, special: bool, continues: bool, written: bool) -> list[int]:
         tokens = self._encode(text.encode(), special, continues)
         if special or len(text) == 1:
             return tokens
         for token in dict.fromkeys(self.special_tokens(tokens)):
+            if written and self._vocabulary.is_user_defined(token):
+                continue
             if parts := self._cut(text, token):
-                return [one for index, part in enumerate(parts) for one in self._piece(part, False, continues or index > 0)]
+                return [one for index, part in enumerate(parts) for one in self._piece(part, False, continues or index > 0, written)]
         return tokens
 
     def _cut(self, text: str, token: int) -> list[str]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import gguf
@@ -15,7 +18,8 @@ import rsd_local
 from rsd_local.config import RoleConfig, Sampling
 from rsd_local.errors import Cancelled, Closed, ContextFull, DecodeFailed, EngineError, ModelNotFound, NoSlot, NotAModel, SequenceBusy
 from rsd_local.events import CancelToken
-from rsd_local.runtime import Engine, Model, Sampler, Sequence
+from rsd_local.roles import TARGET, Stream
+from rsd_local.runtime import Draws, Engine, Model, Sequence
 from rsd_local.runtime.batch import Batch
 
 PROMPT = [1, *range(20, 50)]
@@ -23,9 +27,24 @@ GREEDY = Sampling()
 BATCH_ADD = Batch.add
 
 
+def draws(sampling: Sampling = GREEDY) -> Draws:
+    return Draws(sampling, Stream(sampling.seed, TARGET))
+
+
 def written(sequence: Sequence, prompt: list[int], count: int, sampling: Sampling = GREEDY) -> list[int]:
     sequence.append(prompt)
-    return sequence.generate(Sampler(sampling), count).result().tokens
+    return sequence.generate(draws(sampling), count).future.result().tokens
+
+
+@contextmanager
+def held(engine: Engine) -> Iterator[None]:
+    """Nothing is decoded until all that is asked inside has been asked."""
+    gate = threading.Event()
+    engine.device.order(gate.wait)  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        gate.set()
 
 
 def prompts(count: int) -> list[list[int]]:
@@ -53,8 +72,8 @@ def test_sequences_that_generate_at_once_share_their_decodes(tiny: dict[str, Pat
     sequences = [engine.sequence() for _ in range(4)]
     for sequence in sequences:
         sequence.append(PROMPT)
-    with engine.model.lane.turn():  # no decode starts until all four have asked
-        futures = [sequence.generate(Sampler(GREEDY), 50) for sequence in sequences]
+    with held(engine):  # no decode starts until all four have asked
+        futures = [sequence.generate(draws(), 50).future for sequence in sequences]
     for future in futures:
         future.result()
     rows, calls = sum(s.counters.evaluated_tokens for s in sequences), max(s.counters.decode_calls for s in sequences)
@@ -67,8 +86,8 @@ def test_a_long_prompt_holds_others_up_by_one_chunk_at_most(tiny: dict[str, Path
     long, short = engine.sequence(), engine.sequence()
     long.append([1] * (3 * engine.chunk))
     short.append(PROMPT)
-    with engine.model.lane.turn():
-        reading, writing = long.read_logits(), short.generate(Sampler(GREEDY), 20)
+    with held(engine):
+        reading, writing = long.read_logits(), short.generate(draws(), 20).future
     assert len(writing.result().tokens) == 20
     reading.result()
     assert long.counters.decode_calls >= 3
@@ -78,19 +97,19 @@ def test_a_cancelled_call_leaves_no_trace(tiny: dict[str, Path], open_engine: En
     engine = open_engine(tiny["dense"], ctx_size=CONTEXT)
     cancelled, untouched, cancel = engine.sequence(), engine.sequence(), CancelToken()
     cancelled.append(PROMPT)
-    future = cancelled.generate(Sampler(GREEDY), 400, cancel=cancel)
+    future = cancelled.generate(draws(), 400, cancel=cancel).future
     cancel.cancel()
     with pytest.raises(Cancelled):
         future.result()
     assert cancelled.tokens == PROMPT
-    assert cancelled.generate(Sampler(GREEDY), 30).result().tokens == written(untouched, PROMPT, 30)
+    assert cancelled.generate(draws(), 30).future.result().tokens == written(untouched, PROMPT, 30)
 
 
 def test_a_cancel_is_felt_within_one_chunk_of_a_long_prompt(tiny: dict[str, Path], open_engine: EngineMaker) -> None:
     engine = open_engine(tiny["dense"], ctx_size=CONTEXT)
     sequence, cancel = engine.sequence(), CancelToken()
     sequence.append([7] * CONTEXT)
-    with engine.model.lane.turn():  # whatever was scheduled before the cancel waits here
+    with held(engine):  # whatever was scheduled before the cancel waits here
         reading = sequence.read_logits(cancel)
         cancel.cancel()
     with pytest.raises(Cancelled):
@@ -110,7 +129,7 @@ def test_the_engine_goes_on_after_every_misuse(tiny: dict[str, Path], open_engin
     engine = open_engine(tiny["dense"], slots=2)
     sequence = engine.sequence()
     with pytest.raises(EngineError, match="nothing to go on from"):
-        sequence.generate(Sampler(GREEDY), 1)
+        sequence.generate(draws(), 1)
     for token in (-1, engine.model.n_vocab):
         with pytest.raises(EngineError, match="outside the vocabulary"):
             sequence.append([token])
@@ -119,8 +138,8 @@ def test_the_engine_goes_on_after_every_misuse(tiny: dict[str, Path], open_engin
     with pytest.raises(EngineError, match="cannot cut"):
         sequence.truncate(3)
     sequence.append(PROMPT)
-    with engine.model.lane.turn():
-        future = sequence.generate(Sampler(GREEDY), 10)
+    with held(engine):
+        future = sequence.generate(draws(), 10).future
         for misuse in (lambda: sequence.append([5]), lambda: sequence.truncate(1), sequence.fork, sequence.read_logits, sequence.mark):
             with pytest.raises(SequenceBusy):
                 misuse()
@@ -139,7 +158,7 @@ def test_a_full_context_ends_a_generation_and_not_the_engine(tiny: dict[str, Pat
     engine = open_engine(tiny["dense"], ctx_size=64)
     sequence = engine.sequence()
     sequence.append(PROMPT)
-    made = sequence.generate(Sampler(GREEDY), 1000).result()
+    made = sequence.generate(draws(), 1000).future.result()
     assert (made.ended, len(sequence)) == ("context", 64)
     assert engine.positions(sequence) == (0, 62)
     assert len(written(engine.sequence(), PROMPT, 5)) == 5
@@ -150,8 +169,8 @@ def test_closing_ends_what_is_in_flight(tiny: dict[str, Path], open_engine: Engi
     kept, closed = engine.sequence(), engine.sequence()
     for sequence in (kept, closed):
         sequence.append(PROMPT)
-    with engine.model.lane.turn():
-        futures = [sequence.generate(Sampler(GREEDY), 400) for sequence in (closed, kept)]
+    with held(engine):
+        futures = [sequence.generate(draws(), 400).future for sequence in (closed, kept)]
         closed.close()
     with pytest.raises(Closed):
         futures[0].result()
@@ -182,8 +201,8 @@ def test_a_decode_that_llama_refuses_fails_alone(tiny: dict[str, Path], open_eng
     good.append(PROMPT)
     bad.append(PROMPT)
     bad.tokens[-1] = 10**6
-    with engine.model.lane.turn():
-        right, wrong = good.generate(Sampler(GREEDY), 20), bad.generate(Sampler(GREEDY), 20)
+    with held(engine):
+        right, wrong = good.generate(draws(), 20).future, bad.generate(draws(), 20).future
     with pytest.raises(DecodeFailed, match="could not be decoded"):
         wrong.result()
     assert right.result().tokens == written(engine.sequence(), PROMPT, 20)
@@ -194,7 +213,7 @@ def test_logits_that_are_no_numbers_are_an_error(tiny: dict[str, Path], tmp_path
     sequence = engine.sequence()
     sequence.append(PROMPT)
     with pytest.raises(DecodeFailed, match="not finite"):
-        sequence.generate(Sampler(GREEDY), 3).result()
+        sequence.generate(draws(), 3).future.result()
 
 
 def poisoned(path: Path, folder: Path) -> Path:
@@ -282,9 +301,10 @@ def test_exact_rows_are_those_whose_logits_a_batch_does_not_change(
     assert engine.positions(free) == (-1, -1) and free.exact_rows(2) == min(exact, 2)
     written(free, prefix, 1)
     assert free.exact_rows(8) == exact
-    with pytest.raises(EngineError, match="before anything is evaluated"):
-        free.exact_rows(3)
     assert engine.positions(free) == (0, len(prefix) - 1)
+    before = free.read_logits().result()
+    assert free.exact_rows(3) == min(exact, 3) and engine.positions(free) == (-1, -1)  # tried in its slot, which is emptied for it
+    np.testing.assert_allclose(free.read_logits().result(), before, atol=0.5)
 
 
 def test_models_that_cannot_cut_have_no_exact_batches(tiny: dict[str, Path], open_engine: EngineMaker) -> None:

@@ -9,10 +9,11 @@ import pytest
 from conftest import EngineMaker
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from test_engine import draws
 from tiny import KINDS, SLIDING_WINDOW
 
-from rsd_local.config import RoleConfig, Sampling
-from rsd_local.runtime import Engine, Model, Sampler, Sequence
+from rsd_local.config import RoleConfig
+from rsd_local.runtime import Engine, Model, Sequence
 from rsd_local.runtime.rollback import Snapshots, Truncation
 
 PROMPT = [1, *range(10, 10 + 3 * SLIDING_WINDOW)]
@@ -55,10 +56,10 @@ def test_the_cache_holds_exactly_the_positions_of_the_tokens(kind: str, tiny: di
     read_after(sequence, PROMPT)
     assert engine.positions(sequence)[1] == len(PROMPT) - 1
     sequence.mark()
-    sequence.generate(Sampler(Sampling()), 6).result()
+    sequence.generate(draws(), 6).future.result()
     assert engine.positions(sequence)[1] == len(PROMPT) + 6 - 2, "the last token written is not evaluated yet"
     sequence.truncate(len(PROMPT))
-    engine.settle(sequence)
+    engine.sync_cache(sequence)
     first, last = engine.positions(sequence)
     assert last == len(PROMPT) - 1
     if kind in ("dense", "sliding"):
@@ -127,7 +128,7 @@ OPERATIONS = st.lists(
 def lasting_engine(request: pytest.FixtureRequest, tiny: dict[str, Path]):
     config = RoleConfig(tiny[request.param], ctx_size=256, cache_type="f32")
     model = Model(config)
-    engine = Engine(model, config, 8, request.param)
+    engine = Engine(model, config, 8, request.param, reuse=False)
     engine.probe_states()
     yield engine
     model.close()
@@ -147,9 +148,9 @@ def test_any_interleaving_holds_what_a_fresh_context_would(lasting_engine: Engin
             if name == "append":
                 current.append(value)
             elif name == "generate":
-                current.generate(Sampler(Sampling()), value).result()
+                current.generate(draws(), value).future.result()
             elif name == "trace":
-                current.generate(Sampler(Sampling()), value, tracing="states").result()
+                current.generate(draws(), value, tracing="states").future.result()
             elif name == "truncate":
                 current.truncate(max(1, int(value * len(current))))
             elif name == "mark":

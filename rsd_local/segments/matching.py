@@ -5,13 +5,14 @@ from __future__ import annotations
 import codecs
 import re
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
 from rsd_local.config import require
 from rsd_local.errors import ConfigError
+from rsd_local.segments.bounds import steps_of_search
 
 WHITE = " \t\n\r\v\f"
 """What counts as white space before a delimiter: ASCII's, as ``bytes.strip`` has it."""
@@ -22,10 +23,8 @@ REACH = 128
 
 _CHUNK = 32  # characters taken at once
 _SPAN = REACH + _CHUNK
-_MAX_WAYS = (_SPAN + 1) ** 2
+_MAX_STEPS = 100_000
 _PARSER: Any = re._parser  # type: ignore[attr-defined]
-_SIMPLE = {"LITERAL", "NOT_LITERAL", "ANY", "IN", "AT", "GROUPREF"}
-_REPEATS = {"MAX_REPEAT", "MIN_REPEAT", "POSSESSIVE_REPEAT"}
 
 Refusal = Callable[[str, "re.Match[str]"], bool]
 """Whether a match in a text is none after all."""
@@ -67,9 +66,8 @@ def literal(text: str) -> Wanted:
 def pattern(source: str) -> Wanted:
     r"""A regular expression in Python's syntax; ``^`` and ``$`` are the ends of lines.
 
-    A backtracking search takes at most as many steps as there are ways through the pattern, times the places to begin at. The
-    ways are counted from the parsed pattern (``_ways``), and too many are refused: so no text, however made, can hold up the
-    thread that searches.
+    A pattern that some text could make take long (``steps_of_search``) is refused, so no text, however made, holds up the thread
+    that searches.
 
     Raises:
         ConfigError: it is none, too long, could take too long, or is found in an empty text.
@@ -82,43 +80,11 @@ def pattern(source: str) -> Wanted:
             tree = _PARSER.parse(source, re.MULTILINE)
     except (re.error, OverflowError, RecursionError, Warning) as error:
         raise ConfigError(f"delimiter 're:{source}' is no regular expression: {error}", hint="Python's syntax, as in 're:\\n#+ '") from None
-    hint = "no repeat within a repeat, at most two of *, + and {n,}; {0,8} counts as 9 ways, a|b as 2"
-    require(_ways(tree) <= _MAX_WAYS, f"delimiter 're:{source}' could take too long to search", hint)
+    hint = "no repeat within a repeat, {0,8} in place of *, and fewer repeats that could share a text, as in .*.*"
+    require(steps_of_search(tree, _SPAN) <= _MAX_STEPS, f"delimiter 're:{source}' could take too long to search", hint)
     require(found.search("") is None, f"delimiter 're:{source}' is found everywhere", "a pattern that needs at least one character")
     require(tree.getwidth()[0] <= REACH, f"delimiter 're:{source}' is never found", f"at most {REACH} characters may be needed for a match")
     return Wanted(found)
-
-
-def _ways(items: Iterable[tuple[Any, Any]]) -> int:
-    """In how many ways a parsed pattern can match from one place, at most; ``_MAX_WAYS + 1`` stands for more than are allowed."""
-    product = 1
-    for code, value in items:
-        product = min(product * _ways_of(str(code), value), _MAX_WAYS + 1)
-    return product
-
-
-def _ways_of(code: str, value: Any) -> int:
-    if code in _SIMPLE:
-        return 1
-    if code in _REPEATS:
-        least, most, item = value
-        each = _ways(item)
-        most = min(int(most), max(int(least), _SPAN))
-        if each == 1:
-            return most - int(least) + 1
-        ways = 0
-        for times in range(int(least), most + 1):
-            ways += each ** min(times, 16)  # 2^16 is too many already
-            if ways > _MAX_WAYS:
-                return _MAX_WAYS + 1
-        return ways
-    if code == "BRANCH":
-        return sum(_ways(branch) for branch in value[1])
-    if code == "GROUPREF_EXISTS":
-        return sum(_ways(branch) for branch in value[1:] if branch is not None)
-    if code in ("SUBPATTERN", "ASSERT", "ASSERT_NOT"):
-        return _ways(value[-1])
-    return _ways(value) if code == "ATOMIC_GROUP" else _MAX_WAYS + 1
 
 
 _OPENERS = "\"'([{*_#>“‘„«-"

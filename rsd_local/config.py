@@ -181,7 +181,9 @@ class Sampling:
         require(0.0 < self.top_p <= 1.0, f"top_p {self.top_p} is outside 0 to 1, 0 left out")
         require(0.0 <= self.min_p <= 1.0, f"min_p {self.min_p} is outside 0 to 1")
         require(0 <= self.seed < 2**64, f"seed {self.seed} is outside 0 to 2^64")
-        require(0.01 <= self.repeat_penalty <= 100, f"repeat_penalty {self.repeat_penalty} is outside 0.01 to 100", "1 is none, 1.1 is usual")
+        require(
+            0.01 <= self.repeat_penalty <= 100, f"repeat_penalty {self.repeat_penalty} is outside 0.01 to 100", "1 is none, 1.1 is usual"
+        )
         require(-2 <= self.presence_penalty <= 2, f"presence_penalty {self.presence_penalty} is outside -2 to 2")
         require(-2 <= self.frequency_penalty <= 2, f"frequency_penalty {self.frequency_penalty} is outside -2 to 2")
         require(self.penalty_last_n >= 0, f"penalty_last_n {self.penalty_last_n} is negative", "0 switches the penalties off")

@@ -176,11 +176,10 @@ class Conversation:
         Raises:
             QuestionRefused: the question cannot be taken.
         """
-        prompt: Prompt | None = None
-        for asked, answer in [*self.turns, (question, "")]:
-            prompt = Prompt.of(asked, self._reasoner.config.system) if prompt is None else prompt.then(before, asked)
-            before = answer
-        assert prompt is not None
+        asked = [question for question, _ in self.turns] + [question]
+        prompt = Prompt.of(asked[0], self._reasoner.config.system)
+        for (_, answer), following in zip(self.turns, asked[1:], strict=True):
+            prompt = prompt.then(answer, following)
         return prompt
 
     @contextmanager
@@ -192,7 +191,9 @@ class Conversation:
             if steps:
                 self.turns.append((question, "".join(steps)))
 
-    def stream(self, question: str, params: Params | None = None, *, cancel: CancelToken | None = None, text: bool = False) -> Iterator[Event]:
+    def stream(
+        self, question: str, params: Params | None = None, *, cancel: CancelToken | None = None, text: bool = False
+    ) -> Iterator[Event]:
         """Answer the next question; arguments, events and errors as ``Reasoner.run``.
 
         A cancel, or leaving early, keeps the accepted steps.

@@ -14,9 +14,9 @@ from pathlib import Path
 import psutil
 
 from rsd_local.config import RoleConfig, Sampling
+from rsd_local.fit import RoleCapacity
 from rsd_local.fit.memory import Footprint
 from rsd_local.gguf_header import read_header
-from rsd_local.fit import RoleCapacity
 from rsd_local.roles import TARGET, Stream
 from rsd_local.runtime import Draws, Engine, Model
 

@@ -21,15 +21,15 @@ import numpy as np
 
 from rsd_local import Limits, Params, Reasoner, RoleConfig, Sampling, Search, Trio
 from rsd_local.bench.datasets import load_dataset
-from rsd_local.bench.grading import Grader
-from rsd_local.bench.items import Item
-from rsd_local.bench.journal import Journal
-from rsd_local.bench.runner import question_pool
 from rsd_local.calibration.fit import Fit, fit
 from rsd_local.calibration.rollouts import Labelling, RolloutRow, Rollouts, StateRow, TargetStates, read_states, roll_out
 from rsd_local.calibration.training import CHOICES, Quality, Steps, as_head, gather, measure
 from rsd_local.cli.progress import counting
 from rsd_local.config import RewardKind
+from rsd_local.evaluation.grading import Grader
+from rsd_local.evaluation.items import Item
+from rsd_local.evaluation.journal import Journal
+from rsd_local.evaluation.questions import question_pool
 from rsd_local.events import CancelToken
 from rsd_local.rewards.features import FEATURES
 from rsd_local.runtime import Model

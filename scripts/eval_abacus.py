@@ -22,9 +22,9 @@ from make_docs import placed
 
 from rsd_local import Params, Reasoner, Result, Sampling, Weighting
 from rsd_local.abacus.task import LEVELS, Question, check, questions
-from rsd_local.bench.stats import area_under_curve, wilson
 from rsd_local.catalogue import find_trio
 from rsd_local.config import Strategy
+from rsd_local.evaluation.stats import area_under_curve, wilson
 from rsd_local.prompt import Prompt
 from rsd_local.steps import Step
 

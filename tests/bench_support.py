@@ -6,9 +6,9 @@ import hashlib
 import random
 from pathlib import Path
 
-from rsd_local.bench.grading import Grader
-from rsd_local.bench.items import Item
-from rsd_local.bench.journal import Config
+from rsd_local.evaluation.grading import Grader
+from rsd_local.evaluation.items import Item
+from rsd_local.evaluation.journal import Config
 from rsd_local.bench.results import Results, configuration
 from rsd_local.bench.runner import run
 from rsd_local.bench.strategies import read_strategies

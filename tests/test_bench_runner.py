@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from bench_support import FakeSolver, run_fake, sums, trio_of_files
 
-from rsd_local.bench.grading import Grader
+from rsd_local.evaluation.grading import Grader
 from rsd_local.bench.results import Results, configuration
 from rsd_local.bench.runner import Tally, question_seed, run
 from rsd_local.bench.strategies import read_strategies

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsd_local.bench.stats import discordant, holm, mcnemar, paired_bootstrap, wilson
+from rsd_local.evaluation.stats import discordant, holm, mcnemar, paired_bootstrap, wilson
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ import pytest
 from test_cli import refused, rsd
 
 from rsd_local.bench.datasets import load_dataset
-from rsd_local.bench.grading import Grader
-from rsd_local.bench.stats import area_under_curve
+from rsd_local.evaluation.grading import Grader
+from rsd_local.evaluation.stats import area_under_curve
 from rsd_local.calibration.fit import PENALTIES, fit, log_loss
 from rsd_local.calibration.rollouts import STORED, Labelling, RolloutRow, Rollouts, pack, roll_out, unpack
 from rsd_local.calibration.training import gather

@@ -10,15 +10,15 @@ import rsd_local
 ROOT = Path(rsd_local.__file__).parent
 FLOORS = [
     {"errors"},
-    {"config", "events", "answers", "gguf_header", "hashes"},
-    {"toml_settings"},
-    {"abacus"},
+    {"config", "answers", "hashes", "steps"},
+    {"events", "prompt", "segments", "gguf_header"},
+    {"roles", "toml_settings", "abacus"},
     {"runtime", "catalogue"},
-    {"rewards", "fit"},
-    {"decoding"},
+    {"rewards", "fit", "decoding"},
+    {"open_trio", "admission", "run"},
     {"reasoner"},
-    {"bench", "server"},
-    {"calibration"},
+    {"evaluation"},
+    {"bench", "calibration"},
     {"cli"},
 ]
 

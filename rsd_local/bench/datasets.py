@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from rsd_local.bench import hub
-from rsd_local.bench.items import Item, jsonl_lines
 from rsd_local.config import require
 from rsd_local.errors import ConfigError
+from rsd_local.evaluation.items import Item, jsonl_lines
 
 ARITHMETIC = "arithmetic"
 _ARITHMETIC_QUESTIONS = 100  # where no limit is given: its generator never ends

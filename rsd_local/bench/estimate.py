@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from rsd_local.bench.journal import Config
 from rsd_local.bench.results import Row
-from rsd_local.bench.stats import discordant, paired_bootstrap
 from rsd_local.bench.summary import baseline, by_strategy, mean
 from rsd_local.bench.tables import percent, points
 from rsd_local.config import require
+from rsd_local.evaluation.journal import Config
+from rsd_local.evaluation.stats import discordant, paired_bootstrap
 
 Lines = dict[str, Row]
 

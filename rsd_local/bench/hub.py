@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rsd_local.bench.items import Item, jsonl_lines
 from rsd_local.catalogue import hub
 from rsd_local.errors import ConfigError
+from rsd_local.evaluation.items import Item, jsonl_lines
 
 LETTERS = "ABCDEFGHIJ"
 Fields = Mapping[str, Any]

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from rsd_local.bench.journal import Config
 from rsd_local.bench.results import Row
 from rsd_local.bench.summary import StrategyFigures, Summary
+from rsd_local.evaluation.journal import Config
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rsd_local.bench import tables
-from rsd_local.bench.journal import read_config
 from rsd_local.bench.plots import draw
 from rsd_local.bench.results import Results
 from rsd_local.bench.summary import Summary, by_strategy, summarize
 from rsd_local.config import require
 from rsd_local.errors import ConfigError
+from rsd_local.evaluation.journal import read_config
 
 MARKDOWN, PAGE = "report.md", "report.html"
 

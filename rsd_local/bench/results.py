@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TypedDict
 
-from rsd_local.bench.items import Item
-from rsd_local.bench.journal import Config, Journal
 from rsd_local.bench.strategies import Plan
 from rsd_local.config import ROLES, RoleConfig, Trio
 from rsd_local.errors import BadHead, ModelNotFound
+from rsd_local.evaluation.items import Item
+from rsd_local.evaluation.journal import Config, Journal
 from rsd_local.events import Author
 from rsd_local.hashes import file_sha256
 

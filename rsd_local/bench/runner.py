@@ -5,18 +5,18 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 from typing import Protocol
 
-from rsd_local.bench.grading import Grader
-from rsd_local.bench.items import Item
 from rsd_local.bench.results import Results, Row, StepRow
 from rsd_local.bench.strategies import Plan
 from rsd_local.config import Params, Strategy
 from rsd_local.errors import Cancelled, Closed, ConfigError, RSDError
+from rsd_local.evaluation.grading import Grader
+from rsd_local.evaluation.items import Item
+from rsd_local.evaluation.questions import question_pool, question_seed
 from rsd_local.events import CancelToken, Result
 
 
@@ -115,24 +115,6 @@ def run(
                     watch(tally)
             if cancel.cancelled:
                 raise Cancelled("stopped", hint="--resume goes on from here")
-
-
-def question_seed(seed: int, place: int) -> int:
-    """The sampling seed of the question at a place: below 2^48, the same for every strategy and every schedule."""
-    return int.from_bytes(hashlib.sha256(f"{seed} {place}".encode()).digest()[:6])
-
-
-@contextmanager
-def question_pool(parallel: int, cancel: CancelToken) -> Iterator[ThreadPoolExecutor]:
-    """Threads for questions; an error cancels what is in flight."""
-    pool = ThreadPoolExecutor(parallel, "bench")
-    try:
-        yield pool
-    except BaseException:  # of any kind, a KeyboardInterrupt too: it goes on
-        cancel.cancel()  # or what is in flight would be answered to its end for nobody
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _answer(solver: Solver, item: Item, plan: Plan, seed: int, grader: Grader, config: str, cancel: CancelToken) -> Row | None:

@@ -7,9 +7,9 @@ import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from rsd_local.bench.journal import Config
 from rsd_local.bench.results import Row
-from rsd_local.bench.stats import discordant, holm, mcnemar, paired_bootstrap, wilson
+from rsd_local.evaluation.journal import Config
+from rsd_local.evaluation.stats import discordant, holm, mcnemar, paired_bootstrap, wilson
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,13 @@ from typing import Literal, TypedDict
 import numpy as np
 
 from rsd_local.answers import boxed
-from rsd_local.bench.grading import Grader
-from rsd_local.bench.items import Item
-from rsd_local.bench.journal import Journal
-from rsd_local.bench.runner import question_pool, question_seed
 from rsd_local.config import Params, Sampling, require
 from rsd_local.decoding.sampled import continued, sampled
 from rsd_local.errors import ContextFull
+from rsd_local.evaluation.grading import Grader
+from rsd_local.evaluation.items import Item
+from rsd_local.evaluation.journal import Journal
+from rsd_local.evaluation.questions import question_pool, question_seed
 from rsd_local.events import CancelToken
 from rsd_local.open_trio import LocalTrio
 from rsd_local.prompt import Prompt
@@ -127,9 +127,7 @@ def roll_out(
             watch(number, len(items))
 
 
-def _rollouts_of(
-    trio: LocalTrio, prompt: Prompt, item: Item, params: Params, labelling: Labelling, grader: Grader
-) -> list[RolloutRow]:
+def _rollouts_of(trio: LocalTrio, prompt: Prompt, item: Item, params: Params, labelling: Labelling, grader: Grader) -> list[RolloutRow]:
     try:
         with (
             closing(trio.writer("draft", prompt, tracing="states")) as writer,

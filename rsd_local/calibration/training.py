@@ -9,10 +9,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from rsd_local.bench.stats import area_under_curve
 from rsd_local.calibration.fit import FOLDS, Fit, Matrix, fit, log_loss
 from rsd_local.calibration.rollouts import STORED, RolloutRow, StateRow, unpack
 from rsd_local.config import require
+from rsd_local.evaluation.stats import area_under_curve
 from rsd_local.hashes import file_sha256
 from rsd_local.rewards.features import PARTS, course_of, width_of
 from rsd_local.rewards.heads import ReadOut

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import as_completed
 from dataclasses import dataclass, field, replace
 
-from rsd_local.bench.grading import Grader
-from rsd_local.bench.items import Item
-from rsd_local.bench.runner import question_pool, question_seed
-from rsd_local.bench.stats import wilson
 from rsd_local.config import Params, Strategy, Weighting, require
 from rsd_local.errors import Cancelled, Closed, ConfigError, RSDError
+from rsd_local.evaluation.grading import Grader
+from rsd_local.evaluation.items import Item
+from rsd_local.evaluation.questions import question_pool, question_seed
+from rsd_local.evaluation.stats import wilson
 from rsd_local.events import CancelToken, Result
 from rsd_local.reasoner import Reasoner
 

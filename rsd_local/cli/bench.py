@@ -51,13 +51,13 @@ def bench(
     trio = make_trio(flags, parallel=parallel, reuse=False)
 
     from rsd_local.bench.datasets import load_dataset
-    from rsd_local.bench.grading import Grader, require_math_verify
     from rsd_local.bench.report import read_summary
     from rsd_local.bench.results import Results, configuration
     from rsd_local.bench.runner import run
     from rsd_local.bench.strategies import read_strategies
     from rsd_local.cli import render
     from rsd_local.cli.progress import progress
+    from rsd_local.evaluation.grading import Grader, require_math_verify
     from rsd_local.events import CancelToken
     from rsd_local.reasoner import Reasoner
 

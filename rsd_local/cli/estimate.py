@@ -24,8 +24,8 @@ def estimate(folder: Path, questions_per_day: float, price_per_hour: float, as_j
     those measured, on that machine and with as many questions at once; the arithmetic is shown.
     """
     from rsd_local.bench.estimate import estimate as worth_of
-    from rsd_local.bench.journal import read_config
     from rsd_local.bench.results import Results
+    from rsd_local.evaluation.journal import read_config
 
     found = worth_of(read_config(folder), Results.read(folder), questions_per_day, price_per_hour)
     if as_json:

@@ -80,7 +80,8 @@ _TRIO: list[Option] = [
     option("--head", type=Path, metavar="FILE", help="Safetensors file of a read-out or value-head."),
     option("--system", metavar="TEXT", help="System prompt of draft and target; '' for none."),
     option(
-        "--delimiter", metavar="|".join((*("paragraph", "line", "sentence", "code-block"), "tokens:N", "re:PATTERN", "text:…")),
+        "--delimiter",
+        metavar="|".join((*("paragraph", "line", "sentence", "code-block"), "tokens:N", "re:PATTERN", "text:…")),
         help="Where steps end. Default: paragraph, a blank line.",
     ),
     click.option("--trust-file", is_flag=True, help="Load model files without trying them first in a process of their own."),
@@ -100,7 +101,10 @@ _PARAMS: list[Option] = [
     option("--steepness", type=float, default=10.0, show_default=True, help="α of logistic weighting."),
     option("--redrafts", type=int, default=0, show_default=True, help="Times that the draft tries a rejected step again (rsd)."),
     option(
-        "--hand-over", type=int, default=0, show_default=True,
+        "--hand-over",
+        type=int,
+        default=0,
+        show_default=True,
         help="Rejected places in a row from which on the target writes all the rest (rsd). 0: never.",
     ),
     option("--strategy", type=click.Choice(get_args(Strategy)), help="The algorithm. Default: the trio's own, mostly rsd."),

@@ -15,10 +15,10 @@ from rsd_local.cli.text import printable
 from rsd_local.config import Limits, Params, Sampling, Search, require
 
 if TYPE_CHECKING:
-    from rsd_local.bench.items import Item
     from rsd_local.calibration.rollouts import Labelling, Rollouts
     from rsd_local.calibration.training import Quality, Steps
     from rsd_local.config import Trio
+    from rsd_local.evaluation.items import Item
     from rsd_local.events import Author
     from rsd_local.reasoner import Reasoner
     from rsd_local.rewards.heads import ReadOut
@@ -79,10 +79,10 @@ def train_reward(
     trio = make_trio(flags, parallel=parallel, width=width, reuse=False)
 
     from rsd_local.bench.datasets import load_dataset
-    from rsd_local.bench.grading import require_math_verify
     from rsd_local.calibration.rollouts import Labelling
     from rsd_local.calibration.training import train
     from rsd_local.cli import render
+    from rsd_local.evaluation.grading import require_math_verify
     from rsd_local.reasoner import Reasoner
 
     items = load_dataset(data, limit, seed)
@@ -120,10 +120,10 @@ def _steps(
     reasoner: Reasoner, items: list[Item], params: Params, labelling: Labelling, kept: Rollouts, role: Author, folder: Path
 ) -> Steps:
     """Rolls out what is missing, and lets the target read it where its states are asked for; Ctrl-C keeps what is done."""
-    from rsd_local.bench.grading import Grader
     from rsd_local.calibration.rollouts import TargetStates, read_states, roll_out
     from rsd_local.calibration.training import gather
     from rsd_local.cli.progress import counting
+    from rsd_local.evaluation.grading import Grader
     from rsd_local.events import CancelToken
 
     stateless = role == "draft" and not reasoner.trio.draft.probe_states()

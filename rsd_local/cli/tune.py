@@ -16,9 +16,9 @@ from rsd_local.cli.text import printable
 from rsd_local.config import Limits, Params, require
 
 if TYPE_CHECKING:
-    from rsd_local.bench.items import Item
     from rsd_local.calibration.tuning import Point, Sweep
     from rsd_local.config import Trio
+    from rsd_local.evaluation.items import Item
 
 
 _COMBINATION = ("draft", "target", "reward", "reward_kind", "layout", "head", "system")
@@ -73,9 +73,9 @@ def tune(
     trio = make_trio(flags, parallel=parallel, reuse=False)
 
     from rsd_local.bench.datasets import has_answers, load_dataset
-    from rsd_local.bench.grading import require_math_verify
     from rsd_local.calibration import tuning
     from rsd_local.catalogue.own import save_threshold
+    from rsd_local.evaluation.grading import require_math_verify
 
     labelled = has_answers(data)
     items = load_dataset(data, limit, seed, labelled=labelled)
@@ -101,10 +101,10 @@ def tune(
 
 def _swept(trio: Trio, items: list[Item], params: Params, seed: int, points: int, labelled: bool) -> Sweep:
     """Opens the trio and sweeps; Ctrl-C ends it."""
-    from rsd_local.bench.grading import Grader
     from rsd_local.calibration.tuning import sweep
     from rsd_local.cli import render
     from rsd_local.cli.progress import parts
+    from rsd_local.evaluation.grading import Grader
     from rsd_local.events import CancelToken
     from rsd_local.reasoner import Reasoner
 

@@ -85,9 +85,7 @@ def draft_step(
 
 
 @contextmanager
-def candidates(
-    draft: Writer, reward: Reward, streams: list[Stream], sampling: Sampling, solution: Solution
-) -> Iterator[list[Candidate]]:
+def candidates(draft: Writer, reward: Reward, streams: list[Stream], sampling: Sampling, solution: Solution) -> Iterator[list[Candidate]]:
     """Sample and score next steps side by side, one a stream; writer and reward stay where they are.
 
     The prefix is evaluated once and its cells are shared. What is neither adopted nor kept is discarded at the context's end.
@@ -109,8 +107,7 @@ def candidates(
             writers.append(draft.fork())
             rewards.append(reward.fork())
         pending = [
-            writer.start_writing(solution.room, solution.scan(), sampling, stream)
-            for writer, stream in zip(writers, streams, strict=True)
+            writer.start_writing(solution.room, solution.scan(), sampling, stream) for writer, stream in zip(writers, streams, strict=True)
         ]
         steps = [one.result() for one in pending]
         scorings = [start_score(scorer, step) for scorer, step in zip(rewards, steps, strict=True)]

@@ -24,9 +24,7 @@ def sampled(draft: Writer, params: Params, segmenter: Segmenter, turn: int) -> I
 
 
 @contextmanager
-def continued(
-    writer: Writer, streams: Iterable[Stream], limit: int, sampling: Sampling, segmenter: Segmenter
-) -> Iterator[list[Step]]:
+def continued(writer: Writer, streams: Iterable[Stream], limit: int, sampling: Sampling, segmenter: Segmenter) -> Iterator[list[Step]]:
     """What a writer writes from here to the end, once for each stream, all side by side; their caches go at the end."""
     writer.settle()
     forks: list[Writer] = []

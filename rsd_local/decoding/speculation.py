@@ -8,7 +8,6 @@ token for token, at any temperature (docs/decisions/0011).
 
 from __future__ import annotations
 
-
 from rsd_local.config import Sampling
 from rsd_local.decoding.writing import Writing, written
 from rsd_local.roles import Hint, Latency, Stream, Writer

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, TypeVar
 from rsd_local.errors import EngineError
 
 if TYPE_CHECKING:
-    from rsd_local.runtime.engine import Engine
+    from rsd_local.runtime.batch_loop import BatchLoop
 
 T = TypeVar("T")
-_PATIENCE = 4  # batches that an engine lets others go first
+_PATIENCE = 4  # batches of others that an engine waits for at most
 
 
 class Device:
@@ -34,7 +34,8 @@ class Device:
         self.lock = threading.Condition()
         self.failure: BaseException | None = None
         self._commands: deque[Callable[[], None]] = deque()
-        self._engines: list[Engine] = []
+        self._loops: list[BatchLoop] = []
+        self._users = 0
         self._thread: threading.Thread | None = None
 
     @property
@@ -42,20 +43,27 @@ class Device:
         """Whether the caller is the device's own thread."""
         return threading.current_thread() is self._thread
 
-    def attach(self, engine: Engine) -> None:
-        """Take an engine in; the first one starts the thread."""
+    def attach(self) -> None:
+        """Count an engine in; the first one starts the thread."""
         with self.lock:
-            self._engines.append(engine)
+            self._users += 1
             if self._thread is None:
                 self.failure = None
                 self._thread = threading.Thread(target=self._run, name=f"rsd-{self.name}", daemon=True)
                 self._thread.start()
 
-    def detach(self, engine: Engine) -> None:
-        """Let an engine go; the thread ends with the last one. For the device's own thread, or once that has ended."""
+    def serve(self, loop: BatchLoop) -> None:
+        """Decode an engine's batches from now on."""
         with self.lock:
-            if engine in self._engines:
-                self._engines.remove(engine)
+            self._loops.append(loop)
+
+    def detach(self, loop: BatchLoop | None) -> None:
+        """Count an engine out; the thread ends with the last one."""
+        with self.lock:
+            self._users -= 1
+            if loop in self._loops:
+                self._loops.remove(loop)
+            self.lock.notify()
 
     def order(self, command: Callable[[], None]) -> None:
         """Have a command carried out between two batches, in the order of asking. A command handles its own exceptions.
@@ -82,30 +90,30 @@ class Device:
             while self._wait_for_work():
                 while self._commands:
                     self._commands.popleft()()
-                engine = self._next()
-                if engine is not None:
-                    engine.step()
+                loop = self._next()
+                if loop is not None:
+                    loop.step()
         except BaseException as error:  # of any kind: whoever waits is told why
             self._die(error)
 
     def _wait_for_work(self) -> bool:
-        """Wait for a command or an engine with requests; False once no engine is left."""
+        """Wait for a command or a request; False once no engine is left."""
         with self.lock:
-            while not self._commands and not any(engine.active for engine in self._engines):
-                if not self._engines:
+            while not self._commands and not any(loop.active for loop in self._loops):
+                if not self._users:
                     self._thread = None
                     return False
                 self.lock.wait()
             return True
 
-    def _next(self) -> Engine | None:
-        """The engine that decodes next: the fullest, or one that others went before for long."""
-        ready = [engine for engine in self._engines if engine.active]
+    def _next(self) -> BatchLoop | None:
+        """Who decodes next: the one with the most requests, or one that others went before for long."""
+        ready = [loop for loop in self._loops if loop.active]
         if not ready:
             return None
-        chosen = max(ready, key=lambda engine: (engine.passed_over >= _PATIENCE, len(engine.active), engine.passed_over))
-        for engine in ready:
-            engine.passed_over += 1
+        chosen = max(ready, key=lambda loop: (loop.passed_over >= _PATIENCE, len(loop.active), loop.passed_over))
+        for loop in ready:
+            loop.passed_over += 1
         chosen.passed_over = 0
         return chosen
 
@@ -113,10 +121,10 @@ class Device:
         with self.lock:
             self.failure = error
             commands, self._commands = self._commands, deque()
-            engines, self._thread = list(self._engines), None
-        for engine in engines:
-            engine.abandon(error)
-        for command in commands:  # each ends what waits for it: with the engines abandoned, none computes
+            loops, self._loops, self._thread = self._loops, [], None
+        for loop in loops:
+            loop.abandon(error)
+        for command in commands:  # each ends what waits for it: with the loops closed, none computes
             with contextlib.suppress(Exception):
                 command()
 
@@ -139,5 +147,3 @@ def shared_device(name: str) -> Device:
     """The device of a name, the same for all of the process."""
     with _registry:
         return _devices.setdefault(name, Device(name))
-
-

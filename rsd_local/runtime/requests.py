@@ -19,7 +19,6 @@ from rsd_local.runtime.trace import Tracer, Tracing
 from rsd_local.steps import EndOfStep, Part, Step
 
 if TYPE_CHECKING:
-    from rsd_local.runtime.model import Model
     from rsd_local.runtime.sequence import Sequence
     from rsd_local.segments import Scan
 

@@ -17,7 +17,6 @@ from rsd_local.runtime.requests import Generation, Prefill, Read, Request
 from rsd_local.runtime.sampler import Draws, Floats
 from rsd_local.runtime.slots import common_prefix
 from rsd_local.runtime.trace import Tracing
-from rsd_local.steps import Step
 
 if TYPE_CHECKING:
     from rsd_local.runtime.engine import Engine

@@ -12,9 +12,9 @@ from multiprocessing.process import BaseProcess
 from types import TracebackType
 
 from rsd_local.answers import number, plain, same_number, without_text_commands
-from rsd_local.bench.items import Item
 from rsd_local.config import require
 from rsd_local.errors import RSDError
+from rsd_local.evaluation.items import Item
 
 _SECONDS_TO_START = 120.0  # importing sympy on a busy machine
 _MEMORY = 4 << 30  # bytes of the grader: 10^{10^{10}} must not take the machine with it

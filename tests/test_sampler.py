@@ -262,6 +262,11 @@ def test_penalties_pass_over_tokens_that_the_vocabulary_does_not_have() -> None:
     assert Draws(Sampling(repeat_penalty=1.5), Stream(0, TARGET)).draw(logits, [-1, 3, 10**6, 0, 1]) == 2
 
 
+def test_a_penalty_on_a_word_masked_with_the_least_float_leaves_it_masked() -> None:
+    logits = frozen([-3.4e38, 0.5, 0.4])
+    assert {drawn(logits, Sampling(temperature=1, repeat_penalty=2.0), u, [0]) for u in np.linspace(0, LAST, 9)} == {1, 2}
+
+
 @pytest.mark.parametrize("words", [300, 6000])
 def test_penalties_come_before_the_filters(words: int) -> None:
     logits, context = made(words, 2.0), [int(token) for token in np.argsort(-made(words, 2.0))[:50]]

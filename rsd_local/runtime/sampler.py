@@ -122,7 +122,8 @@ def penalized(logits: Floats, context: Sequence[int], sampling: Sampling) -> Flo
     ids, counts = np.unique(recent[(recent >= 0) & (recent < len(logits))], return_counts=True)
     found = copy[ids].astype(np.float64)
     found = np.where(found > 0, found / sampling.repeat_penalty, found * sampling.repeat_penalty)
-    copy[ids] = found - counts * sampling.frequency_penalty - sampling.presence_penalty
+    with np.errstate(over="ignore"):  # a logit near −FLT_MAX, as masks have it, becomes −inf
+        copy[ids] = found - counts * sampling.frequency_penalty - sampling.presence_penalty
     return copy
 
 
@@ -213,8 +214,7 @@ def covering(logits: Floats, blocks: Floats, peak: float, sampling: Sampling) ->
             low, within = middle, count
         else:
             high, above, mass = middle, count, reached
-    mask = SCRATCH.from_on(logits, low)[1] & (logits < high) & (blocks.reshape(-1)[:words] > 0)
-    between = logits[mask]
+    between = logits[SCRATCH.from_on(logits, low)[1] & (logits < high)]
     count = prefix(weigh_exactly(between, peak, sampling.temperature), mass, total, sampling.top_p)
     return largest(logits, above + count, np.partition(between, -count)[-count])
 

@@ -317,7 +317,7 @@ def test_what_fails_between_two_batches_reaches_its_caller_and_the_engine_goes_o
 ) -> None:
     engine = open_engine(tiny["dense"])
     with monkeypatch.context() as patch:
-        patch.setattr(engine, "_batch", Batch(256))  # a row outside the cache is refused by llama.cpp
+        patch.setattr(engine._rounding, "_batch", Batch(256))  # a row outside the cache is refused by llama.cpp
         patch.setattr(Batch, "add", lambda self, slot, position, tokens, outputs: BATCH_ADD(self, 99, position, tokens, outputs))
         with pytest.raises(DecodeFailed):
             engine.sequence().exact_rows(4)

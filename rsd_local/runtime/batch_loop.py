@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from llama_cpp import llama_cpp as C
@@ -23,9 +21,6 @@ from rsd_local.runtime.schedule import ScheduledRows, schedule
 from rsd_local.runtime.sequence import Sequence
 from rsd_local.runtime.sizes import Sizes
 from rsd_local.runtime.slots import Slots
-
-_LARGE_VOCABULARY = 32_000  # from here on, draws of several sequences are worth threads of their own
-_drawing = ThreadPoolExecutor(max(1, min(8, os.cpu_count() or 1)), "rsd-draw")
 
 
 class BatchLoop:
@@ -49,7 +44,6 @@ class BatchLoop:
         self._name, self._context, self._sizes, self._on_gpu, self._clock = name, context, sizes, on_gpu, clock
         self.slots, self._rollback = slots, rollback
         self.batch, self.outputs = Batch(sizes.rows), Outputs(context, model, name)
-        self._side_by_side = model.n_vocab >= _LARGE_VOCABULARY
         self.active: list[Request[Any]] = []
         self.passed_over = 0  # batches of other engines since the last own one, while requests wait
         self.latency = LatencyModel()
@@ -165,15 +159,13 @@ class BatchLoop:
         sequence.cached += share.rows
 
     def _process(self, scheduled: list[ScheduledRows], hidden: bool) -> None:
-        """Give outputs to their requests; draws that take long go side by side."""
-        given = [(share.request, [self.outputs.row(row, hidden=hidden) for row in share.outputs]) for share in scheduled if share.outputs]
-        slow = [pair for pair in given if pair[0].takes_time] if self._side_by_side else []
-        side_by_side = slow[1:]  # the first one goes in this thread
-        futures = [_drawing.submit(request.process_output, outputs) for request, outputs in side_by_side]
-        beside = {id(request): future for (request, _), future in zip(side_by_side, futures, strict=True)}
-        for request, outputs in sorted(given, key=lambda pair: id(pair[0]) in beside):
-            future = beside.get(id(request))
-            self._guarded(request, lambda r, o=outputs, f=future: self._finish(r, f.result() if f else r.process_output(o)))  # type: ignore[misc]
+        """Give outputs to their requests."""
+        for request, _, rows in scheduled:
+            if rows:
+                self._guarded(request, lambda one, rows=rows: self._hand_over(one, rows, hidden))  # type: ignore[misc]
+
+    def _hand_over(self, request: Request[Any], rows: list[int], hidden: bool) -> None:
+        self._finish(request, request.process_output([self.outputs.row(row, hidden=hidden) for row in rows]))
 
     def _guarded(self, request: Request[Any], work: Callable[[Request[Any]], None]) -> None:
         """Do something for a request; whatever goes wrong with it is its own affair."""

@@ -32,8 +32,6 @@ class Request(ABC, Generic[T]):
     """Whether hidden states are read, alone or beside logits."""
     reads_last = True
     """Whether the last token's output is needed; without it, only the tokens before are evaluated."""
-    takes_time = False
-    """Whether ``process_output`` is worth a thread of its own beside others'."""
 
     def __init__(self, sequence: Sequence, cancel: CancelToken | None) -> None:
         self.sequence, self._token, self._cancelled = sequence, cancel, False
@@ -118,7 +116,6 @@ class Generation(Request[Step]):
     ) -> None:
         super().__init__(sequence, cancel)
         self.hidden = tracing == "states"
-        self.takes_time = draws.sampling.temperature > 0 or tracing != "off"
         self._tracer = Tracer() if tracing != "off" else None
         self._draws, self._limit, self._until, self._on_text = draws, limit, until, on_text
         self._only = hint.only

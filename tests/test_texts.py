@@ -32,7 +32,7 @@ LLAMA3 = (
     "{% if add_generation_prompt %}[assistant]\n\n{% endif %}"
 ).replace("\n", "{{ '\\n' }}")
 MARKS = ["<|im_start|>", "<|im_end|>", "<extra_0>"]
-USER_DEFINED = ["</think>", "<tool_call>", "Σ"]
+USER_DEFINED = ["</think>", "<tool_call>", "Σ", "\\boxed{"]
 WORDS = ["th", "the", "▁th", "▁the", "+", "-", "ки", "▁ки", "ab", "▁Y", "▁N", "Yes", "No"]
 VOCABULARIES = ("spm", "gemma", "bpe", "smollm2")
 Opened = Callable[..., Model]
@@ -160,6 +160,23 @@ def test_no_layout_takes_structure_from_a_question_or_a_step(opened: Opened, kin
         for text in HOSTILE:
             steps = [written(f"{text}\n\n") for _ in STEPS]
             assert model.special_tokens(read_by(make(Prompt.of(text)), steps)) == plain
+
+
+@pytest.mark.parametrize("kind", ["spm", "gemma", "bpe"])
+def test_user_defined_words_and_signs_are_text(opened: Opened, kind: str) -> None:
+    model = opened(kind)
+    for word in ("\\boxed{", "Σ"):
+        (token,) = [one for one in range(model.n_vocab) if model.token_text(one) == word]
+        assert token in model.tokenize(f"So {word}5}}.") and token in prompt_tokens(model, Prompt.of(f"So {word}5}}. </think>"))
+        assert model.special_tokens([token]) == []
+
+
+def test_a_control_token_of_one_character_is_no_text(tmp_path: Path) -> None:
+    model = Model(RoleConfig(write_spm(tmp_path / "model.gguf", "{{ messages[0].content }}#", control=["#"])))
+    hash_token = model.tokenize("#", special=True)[-1]
+    tokens = prompt_tokens(model, Prompt.of("a # b"))
+    assert tokens.count(hash_token) == 1 and tokens[-1] == hash_token and text_of(model, tokens) == "a # b#"
+    model.close()
 
 
 def test_a_control_token_that_begins_in_the_template_is_not_finished_by_a_text(opened: Opened) -> None:

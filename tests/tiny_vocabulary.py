@@ -29,7 +29,17 @@ def write_spm(
     kinds = {"<unk>": KIND.UNKNOWN, "<s>": KIND.CONTROL, "</s>": KIND.CONTROL} | dict.fromkeys(control, KIND.CONTROL)
     kinds |= dict.fromkeys(user, KIND.USER_DEFINED)
     hexes = [f"<0x{byte:02X}>" for byte in range(256)]
-    words = ["<unk>", "<s>", "</s>", *control, *user, *hexes, "▁", *normal, *(sign for sign in SIGNS if sign not in normal)]
+    words = [
+        "<unk>",
+        "<s>",
+        "</s>",
+        *control,
+        *user,
+        *hexes,
+        "▁",
+        *normal,
+        *(sign for sign in SIGNS if sign not in (*normal, *control, *user)),
+    ]
     out = _begin(path, len(words), "llama", template)
     out.add_token_list(words)
     out.add_token_scores([-float(place) for place in range(len(words))])

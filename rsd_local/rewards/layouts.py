@@ -69,9 +69,9 @@ class MathShepherd(TwoTokens):
 
     def step(self, index: int, step: Step) -> list[int]:
         """The step, on a line of its own, and its tag."""
-        text = (b"\n" if index else b" ") + step.raw.strip()
-        tokens = self._model.tokenize(text + " ки".encode(), continues=True)
-        return tokens if tokens[-1] == self._tag else [*self._model.tokenize(text, continues=True), self._tag]
+        text = Part((b"\n" if index else b" ") + step.raw.strip())
+        tokens = tokens_of(self._model, [text, Part(" ки".encode(), own=True)], continues=True)
+        return tokens if tokens[-1] == self._tag else [*tokens_of(self._model, [text], continues=True), self._tag]
 
 
 class RLHFlow(TwoTokens):
@@ -113,7 +113,7 @@ def single_token(model: Model, text: str) -> int:
     Raises:
         MissingTokens: the vocabulary has no such token.
     """
-    tokens = model.tokenize(text)
+    tokens = model.tokenize(text, special=True)
     if not tokens or model.piece(tokens[-1]).strip() != text.strip().encode():
         raise MissingTokens(
             f"{model.path} has no token for {text!r}, so it is no reward model of this layout",

@@ -24,7 +24,6 @@ Progress = Callable[[float], None]
 _SHORT = 256  # bytes: a text that is tokenized sooner than the interpreter's lock comes back
 _TOKENIZE_SHORT = llama.quick(C.llama_tokenize, ctypes.c_int32)
 _TEXT_OF = llama.quick(C.llama_vocab_get_text, ctypes.c_char_p)
-_SPECIAL = C.LLAMA_TOKEN_ATTR_CONTROL | C.LLAMA_TOKEN_ATTR_USER_DEFINED | C.LLAMA_TOKEN_ATTR_UNKNOWN
 
 
 class Model:
@@ -113,7 +112,7 @@ class Model:
     def special_tokens(self, tokens: Iterable[int]) -> list[int]:
         """Those of some tokens that are no text: control and user-defined ones, in order.
 
-        User-defined tokens of one character, or of white space, are text.
+        User-defined tokens that are words, single characters or white space are text.
         """
         return self._tokenizer.special_tokens(tokens)
 
@@ -140,10 +139,15 @@ class Model:
             count = tokenize(self._vocab, data, len(data), room, len(room), False, special)
         return list(room[:count])
 
-    def is_special(self, token: int) -> bool:
-        """Whether a token is a control, user-defined or unknown one."""
+    def is_control(self, token: int) -> bool:
+        """Whether a token is a control or unknown one."""
         _ = self.handle
-        return bool(C.llama_vocab_get_attr(self._vocab, token) & _SPECIAL)
+        return bool(C.llama_vocab_get_attr(self._vocab, token) & (C.LLAMA_TOKEN_ATTR_CONTROL | C.LLAMA_TOKEN_ATTR_UNKNOWN))
+
+    def is_user_defined(self, token: int) -> bool:
+        """Whether a token is a user-defined one, which llama.cpp reads in every text."""
+        _ = self.handle
+        return bool(C.llama_vocab_get_attr(self._vocab, token) & C.LLAMA_TOKEN_ATTR_USER_DEFINED)
 
     def piece(self, token: int) -> bytes:
         """The bytes of a token; control tokens have none."""

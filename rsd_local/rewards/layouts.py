@@ -11,7 +11,7 @@ from typing import Protocol
 from rsd_local.errors import MissingTokens
 from rsd_local.prompt import Prompt
 from rsd_local.rewards.base import sigmoid
-from rsd_local.runtime import HOLE, Floats, Model, Part, opening_tokens, tokens_of, write
+from rsd_local.runtime import HOLE, Floats, Model, Part, opening_tokens, render_chat, tokens_of
 from rsd_local.steps import Step
 
 
@@ -91,7 +91,7 @@ class RLHFlow(TwoTokens):
     def __init__(self, model: Model, prompt: Prompt) -> None:
         super().__init__(single_token(model, "+"), single_token(model, "-"))
         self._model = model
-        self._before, between, self._behind = write(model, [("user", (prompt.question, HOLE)), ("assistant", "+"), ("user", (HOLE,))])
+        self._before, between, self._behind = render_chat(model, [("user", (prompt.question, HOLE)), ("assistant", "+"), ("user", (HOLE,))])
         head = b"".join(part.data for part in self._behind)
         if not between or not between[0].own or not between[0].data.startswith(head):
             raise MissingTokens(f"{model.path}: its chat template does not fit the layout rlhflow", hint="choose another --layout")

@@ -121,7 +121,7 @@ class Engine:
         Raises:
             ContextFull: even if each token were the longest of the vocabulary, there would be too many.
         """
-        if size > self.context * self.model.longest_piece:
+        if size > self.context and size > self.context * self.model.longest_piece:
             raise ContextFull(
                 f"{self.name}: a text of {size:,} bytes does not fit the context of {self.context} tokens",
                 hint="shorten the question, or give a larger --ctx-size",

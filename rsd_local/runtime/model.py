@@ -26,7 +26,6 @@ Progress = Callable[[float], None]
 _SHORT = 256  # bytes: a text that is tokenized sooner than the interpreter's lock comes back
 _TOKENIZE_SHORT = llama.quick(C.llama_tokenize, ctypes.c_int32)
 _TEXT_OF = llama.quick(C.llama_vocab_get_text, ctypes.c_char_p)
-_SPECIAL = C.LLAMA_TOKEN_ATTR_CONTROL | C.LLAMA_TOKEN_ATTR_USER_DEFINED | C.LLAMA_TOKEN_ATTR_UNKNOWN
 
 
 class Model:
@@ -116,26 +115,23 @@ class Model:
             found = C.llama_model_meta_val_str(handle, key.encode(), room, len(room)) >= 0
         return room.value.decode("utf-8", "replace") if found else None
 
-    def tokenize(
-        self, text: str | bytes, *, special: bool = False, written: bool = False, continues: bool = False, followed: bool = False
-    ) -> list[int]:
+    def tokenize(self, text: str | bytes, *, special: bool = False, continues: bool = False, followed: bool = False) -> list[int]:
         """Token ids of a text, without a beginning-of-text token.
 
         Args:
             text: any text; a lone surrogate becomes "?". Bytes that are no UTF-8 become byte tokens.
             special: whether the text of control and user-defined tokens is read as those tokens. Never for text of a user:
                 without it, no such token comes out.
-            written: whether that of user-defined tokens alone is: for text that a model wrote, which may write them.
             continues: the text goes on from another, so a vocabulary that puts a space before every text
                 (SentencePiece) must not do so here.
             followed: another text that begins with a word follows, so white space at the end is read as between two words.
         """
-        return self._tokenizer.tokens(text, special, continues, followed, written)
+        return self._tokenizer.tokens(text, special, continues, followed)
 
     def special_tokens(self, tokens: Iterable[int]) -> list[int]:
         """Those of some tokens that are no text: control and user-defined ones, in order.
 
-        User-defined tokens of one character, or of white space, are text.
+        User-defined tokens that are words, single characters or white space are text.
         """
         return self._tokenizer.special_tokens(tokens)
 
@@ -162,13 +158,13 @@ class Model:
                 count = tokenize(self._vocab, data, len(data), room, len(room), False, special)
         return list(room[:count])
 
-    def is_special(self, token: int) -> bool:
-        """Whether a token is a control, user-defined or unknown one."""
+    def is_control(self, token: int) -> bool:
+        """Whether a token is a control or unknown one."""
         with self.in_use():
-            return bool(C.llama_vocab_get_attr(self._vocab, token) & _SPECIAL)
+            return bool(C.llama_vocab_get_attr(self._vocab, token) & (C.LLAMA_TOKEN_ATTR_CONTROL | C.LLAMA_TOKEN_ATTR_UNKNOWN))
 
     def is_user_defined(self, token: int) -> bool:
-        """Whether a token is a user-defined one."""
+        """Whether a token is a user-defined one, which llama.cpp reads in every text."""
         with self.in_use():
             return bool(C.llama_vocab_get_attr(self._vocab, token) & C.LLAMA_TOKEN_ATTR_USER_DEFINED)
 

@@ -128,7 +128,7 @@ class LocalWriter:
     def correct(self, step: Step) -> None:
         """Note a step in place of everything since ``begin``, keeping the cached common prefix."""
         same = all(token < self._shared for token in step.tokens)
-        tokens = step.tokens if same else self.sequence.engine.model.tokenize(step.raw, written=True, continues=True)
+        tokens = step.tokens if same else self.sequence.engine.model.tokenize(step.raw, continues=True, followed=True)
         self.sequence.replace(self._before, tokens)
 
     def forget(self) -> None:

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rsd_local.decoding.steps import Solution, Step
+from rsd_local.decoding.weighting import Acceptance, weight
 from test_engine import poisoned
 from tiny import VOCABULARY, write_model
 
 from rsd_local.config import Limits, Params, RoleConfig, Sampling, Search, Trio, Weighting
-from rsd_local.decoding.steps import Solution, Step
-from rsd_local.decoding.weighting import Acceptance, weight
 from rsd_local.errors import Closed, ContextFull, DecodeFailed, MissingTokens, NoChatTemplate
 from rsd_local.events import CancelToken, Drafted, Finished, Result, StepDone
 from rsd_local.reasoner import Reasoner

@@ -54,6 +54,8 @@ class Engine:
         self._on_gpu = llama.supports_gpu() and config.layers_on_gpu != 0
         sizes = Sizes.of(config, slots, model.trained_context, on_gpu=self._on_gpu)
         self.context, self.chunk = sizes.context, sizes.chunk
+        # In a cache of one piece llama.cpp writes over what another sequence's window has left behind, but a rollback needs it.
+        self.shares_cells = slots == 1 or model.sliding_window == 0
         self.device = self._choose_device()
         self._context = self._make_context(sizes)
         self._memory = C.llama_get_memory(self._context)
@@ -68,7 +70,7 @@ class Engine:
             self.device.call(self._free)
             self.device.detach(None)
             raise
-        self._slots = Slots(self._rollback, slots, reuse=reuse)
+        self._slots = Slots(self._rollback, slots, reuse=reuse, shared=self.shares_cells)
         self.loop = BatchLoop(name, self._context, model, sizes, self._slots, self._rollback, on_gpu=self._on_gpu, clock=clock)
         self.device.serve(self.loop)
         self._rounding = Rounding(self._context, self.loop.batch, self.loop.outputs, model.n_vocab)
@@ -132,6 +134,7 @@ class Engine:
         with self.device.lock:
             self._check_open()
             request.sequence.request = request
+            self.loop.asked.add(request)
             self.device.order(lambda: self.loop.admit(request))
 
     def release(self, sequence: Sequence) -> None:
@@ -160,7 +163,7 @@ class Engine:
         To be called before traced generations, with a sequence free. The outcome is kept in ``gives_states``.
         """
         self.gives_states = True
-        self.gives_states = states_beside_logits(self)
+        self.gives_states = self.loop.gives_both = states_beside_logits(self)
         return self.gives_states
 
     def exact_rows(self, sequence: Sequence, most: int) -> int:
@@ -221,6 +224,8 @@ class Engine:
     def _open(self, sequence: Sequence, place: Callable[[], None]) -> None:
         def command() -> None:
             try:
+                if self.loop.gone is not None:
+                    raise self.loop.gone()
                 place()
             except Exception as error:  # whatever it is, this sequence alone has no place
                 sequence.failure = error
@@ -244,7 +249,7 @@ class Engine:
 
     def _make_context(self, sizes: Sizes) -> Any:
         params = C.llama_context_default_params()
-        params.n_ctx, params.n_seq_max, params.kv_unified = sizes.cells, self.slots, True
+        params.n_ctx, params.n_seq_max, params.kv_unified = sizes.cells, self.slots, self.shares_cells
         params.n_batch = params.n_ubatch = sizes.rows
         params.n_outputs_max = sizes.outputs
         params.n_threads = params.n_threads_batch = self.threads

@@ -66,6 +66,7 @@ class Model:
         self.n_vocab: int = C.llama_vocab_n_tokens(self._vocab)
         self.n_embd: int = C.llama_model_n_embd_out(self._handle)
         self.n_params: int = C.llama_model_n_params(self._handle)
+        self.sliding_window: int = C.llama_model_n_swa(self._handle)
         self.trained_context: int = C.llama_model_n_ctx_train(self._handle)
         self.bos: int = C.llama_vocab_bos(self._vocab)
         self.eos: int = C.llama_vocab_eos(self._vocab)

@@ -51,6 +51,8 @@ class RoleConfig:
         engines: contexts on the same weights that share the questions, each for two or more of them; 0 is as many as the cores
             hold. More than one pays where a model works best with fewer threads than there are cores: at some megabytes.
             On a GPU there is one.
+        trusted: whether the file is loaded without having been tried in a process of its own, where a damaged one can end
+            nothing but that process.
     """
 
     path: Path
@@ -62,6 +64,7 @@ class RoleConfig:
     cache_type: CacheType = "f16"
     threads: int = 0
     engines: int = 1
+    trusted: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", Path(self.path).expanduser())
@@ -73,6 +76,7 @@ class RoleConfig:
         require(self.main_gpu >= 0, f"main_gpu {self.main_gpu} is negative")
         require(0 <= self.threads <= 512, f"threads {self.threads} is outside 0 to 512")
         require(0 <= self.engines <= 64, f"engines {self.engines} is outside 0 to 64")
+        require(isinstance(self.trusted, bool), f"trusted {self.trusted!r} is neither true nor false")
         shares = self.tensor_split
         require(all(0 <= share < math.inf for share in shares), f"tensor_split {shares} has a negative share")
         require_choice(self.flash_attention, FlashAttention, "flash_attention")

@@ -71,7 +71,7 @@ class Reasoner:
                 chat_tokens(pool.model, [{"role": "user", "content": "1+1"}])
             rewards = Rewards(config, pools.get("reward"), head)
             rewards.check(draft)
-            trio = OpenTrio(config, draft, target, rewards, draft.model.fingerprint == target.model.fingerprint)
+            trio = OpenTrio(config, draft, target, rewards, draft.model.common_tokens(target.model) > 0)
             return cls(config, trio, opening.pop_all())
 
     def stream(

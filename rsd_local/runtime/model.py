@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
+import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -17,7 +17,9 @@ from rsd_local.config import RoleConfig
 from rsd_local.errors import Closed, ModelError, NotAModel
 from rsd_local.gguf_header import read_header
 from rsd_local.runtime import llama
+from rsd_local.runtime.rehearsal import rehearse
 from rsd_local.runtime.tokenizer import Tokenizer
+from rsd_local.runtime.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from rsd_local.runtime.engine import Engine
@@ -42,7 +44,8 @@ class Model:
 
     def __init__(self, config: RoleConfig, progress: Progress | None = None) -> None:
         self.path = config.path
-        read_header(config.path)
+        self.header = read_header(config.path)
+        rehearse(config.path, self.header, trusted=config.trusted)
         params = C.llama_model_default_params()
         params.n_gpu_layers = config.layers_on_gpu
         params.main_gpu = config.main_gpu
@@ -53,10 +56,12 @@ class Model:
                 raise ModelError(f"tensor_split names {len(config.tensor_split)} devices, llama.cpp knows at most {room}")
             shares = (ctypes.c_float * room)(*config.tensor_split)
             params.tensor_split = ctypes.cast(shares, ctypes.POINTER(ctypes.c_float))
-        report = C.llama_progress_callback(lambda share, _: progress is None or progress(share) is None)
-        params.progress_callback = report
+        loading = llama.GuardedCall()
+        report = loading.callback(lambda share, _: progress is None or progress(share) is None, False)
+        params.progress_callback = C.llama_progress_callback(report)
         llama.clear_errors()
-        self._handle = C.llama_model_load_from_file(str(config.path).encode(), params)
+        load = functools.partial(C.llama_model_load_from_file, os.fsencode(config.path), params)
+        self._handle = loading.run(load, C.llama_model_free)
         if not self._handle:
             raise NotAModel(
                 f"{config.path} cannot be loaded: {llama.last_errors() or 'llama.cpp gave no reason'}",
@@ -76,7 +81,6 @@ class Model:
         self._tokenizer = Tokenizer(self)
         self._pieces: dict[int, bytes] = {}
         self._ends: dict[int, bool] = {}
-        self._fingerprint: str | None = None
         self._engines: weakref.WeakSet[Engine] = weakref.WeakSet()
         self._users, self._uses = 0, threading.Condition()
 
@@ -196,19 +200,11 @@ class Model:
                 known = self._ends[token] = bool(C.llama_vocab_is_eog(self._vocab, token))
         return known
 
-    @property
-    def fingerprint(self) -> str:
-        """Equal for two vocabularies whose tokens are equal; padding at the end does not count."""
-        if self._fingerprint is None:
-            texts = [C.llama_vocab_get_text(self._vocab, token) or b"" for token in range(self.n_vocab)]
-            while texts and (b"PAD" in texts[-1] or b"unused" in texts[-1] or b"dummy" in texts[-1]):
-                texts.pop()
-            kind = C.llama_vocab_type(self._vocab)
-            self._fingerprint = hashlib.sha256(b"\0".join([str(kind).encode(), *texts])).hexdigest()
-        return self._fingerprint
-
     def common_tokens(self, other: Model) -> int:
-        return min(self.n_vocab, other.n_vocab) if self.fingerprint == other.fingerprint else 0
+        """How many tokens from 0 on mean the same in both models; 0 where the vocabularies differ in more than fillers at the end."""
+        if self is other:
+            return self.n_vocab
+        return Vocabulary.read(self.path, self.header).common(Vocabulary.read(other.path, other.header))
 
     def adopt(self, engine: Engine) -> None:
         """Notes an engine that must be closed before the weights go."""

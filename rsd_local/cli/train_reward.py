@@ -142,7 +142,7 @@ def _steps(
         signal.signal(signal.SIGINT, previous)
 
 
-_OF_NO_MATTER = ("parallel", "width", "threshold", "threshold_from")
+_OF_NO_MATTER = ("parallel", "width", "threshold", "threshold_from", "strategy")
 """Settings of a trio that rollouts do not depend on."""
 
 

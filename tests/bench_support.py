@@ -6,14 +6,14 @@ import hashlib
 import random
 from pathlib import Path
 
-from rsd_local.evaluation.grading import Grader
-from rsd_local.evaluation.items import Item
-from rsd_local.evaluation.journal import Config
 from rsd_local.bench.results import Results, configuration
 from rsd_local.bench.runner import run
 from rsd_local.bench.strategies import read_strategies
 from rsd_local.config import Params, RoleConfig, Strategy, Trio
 from rsd_local.errors import Cancelled
+from rsd_local.evaluation.grading import Grader
+from rsd_local.evaluation.items import Item
+from rsd_local.evaluation.journal import Config
 from rsd_local.events import CancelToken, Counters, Result, StepDone
 
 _SKILL = {"rsd": 0.8, "target": 0.85, "draft": 0.5, "majority": 0.65, "best-of-n": 0.7}

@@ -13,9 +13,9 @@ import pytest
 
 from rsd_local.answers import number
 from rsd_local.bench import grading
+from rsd_local.errors import ConfigError
 from rsd_local.evaluation.grading import Grader, letter
 from rsd_local.evaluation.items import Grading, Item
-from rsd_local.errors import ConfigError
 
 
 def item(answer: str, kind: Grading = "math") -> Item:

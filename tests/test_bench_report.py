@@ -14,14 +14,14 @@ import pytest
 from bench_support import run_fake, sums
 
 from rsd_local.bench.estimate import estimate
-from rsd_local.evaluation.journal import Config, read_config
 from rsd_local.bench.plots import _thresholds
 from rsd_local.bench.report import write_report
 from rsd_local.bench.results import Results, Row
-from rsd_local.evaluation.stats import mcnemar, wilson
 from rsd_local.bench.summary import Summary, summarize
 from rsd_local.bench.tables import markdown, remarks, strategy_table
 from rsd_local.errors import ConfigError
+from rsd_local.evaluation.journal import Config, read_config
+from rsd_local.evaluation.stats import mcnemar, wilson
 
 LABELS = ["target", "draft", "rsd"]
 CONFIG: Config = {

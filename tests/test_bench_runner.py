@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from bench_support import FakeSolver, run_fake, sums, trio_of_files
 
-from rsd_local.evaluation.grading import Grader
 from rsd_local.bench.results import Results, configuration
 from rsd_local.bench.runner import Tally, question_seed, run
 from rsd_local.bench.strategies import read_strategies
 from rsd_local.config import Params
 from rsd_local.errors import Cancelled, Closed, ConfigError, ContextFull
+from rsd_local.evaluation.grading import Grader
 from rsd_local.events import CancelToken, Result
 
 SPECS = ["rsd", "target", "majority:samples=4"]

@@ -15,8 +15,6 @@ import pytest
 from test_cli import refused, rsd
 
 from rsd_local.bench.datasets import load_dataset
-from rsd_local.evaluation.grading import Grader
-from rsd_local.evaluation.stats import area_under_curve
 from rsd_local.calibration.fit import PENALTIES, fit, log_loss
 from rsd_local.calibration.rollouts import STORED, Labelling, RolloutRow, Rollouts, pack, roll_out, unpack
 from rsd_local.calibration.training import gather
@@ -38,6 +36,8 @@ from rsd_local.catalogue import find_trio, user_models_file
 from rsd_local.catalogue.own import save_threshold
 from rsd_local.config import Limits, Params, Sampling, Search, Weighting
 from rsd_local.errors import ConfigError
+from rsd_local.evaluation.grading import Grader
+from rsd_local.evaluation.stats import area_under_curve
 from rsd_local.events import CancelToken
 from rsd_local.reasoner import Reasoner
 from rsd_local.rewards.features import PARTS, Course, step_features

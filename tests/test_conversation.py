@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rsd_local.decoding.conversation import Conversation
 
 from rsd_local import Limits, Params, Reasoner, RoleConfig, Search, Trio, Weighting
 from rsd_local.catalogue import find_trio
-from rsd_local.decoding.conversation import Conversation
 from rsd_local.errors import ContextFull
 from rsd_local.events import CancelToken, Finished, StepDone
 from rsd_local.reasoner import Chat, collect

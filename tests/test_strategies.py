@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rsd_local.decoding.steps import Step, Writer, Writing
 from test_rsd import HALF, QUESTION, role
 from tiny import VOCABULARY, write_model
 
@@ -22,7 +23,6 @@ from rsd_local.decoding.best_of_n import aggregate
 from rsd_local.decoding.majority import vote
 from rsd_local.decoding.sampled import split
 from rsd_local.decoding.speculation import Proposer, Verifier, chunk_that_pays
-from rsd_local.decoding.steps import Step, Writer, Writing
 from rsd_local.errors import ConfigError
 from rsd_local.events import CancelToken, Finished, Result
 from rsd_local.reasoner import Reasoner

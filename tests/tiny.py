@@ -1,6 +1,7 @@
-"""Tiny GGUF models with random weights, one of each kind of memory that llama.cpp has.
+"""Tiny GGUF models: with random weights, one of each kind of memory that llama.cpp has, and scripted ones.
 
-They say nothing sensible, and that is enough for what a cache holds: a slip of one position changes every logit.
+Random ones say nothing sensible, and that is enough for what a cache holds: a slip of one position changes every logit.
+Scripted ones write given texts, for what depends on a text.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ PIECES = [f"<0x{byte:02X}>" for byte in range(256)]
 VOCABULARY = ["<unk>", "<s>", "</s>", *PIECES, "▁", "ки", "+", "-", "▁the", "ab"]
 TEMPLATE = "{% for m in messages %}<s>{{ m.role }}: {{ m.content }}\n{% endfor %}"
 KINDS = ("dense", "sliding", "recurrent", "hybrid")
+GO = "<go>"
 
 
 class Weights:
@@ -56,9 +58,63 @@ def write_model(
     return path
 
 
-def _add_vocabulary(out: Any, vocabulary: list[str], template: str | None) -> None:
+def chain(*texts: str) -> dict[str, str]:
+    """What follows what where some texts are written one after another; the empty text begins and ends an answer."""
+    return dict(zip(("", *texts), (*texts, ""), strict=True))
+
+
+def write_script(path: Path, texts: list[str], then: dict[str, str]) -> Path:
+    """Writes a model that looks at nothing but the last token, and returns its path.
+
+    Args:
+        path: of the file.
+        texts: each a token; the same ones, in the same order, for all models that are to share a vocabulary.
+        then: what is written behind a text; the empty one stands for the beginning and for the end of an answer, which is also
+            what follows on everything that is not named.
+    """
+    vocabulary = [*VOCABULARY, GO, *texts]
+    width = -(-len(vocabulary) // 64) * 64
+    out = gguf.GGUFWriter(path, "llama")
+    out.add_name("scripted")
+    out.add_context_length(CONTEXT)
+    out.add_embedding_length(width)
+    out.add_block_count(1)
+    out.add_feed_forward_length(HIDDEN)
+    out.add_head_count(HEADS)
+    out.add_head_count_kv(KV_HEADS)
+    out.add_rope_dimension_count(width // HEADS)
+    out.add_layer_norm_rms_eps(1e-5)
+    out.add_vocab_size(len(vocabulary))
+    _add_vocabulary(out, vocabulary, TEMPLATE + GO, texts)
+    head = np.zeros((len(vocabulary), width), np.float32)
+    for token, text in enumerate(vocabulary):
+        following = then.get("" if text == GO else text, "")
+        head[vocabulary.index(following or "</s>"), token] = 4.0
+    out.add_tensor("token_embd.weight", np.eye(len(vocabulary), width, dtype=np.float32))
+    out.add_tensor("output.weight", head)
+    for name in ("output_norm", "blk.0.attn_norm", "blk.0.ffn_norm"):
+        _norm(out, f"{name}.weight", width)
+    for name, rows, columns in (
+        ("attn_q", width, width),
+        ("attn_k", width // HEADS * KV_HEADS, width),
+        ("attn_v", width // HEADS * KV_HEADS, width),
+        ("attn_output", width, width),
+        ("ffn_gate", HIDDEN, width),
+        ("ffn_up", HIDDEN, width),
+        ("ffn_down", width, HIDDEN),
+    ):
+        out.add_tensor(f"blk.0.{name}.weight", np.zeros((rows, columns), np.float32))
+    out.write_header_to_file()
+    out.write_kv_data_to_file()
+    out.write_tensors_to_file()
+    out.close()
+    return path
+
+
+def _add_vocabulary(out: Any, vocabulary: list[str], template: str | None, written: list[str] | None = None) -> None:
     kinds = gguf.TokenType
-    special = {"<unk>": kinds.UNKNOWN, "<s>": kinds.CONTROL, "</s>": kinds.CONTROL, "<extra_0>": kinds.CONTROL}
+    special = {"<unk>": kinds.UNKNOWN} | dict.fromkeys(("<s>", "</s>", "<extra_0>", GO), kinds.CONTROL)
+    special |= dict.fromkeys(written or [], kinds.USER_DEFINED)
     out.add_tokenizer_model("llama")
     out.add_token_list(vocabulary)
     out.add_token_scores([float(-index) for index in range(len(vocabulary))])

@@ -45,7 +45,7 @@ def beam(prompt: Prompt, trio: OpenTrio, params: Params) -> Iterator[Event]:
         ContextFull: the prompt does not fit.
     """
     with ExitStack() as opened:
-        draft = opened.enter_context(closing(trio.writer("draft", prompt)))
+        draft = opened.enter_context(closing(trio.writer("draft", prompt, traced=True)))
         reward = opened.enter_context(closing(trio.reward(prompt)))
         beams = [Beam(draft, reward, Solution(params.limits, trio.segmenter), [], [])]
         opened.callback(lambda: close_all(beams))

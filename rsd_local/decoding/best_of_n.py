@@ -24,7 +24,7 @@ def best_of_n(prompt: Prompt, trio: OpenTrio, params: Params) -> Iterator[Event]
         ContextFull: the prompt does not fit.
     """
     with ExitStack() as opened:
-        draft = opened.enter_context(closing(trio.writer("draft", prompt)))
+        draft = opened.enter_context(closing(trio.writer("draft", prompt, traced=True)))
         reward = opened.enter_context(closing(trio.reward(prompt)))
         solution = Solution(params.limits, trio.segmenter)
         with solution.growing():

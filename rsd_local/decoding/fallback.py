@@ -54,11 +54,10 @@ class Fallbacks:
         """What of the rejected step is evaluated ahead, and whether the draft proposes more once the target leaves it."""
         if self._mode == "off" or rejected is None:
             return NO_HINT
-        known = next((place for place, token in enumerate(rejected.tokens) if token >= self._trio.shared_tokens), len(rejected.tokens))
         counters, latency = self._target.counters(), self._target.latency
         kept = (counters.kept_tokens + _PRIOR_KEPT) / (counters.kept_tokens + counters.missed_guesses + _PRIOR_TRIED)
         chunk = chunk_that_pays(latency, kept)
         if not chunk and self._mode == "auto":
             return NO_HINT
         only = proposing_pays(latency, self._draft.latency, kept)
-        return Hint(tuple(rejected.tokens[:known]), chunk or _FORCED_CHUNK, only=only)
+        return Hint(tuple(rejected.tokens), chunk or _FORCED_CHUNK, only=only)

@@ -29,7 +29,7 @@ def rsd(prompt: Prompt, trio: OpenTrio, params: Params) -> Iterator[Event]:
     """
     policy = WeightingPolicy(params.weighting, params.sampling.seed, prompt.turn)
     with ExitStack() as opened:
-        draft = opened.enter_context(closing(trio.writer("draft", prompt)))
+        draft = opened.enter_context(closing(trio.writer("draft", prompt, traced=True)))
         reward = opened.enter_context(closing(trio.reward(prompt)))
         target = opened.enter_context(closing(trio.writer("target", prompt)))
         fallbacks = Fallbacks(target, draft, trio, params, prompt.turn)

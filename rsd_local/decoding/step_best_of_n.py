@@ -18,7 +18,7 @@ def step_best_of_n(prompt: Prompt, trio: OpenTrio, params: Params) -> Iterator[E
     """Answer a prompt with ``params.search.samples`` candidates at each step; events and errors as ``rsd``."""
     params = replace(params, search=replace(params.search, candidates=params.search.samples))
     with ExitStack() as opened:
-        draft = opened.enter_context(closing(trio.writer("draft", prompt)))
+        draft = opened.enter_context(closing(trio.writer("draft", prompt, traced=True)))
         reward = opened.enter_context(closing(trio.reward(prompt)))
         solution = Solution(params.limits, trio.segmenter)
         while solution.reason is None:

@@ -25,8 +25,13 @@ class OpenTrio(Protocol):
     def shows_text(self) -> bool:
         """Whether the run gives ``TextWritten`` events."""
 
-    def writer(self, role: Author, prompt: Prompt) -> Writer:
-        """The draft or the target at a prompt; the draft's steps carry the trace that the reward needs.
+    def writer(self, role: Author, prompt: Prompt, *, traced: bool = False) -> Writer:
+        """The draft or the target at a prompt.
+
+        Args:
+            role: which.
+            prompt: as the models are asked.
+            traced: whether its steps carry the trace that the reward needs.
 
         Raises:
             NoChatTemplate: the model cannot be asked.

@@ -30,6 +30,7 @@ from rsd_local.runtime.trials import Rounding, states_beside_logits
 _CACHE_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 8, "bf16": 30}  # ggml_type
 _FLASH = {"auto": -1, "off": 0, "on": 1}
 _LARGE_VOCABULARY = 32_000  # from here on, draws of several sequences are worth threads of their own
+_SMALLER = "give a smaller --ctx-size"
 _open_engines: weakref.WeakSet[Engine]
 _drawing = ThreadPoolExecutor(max(1, min(8, (os.cpu_count() or 1))), "rsd-draw")
 
@@ -257,13 +258,16 @@ class Engine:
         params.type_k = params.type_v = _CACHE_TYPES[self.config.cache_type]
         params.pooling_type, params.swa_full, params.no_perf = 0, True, True
         llama.clear_errors()
+        places = next((tensor.shape[-1] for tensor in self.model.header.tensors if tensor.name == "position_embd.weight"), self.context)
+        if self.context > places:  # llama.cpp would end the process at the first token behind the last one
+            raise EngineError(f"{self.name}: {self.model.path.name} has {places} positions, no context of {self.context}", hint=_SMALLER)
         with self.model.in_use() as handle:
-            context = C.llama_init_from_model(handle, params)
+            context = llama.GuardedCall().run(lambda: C.llama_init_from_model(handle, params), C.llama_free)
         if not context:
             raise EngineError(
                 f"{self.name}: llama.cpp cannot make a context of {self.context} tokens for {self.slots} sequences: "
                 f"{llama.last_errors() or 'no reason given'}",
-                hint="a smaller --ctx-size or another cache type",
+                hint=f"{_SMALLER}, or another cache type",
             )
         return context
 

@@ -45,6 +45,8 @@ class Model:
     def __init__(self, config: RoleConfig, progress: Progress | None = None) -> None:
         self.path = config.path
         self.header = read_header(config.path)
+        if progress is not None:
+            progress(0.0)  # the first time that a file is seen, its rehearsal takes seconds
         rehearse(config.path, self.header, trusted=config.trusted)
         params = C.llama_model_default_params()
         params.n_gpu_layers = config.layers_on_gpu

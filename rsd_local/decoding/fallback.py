@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from rsd_local.config import Params
 from rsd_local.decoding.solution import Solution
-from rsd_local.decoding.speculation import PROPOSED, chunk_that_pays, proposing_pays, speculate
+from rsd_local.decoding.speculation import PROPOSED, chunk_that_pays, proposing_pays, shared_beginning, speculate
 from rsd_local.decoding.trio import OpenTrio
 from rsd_local.decoding.writing import Writing, written
 from rsd_local.roles import NO_HINT, TARGET, Hint, Stream, Writer
@@ -48,17 +48,17 @@ class Fallbacks:
         step = yield from written(target.start_writing(limit, scan, sampling, stream, self._hint(rejected)), live=live)
         if step.ended != "mismatch":
             return step
-        return (yield from speculate(target, self._draft, step, scan, limit, PROPOSED, sampling, stream, live=live))
+        shared = self._trio.shared_tokens
+        return (yield from speculate(target, self._draft, step, scan, limit, PROPOSED, shared, sampling, stream, live=live))
 
     def _hint(self, rejected: Step | None) -> Hint:
         """What of the rejected step is evaluated ahead, and whether the draft proposes more once the target leaves it."""
         if self._mode == "off" or rejected is None:
             return NO_HINT
-        known = next((place for place, token in enumerate(rejected.tokens) if token >= self._trio.shared_tokens), len(rejected.tokens))
         counters, latency = self._target.counters(), self._target.latency
         kept = (counters.kept_tokens + _PRIOR_KEPT) / (counters.kept_tokens + counters.missed_guesses + _PRIOR_TRIED)
         chunk = chunk_that_pays(latency, kept)
         if not chunk and self._mode == "auto":
             return NO_HINT
         only = proposing_pays(latency, self._draft.latency, kept)
-        return Hint(tuple(rejected.tokens[:known]), chunk or _FORCED_CHUNK, only=only)
+        return Hint(shared_beginning(rejected.tokens, self._trio.shared_tokens), chunk or _FORCED_CHUNK, only=only)

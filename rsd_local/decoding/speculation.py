@@ -8,6 +8,8 @@ token for token, at any temperature (docs/decisions/0011).
 
 from __future__ import annotations
 
+from itertools import takewhile
+
 from rsd_local.config import Sampling
 from rsd_local.decoding.writing import Writing, written
 from rsd_local.roles import Hint, Latency, Stream, Writer
@@ -19,8 +21,9 @@ _CHUNKS = (31, 15, 7, 3, 1)
 
 
 def speculate(
-    target: Writer, draft: Writer, begun: Step, scan: Scan, limit: int, ahead: int, sampling: Sampling, stream: Stream, *, live: bool
-) -> Writing:
+    target: Writer, draft: Writer, begun: Step, scan: Scan, limit: int, ahead: int, shared: int, sampling: Sampling, stream: Stream, *,
+    live: bool,
+) -> Writing:  # fmt: skip
     """Write the rest of the target's step, with the draft proposing tokens and the target drawing them in one batch each.
 
     Args:
@@ -30,6 +33,7 @@ def speculate(
         scan: has been fed with that.
         limit: most tokens of the whole step.
         ahead: tokens to propose at a time.
+        shared: how many tokens, from the first on, mean the same to both.
         sampling: of both.
         stream: the target's, of the whole step.
         live: whether bytes are given as they come.
@@ -39,12 +43,18 @@ def speculate(
         done = len(step.tokens)
         draft.correct(step)
         proposed = draft.start_writing(min(ahead, limit - done), None, sampling, stream, skip=done).result()
-        hint = Hint(tuple(proposed.tokens), len(proposed.tokens), only=True)
+        tokens = shared_beginning(proposed.tokens, shared)
+        hint = Hint(tokens, len(tokens), only=True)
         made = yield from written(target.start_writing(limit - done, scan, sampling, stream, hint, skip=done), live=live)
         raw = (step.raw + made.raw)[: scan.stopped]  # a stop string may have begun in what was written before
         step = Step(step.tokens + made.tokens, raw, made.ended, part=made.part)
         if made.ended != "mismatch":
             return step
+
+
+def shared_beginning(tokens: list[int], shared: int) -> tuple[int, ...]:
+    """Tokens up to the first one that is not among the ``shared`` ones that two vocabularies begin with."""
+    return tuple(takewhile(lambda token: token < shared, tokens))
 
 
 def chunk_that_pays(latency: Latency, kept_share: float) -> int:

@@ -55,7 +55,7 @@ class Journal(Generic[R]):
                 _write_config(folder, config)
             else:
                 require(resume, f"{folder} is not empty", "--resume goes on with it; or give another folder")
-                _refuse_other(folder, upgraded(read_config(folder)), config)
+                _refuse_other(folder, upgraded(read_config(folder), config), config)
             rows = cls._mend(folder / cls.file_name)
             file = (folder / cls.file_name).open("ab")
         except OSError as error:
@@ -132,11 +132,15 @@ class Journal(Generic[R]):
         return all(file.name in own and (file.name != cls.file_name or not file.stat().st_size) for file in folder.iterdir())
 
 
-def upgraded(config: Config) -> Config:
-    """A configuration that 0.1 wrote, as this version would have written it; every other one as it is.
+def upgraded(config: Config, here: Config) -> Config:
+    """A configuration that 0.1 wrote, as this version writes it; every other one as it is.
 
     Settings that came later have the value that keeps what 0.1 did. Draws at a temperature above 0 are others since then, so a
     folder that goes on has rows of both: each names its own configuration's hash.
+
+    Args:
+        config: of the folder.
+        here: of this run, which says what settings there are now.
     """
     if not str(config.get("versions", {}).get("rsd-local")).startswith("0.1."):
         return config
@@ -144,7 +148,7 @@ def upgraded(config: Config) -> Config:
     made: Config = json.loads(json.dumps(config))
     made["versions"]["rsd-local"] = importlib.metadata.version("rsd-local")
     trio = made.get("trio", {})
-    trio.update({key: value for key, value in _SINCE_0_2["trio"].items() if key not in trio})
+    trio.update({key: value for key, value in _SINCE_0_2["trio"].items() if key not in trio and key in here.get("trio", {})})
     for params in [made.get("params", {}), *(made.get("strategies") or {}).values()]:
         for group in set(params) & set(_SINCE_0_2):
             params[group].update({key: value for key, value in _SINCE_0_2[group].items() if key not in params[group]})

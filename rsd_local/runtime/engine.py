@@ -169,6 +169,7 @@ class Engine:
         def find() -> int:
             self._slots.sync(sequence)
             self._slots.step_back(sequence, 0)
+            sequence.counters.cached_tokens = 0
             return self._rounding.exact_rows(sequence.slot, most)
 
         known = self._rounding.known.get(most) if self.can_cut else 1

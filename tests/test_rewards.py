@@ -10,19 +10,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import EngineMaker
-from test_engine import PROMPT, prompts
-from test_rsd import HALF, QUESTION, role
+from test_engine import PROMPT, draws, held, prompts
+from test_rsd import HALF, QUESTION, own_prompt, role
 from tiny import WIDTH, write_model
 
 from rsd_local.config import Params, Sampling, Search, Trio, Weighting
-from rsd_local.errors import BadHead, ConfigError
+from rsd_local.errors import BadHead, ConfigError, EngineError
 from rsd_local.hashes import file_sha256
+from rsd_local.prompt import Prompt
 from rsd_local.reasoner import Reasoner
 from rsd_local.rewards.base import sigmoid
 from rsd_local.rewards.features import PARTS, Course, confidence, step_features
 from rsd_local.rewards.heads import ReadOut, ValueHead, read_head
+from rsd_local.rewards.reading import ReadReward
 from rsd_local.rewards.traced import TraceReward
-from rsd_local.runtime import Sampler, Sequence, Trace, Tracing
+from rsd_local.roles import DRAFT, Reward, Stream
+from rsd_local.runtime import Sequence, Tracing
+from rsd_local.segments import Segmenter
+from rsd_local.steps import Score, Step, Trace
 
 WARM = Sampling(temperature=0.8, seed=3)
 
@@ -33,6 +38,20 @@ def read_out(model: Path, role: str = "draft", parts: tuple[str, ...] = PARTS, s
     weight, mean = chance.normal(size=(2, size)).astype(np.float32)
     scale = np.full(size, 3.0, np.float32)
     return ReadOut(role, parts, weight, mean, scale, 0.25, model.name, file_sha256(model), {"steps": 12})  # type: ignore[arg-type]
+
+
+def said(text: str, trace: Trace | None = None) -> Step:
+    return Step([5], text.encode(), "delimiter", trace)
+
+
+def value(score: Score) -> float:
+    assert score.value is not None and not score.failed
+    return score.value
+
+
+def scores_of(reward: Reward, *texts: str) -> list[float]:
+    """Each step's score, behind the ones before."""
+    return [value(reward.start_score(said(text)).result()) for text in texts]
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
@@ -46,7 +65,7 @@ def test_a_trace_is_what_each_token_was_drawn_from(tiny: dict[str, Path], open_e
     assert engine.probe_states() == (kind != "hybrid")  # llama.cpp leaves the logits of lfm2 out beside states
     sequence = engine.sequence()
     sequence.append(PROMPT)
-    made = sequence.generate(Sampler(WARM), 12, tracing="states").result()
+    made = sequence.generate(draws(WARM), 12, tracing="states").future.result()
     assert engine.positions(sequence)[1] == len(sequence) - (1 if engine.gives_states else 2)
     sequence.close()
     assert made.trace is not None and made.trace.hidden.shape == (12, engine.model.n_embd if engine.gives_states else 0)
@@ -74,16 +93,15 @@ def test_a_trace_changes_no_token_and_costs_one_row_at_most(tiny: dict[str, Path
     for prompt in prompts(8):
         sequence = engine.sequence()
         sequence.append(prompt)
-        alone.append(sequence.generate(Sampler(WARM), 20).result().tokens)
+        alone.append(sequence.generate(draws(WARM), 20).future.result().tokens)
         rows.append(sequence.counters.evaluated_tokens)
         sequence.close()
     together = [engine.sequence() for _ in range(8)]
     for sequence, prompt in zip(together, prompts(8), strict=True):
         sequence.append(prompt)
-    waiting = [
-        sequence.generate(Sampler(WARM), 20, tracing="states" if place % 2 == 0 else "off") for place, sequence in enumerate(together)
-    ]
-    made = [future.result() for future in waiting]
+    with held(engine):
+        waiting = [sequence.generate(draws(WARM), 20, tracing="off" if place % 2 else "states") for place, sequence in enumerate(together)]
+    made = [generation.future.result() for generation in waiting]
     assert [one.tokens for one in made] == alone
     assert [one.trace is not None for one in made] == [place % 2 == 0 for place in range(8)]
     # Untraced, the last token waits; for the state after it, it is evaluated.
@@ -97,10 +115,10 @@ def test_a_step_goes_on_from_the_row_that_gave_the_state_before_it(tiny: dict[st
     engine = open_engine(tiny[kind], slots=2, flash_attention="off", cache_type="f32")
 
     def run(tracing: Tracing) -> tuple[list[list[int]], int]:
-        sequence, sampler, made = engine.sequence(), Sampler(WARM), list[list[int]]()
+        sequence, made = engine.sequence(), list[list[int]]()
 
         def write(count: int, within: Sequence = sequence) -> None:
-            made.append(within.generate(sampler, count, tracing=tracing).result().tokens)
+            made.append(within.generate(draws(replace(WARM, seed=len(made))), count, tracing=tracing).future.result().tokens)
 
         sequence.append(PROMPT)
         write(5)
@@ -135,8 +153,8 @@ def test_features_by_hand() -> None:
     np.testing.assert_allclose(step_features(trace, Course(1), ("last",)), [3, 6])
     wanted = [math.log(0.25), math.log(0.125), 0.25, 0.4, 0.6, 0.2, math.log(2), math.log(2)]
     np.testing.assert_allclose(step_features(trace, Course(1), ("surprise",)), wanted, rtol=1e-5)
-    assert trace.part(1, 2).hidden.tolist() == [[3, 6]] and trace.part(1, 2).after is None and trace.end.tolist() == [3, 6]
-    assert trace.part(0, 1).after is not None and trace.part(0, 1).end.tolist() == [3, 6]  # what the next token was drawn from
+    assert trace.rows(1, 2).hidden.tolist() == [[3, 6]] and trace.rows(1, 2).after is None and trace.end.tolist() == [3, 6]
+    assert trace.rows(0, 1).after is not None and trace.rows(0, 1).end.tolist() == [3, 6]  # what the next token was drawn from
 
 
 def test_the_course_of_a_solution_by_hand() -> None:
@@ -159,19 +177,34 @@ def test_the_course_of_a_solution_by_hand() -> None:
 def test_a_trace_reward_keeps_the_course_of_what_stands(forgotten: bool) -> None:
     traces = [Trace(np.zeros((1, 0), np.float32), np.array([value], np.float32), np.array([0.5], np.float32)) for value in (-1, -2, -4)]
     seen: list[tuple[int, list[float]]] = []
-    reward = TraceReward(lambda _, before: seen.append((before.steps, [float(numbers[0]) for numbers in before.surprises])) or 0.5)
-    reward.start_score("a", traces[0])
+
+    def score(_: Trace, before: Course) -> float:
+        seen.append((before.steps, [float(numbers[0]) for numbers in before.surprises]))
+        return 0.5
+
+    reward = TraceReward(score, "test")
+    reward.start_score(said("a", traces[0]))
     if forgotten:
         reward.forget()
-        reward.read("what the target wrote")
+        reward.read(said("what the target wrote"))
     fork = reward.fork()
-    fork.start_score("b", traces[1])
+    fork.start_score(said("b", traces[1]))
     reward.adopt(fork)
-    reward.start_score("c", traces[2])
-    reward.go_on([], "another")
-    reward.start_score("d", traces[0])
-    stands = [] if forgotten else [-1.0]
-    assert seen == [(0, []), (1, stands), (2, [*stands, -2.0]), (0, [])]
+    reward.start_score(said("c", traces[2]))
+    reward.forget()
+    reward.start_score(said("d", traces[0]))
+    accepted = [] if forgotten else [-1.0]
+    assert seen == [(0, []), (1, accepted), (2, [*accepted, -2.0]), (2, [*accepted, -2.0])]
+
+
+def test_a_reward_of_traces_that_is_no_number_has_failed_and_a_step_without_a_trace_is_an_error() -> None:
+    trace = Trace(np.zeros((1, 0), np.float32), np.zeros(1, np.float32), np.zeros(1, np.float32))
+    for number in (math.nan, math.inf, -math.inf):
+        scored = TraceReward(lambda *_, number=number: number, "test").start_score(said("a", trace)).result()
+        assert scored == Score(None, "test", failed=True)
+    assert TraceReward(lambda *_: 0.25, "test").start_score(said("a", trace)).result() == Score(0.25, "test")
+    with pytest.raises(EngineError, match="not traced"):
+        TraceReward(lambda *_: 0.25, "test").start_score(said("a"))
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +215,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(params=["confidence", "draft read-out"])
 def pair(request: pytest.FixtureRequest, files: dict[str, Path], tmp_path: Path) -> Iterator[Reasoner]:
-    trio = Trio(role(files["draft"]), role(files["target"]), reward_kind="confidence", width=4)
+    trio = Trio(role(files["draft"]), role(files["target"]), reward_kind="confidence", width=4, reuse=False)
     if request.param != "confidence":
         read_out(files["draft"]).save(tmp_path / "head.safetensors")
         trio = replace(trio, reward_kind="read-out", head=tmp_path / "head.safetensors")
@@ -198,6 +231,18 @@ def test_the_drafts_own_trace_scores_without_a_reward_token(pair: Reasoner, stra
     assert rewards and (len(set(rewards)) > 1 or strategy == "best-of-n") and all(0 < reward < 1 for reward in rewards)
     assert result.counters["reward"].evaluated_tokens == 0 == result.counters["reward"].decode_calls
     assert "reward" not in pair.engines()
+    assert {step.reward_by for step in result.steps if step.reward is not None} == {pair.config.reward_kind}
+
+
+@pytest.mark.parametrize("strategy", ["draft", "majority", "speculative"])
+def test_a_strategy_that_scores_nothing_traces_nothing(pair: Reasoner, strategy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Tracing] = []
+    generate = Sequence.generate
+    monkeypatch.setattr(
+        Sequence, "generate", lambda sequence, *rest, **more: asked.append(more["tracing"]) or generate(sequence, *rest, **more)
+    )
+    params = Params(WARM, limits=HALF.limits, search=Search(samples=2))
+    assert pair.solve(QUESTION, params, strategy=strategy).steps and set(asked) == {"off"}  # type: ignore[arg-type]
 
 
 def test_a_read_out_of_the_draft_is_the_head_on_the_steps_trace(files: dict[str, Path], tmp_path: Path) -> None:
@@ -207,10 +252,11 @@ def test_a_read_out_of_the_draft_is_the_head_on_the_steps_trace(files: dict[str,
     params = Params(Sampling(), Weighting(threshold=0.0), HALF.limits, HALF.search)
     with Reasoner.open(trio) as opened:
         steps = opened.solve(QUESTION, params).steps
-        writer = opened.trio.writer("draft", QUESTION, Sampling(), tracing="states")
-        course = Course()
+        writer = opened.trio.writer("draft", Prompt.of(QUESTION, opened.config.system), tracing="states")
+        course, scan = Course(), Segmenter().start()
         for step in steps[:6]:
-            written = writer.write_step(params.limits.step_tokens, None)
+            scan.begin()
+            written = writer.start_writing(params.limits.step_tokens, scan, Sampling(), Stream(0, DRAFT)).result()
             assert written.trace is not None and len(written.tokens) == step.tokens
             assert step.reward == pytest.approx(head.reward(step_features(written.trace, course, PARTS)), abs=1e-4)
             course = course.after(written.trace)
@@ -220,22 +266,23 @@ def test_a_read_out_of_the_draft_is_the_head_on_the_steps_trace(files: dict[str,
 def test_a_read_out_of_the_target_reads_the_targets_own_state(files: dict[str, Path], tmp_path: Path) -> None:
     head = read_out(files["target"], "target", ("last",))
     head.save(tmp_path / "head.safetensors")
-    trio = Trio(role(files["draft"]), role(files["target"]), reward_kind="read-out", head=tmp_path / "head.safetensors")
+    trio = Trio(role(files["draft"]), role(files["target"]), reward_kind="read-out", head=tmp_path / "head.safetensors", reuse=False)
+    texts = ("one and one\n\n", "is two\n\n")
     with Reasoner.open(trio) as opened:
         engines = opened.engines()
         assert engines["reward"].model is engines["target"].model
-        judge = opened.trio.judge(QUESTION)
-        scores = [judge.start_score(text)() for text in ("one and one", "is two")]
-        judge.forget()
-        assert judge.start_score("is two")() == pytest.approx(scores[1], abs=1e-6)
-        writer = opened.trio.writer("target", QUESTION, Sampling())
+        reward = opened.trio.reward(Prompt.of(QUESTION, opened.config.system))
+        scores = scores_of(reward, *texts)
+        reward.forget()
+        assert scores_of(reward, texts[1]) == pytest.approx(scores[1:], abs=1e-6)
         model = engines["target"].model
-        for text, score in zip(("one and one", "is two"), scores, strict=True):
-            writer.sequence.append(model.tokenize(text + "\n\n", continues=True))
-            assert head.reward(writer.sequence.read_hidden().result()) == pytest.approx(score, abs=1e-4)
-        assert judge.counters().evaluated_tokens == len(writer.sequence) + len(model.tokenize("is two\n\n", continues=True))
-        writer.close()
-        judge.close()
+        sequence = engines["target"].sequence(own_prompt(opened, "target"))
+        for text, score in zip(texts, scores, strict=True):
+            sequence.append(model.tokenize(text, continues=True))
+            assert head.reward(sequence.read_hidden().result()) == pytest.approx(score, abs=1e-4)
+        assert reward.counters().evaluated_tokens == len(sequence) + len(model.tokenize(texts[1], continues=True))
+        sequence.close()
+        reward.close()
 
 
 def test_heads_that_do_not_belong_are_refused(files: dict[str, Path], tmp_path: Path) -> None:
@@ -290,16 +337,14 @@ def test_a_value_head_is_applied_to_the_state_at_the_steps_end(tmp_path: Path, l
     sizes = ((1, WIDTH),) if layout == "skywork" else ((WIDTH, WIDTH), (2, WIDTH))
     layers = tuple((chance.normal(size=size).astype(np.float32), chance.normal(size=size[0]).astype(np.float32)) for size in sizes)
     ValueHead(layout, layers).save(tmp_path / "head.safetensors")  # type: ignore[arg-type]
-    trio = Trio(role(body), role(body), role(body), "value-head", head=tmp_path / "head.safetensors", width=2)
+    trio = Trio(role(body), role(body), role(body), "value-head", head=tmp_path / "head.safetensors", width=2, reuse=False)
     with Reasoner.open(trio) as opened:
-        judge = opened.trio.judge(QUESTION)
-        scores = [judge.start_score(text)() for text in ("one and one", "is two")]
-        fresh = opened.trio.judge(QUESTION)
-        fresh.read("one and one")
-        assert fresh.start_score("is two")() == pytest.approx(scores[1], abs=1e-5)
-        tokens = fresh._sequence.tokens  # type: ignore[attr-defined]
-        sequence = opened.trio.target.sequence()
-        sequence.append(tokens)
+        reward, fresh = opened.trio.reward(Prompt.of(QUESTION)), opened.trio.reward(Prompt.of(QUESTION))
+        scores = scores_of(reward, "one and one", "is two")
+        fresh.read(said("one and one"))
+        assert scores_of(fresh, "is two") == pytest.approx(scores[1:], abs=1e-5)
+        assert isinstance(fresh, ReadReward)
+        sequence = opened.trio.target.sequence(list(fresh._sequence.tokens))
         hidden = sequence.read_hidden().result()
         if layout == "skywork":
             wanted = sigmoid(float((layers[0][0] @ hidden + layers[0][1])[0]))
@@ -307,5 +352,5 @@ def test_a_value_head_is_applied_to_the_state_at_the_steps_end(tmp_path: Path, l
             bad, good = layers[1][0] @ np.maximum(layers[0][0] @ hidden + layers[0][1], 0) + layers[1][1]
             wanted = sigmoid(float(good - bad))
         assert scores[1] == pytest.approx(wanted, abs=1e-4) and scores[0] != scores[1]
-        for one in (judge, fresh, sequence):
-            one.close()  # type: ignore[attr-defined]
+        for one in (reward, fresh, sequence):
+            one.close()

@@ -1,9 +1,9 @@
 """Tokens guessed ahead: who proposes them, and where guessing pays.
 
 A token is drawn from the target's distribution with the target's own random number, whatever was guessed; a guess is kept
-where the draw gives the same. The draft proposes with that same random number, and draws order their tokens so that two
-models which agree on the likeliest token mostly draw the same (``runtime.sampler.Draws``). So the text is the target's own,
-token for token, at any temperature (docs/decisions/0011).
+where the draw gives the same. The draft proposes with that same random number, and a draw takes the tokens in the order of
+their ids, so two models of similar probabilities mostly draw the same (``runtime.sampler.Draws``). So the text is the target's
+own, token for token, at any temperature (docs/decisions/0011).
 """
 
 from __future__ import annotations

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import atexit
-import os
 import threading
 import time
 import weakref
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from llama_cpp import llama_cpp as C
@@ -29,10 +27,8 @@ from rsd_local.runtime.trials import Rounding, states_beside_logits
 
 _CACHE_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 8, "bf16": 30}  # ggml_type
 _FLASH = {"auto": -1, "off": 0, "on": 1}
-_LARGE_VOCABULARY = 32_000  # from here on, draws of several sequences are worth threads of their own
 _SMALLER = "give a smaller --ctx-size"
 _open_engines: weakref.WeakSet[Engine]
-_drawing = ThreadPoolExecutor(max(1, min(8, (os.cpu_count() or 1))), "rsd-draw")
 
 
 class Engine:

@@ -43,6 +43,7 @@ class Model:
     """
 
     def __init__(self, config: RoleConfig, progress: Progress | None = None) -> None:
+        llama.note_process()
         self.path = config.path
         self.header = read_header(config.path)
         if progress is not None:

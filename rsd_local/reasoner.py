@@ -179,7 +179,7 @@ class Conversation:
         asked = [question for question, _ in self.turns] + [question]
         prompt = Prompt.of(asked[0], self._reasoner.config.system)
         for (_, answer), following in zip(self.turns, asked[1:], strict=True):
-            prompt = prompt.then(answer, following)
+            prompt = prompt.then(answer.replace("\0", "\ufffd"), following)  # a model may write what a prompt must not hold
         return prompt
 
     @contextmanager

@@ -1,8 +1,9 @@
 """How a sequence forgets a rejected step: by cutting its cache, or by going back to a snapshot.
 
 Which one is right is found by a probe when an engine opens, never by a list of names: llama.cpp refuses to cut the
-memory of recurrent and hybrid models. Sliding-window models are cut too, since engines keep the full window
-(``swa_full``); with a smaller one llama.cpp would cut without complaint and then compute wrong logits.
+memory of recurrent and hybrid models. Sliding-window models are cut too, since engines ask for room for the full text
+(``swa_full``). llama.cpp gives cells out of a sequence's window to others all the same, and a cut moves the window back: it cuts
+without complaint and would compute wrong logits, so whether the window is still there is looked at.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from rsd_local.errors import EngineError
 from rsd_local.runtime import llama
 
 _CUT, _COPY = llama.quick(C.llama_memory_seq_rm, ctypes.c_bool), llama.quick(C.llama_memory_seq_cp, None)
+_FIRST = llama.quick(C.llama_memory_seq_pos_min, ctypes.c_int32)
 _PARTIAL_ONLY = 1  # LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY: the recurrent state, without the keys and values
 
 
@@ -40,22 +42,31 @@ class Rollback(Protocol):
 
 
 class Truncation:
-    """Cuts the cache: exact, and a matter of microseconds."""
+    """Cuts the cache: exact, and a matter of microseconds.
+
+    Args:
+        memory: llama.cpp's.
+        window: tokens that a sliding window holds, 0 where there is none.
+    """
 
     needs_marks = False
 
-    def __init__(self, memory: Any) -> None:
-        self._memory = memory
+    def __init__(self, memory: Any, window: int = 0) -> None:
+        self._memory, self._window = memory, window
 
     def mark(self, slot: int, position: int) -> None:
         """Nothing to remember: every place can be gone back to."""
 
     def back(self, slot: int, position: int) -> int:
-        """Cut the slot after ``position`` tokens; where llama.cpp refuses, the slot starts from nothing."""
-        if not _CUT(self._memory, slot, position, -1):
+        """Cut the slot after ``position`` tokens; where llama.cpp refuses, or a window has lost cells, the slot starts from nothing."""
+        if not _CUT(self._memory, slot, position, -1) or not self._has_window(slot, position):
             self.clear(slot)
             return 0
         return position
+
+    def _has_window(self, slot: int, position: int) -> bool:
+        """Whether all cells are there that the token at a position looks at; cells are lost from the first one on."""
+        return not self._window or position == 0 or 0 <= _FIRST(self._memory, slot) <= max(0, position - self._window)
 
     def copy(self, source: int, slot: int) -> None:
         """Shares the source's cells with the slot; no number is copied."""
@@ -142,4 +153,4 @@ def probe(context: Any) -> Rollback:
         raise EngineError(f"llama.cpp cannot decode two tokens with this model, its status is {status}", hint="choose another GGUF file")
     can_cut = bool(C.llama_memory_seq_rm(memory, 0, 1, -1))
     C.llama_memory_clear(memory, True)
-    return Truncation(memory) if can_cut else Snapshots(context, memory)
+    return Truncation(memory, C.llama_model_n_swa(C.llama_get_model(context))) if can_cut else Snapshots(context, memory)

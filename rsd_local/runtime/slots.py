@@ -43,6 +43,11 @@ class Slot:
         tokens = self.sequence.tokens[: self.sequence.cached]
         return tokens[: self.sequence.keep]  # read last: another thread lowers it before it changes tokens
 
+    @property
+    def cells(self) -> int:
+        """How many cells it holds, those that are about to be cut included."""
+        return len(self.tokens) if self.sequence is None else self.sequence.cached
+
 
 class Slots:
     """All slots of one context.
@@ -69,14 +74,14 @@ class Slots:
         source, length = self._longest(prompt[:-1]) if self._reuse else (None, 0)
         slot = self._idle_slot(source, length)
         slot.sequence, sequence.slot = sequence, slot.number
-        held = slot.tokens
+        held = len(slot.tokens)
         if source is not slot:
             self._empty(slot)
             if source is not None:
                 self._rollback.copy(source.number, slot.number)
-                held = source.cached
+                held = source.cells
         slot.tokens = []
-        sequence.cached = self._rollback.back(slot.number, length) if source is not None and length < len(held) else length
+        sequence.cached = self._rollback.back(slot.number, length) if source is not None and length < held else length
         sequence.counters.cached_tokens += sequence.cached
 
     def fork(self, parent: Sequence, child: Sequence) -> None:

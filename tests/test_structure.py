@@ -61,7 +61,9 @@ def test_decoding_knows_neither_where_models_run_nor_how_to_reach_them() -> None
     """Its protocols are all that it sees of a model: it goes with a model on another machine as it is."""
     for path in (ROOT / "decoding").glob("*.py"):
         for name in imports(path):
-            assert not name.startswith(("rsd_local.runtime", "rsd_local.remote", "rsd_local.rewards", "httpx", "urllib", "socket")), path.name
+            assert not name.startswith(("rsd_local.runtime", "rsd_local.remote", "rsd_local.rewards", "httpx", "urllib", "socket")), (
+                path.name
+            )
 
 
 def test_no_file_is_longer_than_a_few_screens() -> None:

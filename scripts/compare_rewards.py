@@ -196,7 +196,7 @@ def main() -> None:
     if chosen.train + chosen.test > len(whole):
         arguments.error(f"{chosen.data} has {len(whole)} questions, fewer than --train and --test together")
     draft, target = (RoleConfig(path, 1152, threads=chosen.threads) for path in (chosen.draft, chosen.target))
-    trio = Trio(draft, target, reward_kind="confidence", parallel=chosen.parallel, width=2)
+    trio = Trio(draft, target, reward_kind="confidence", parallel=chosen.parallel, width=2, reuse=False)
     config = {"draft": chosen.draft.name, "data": Path(chosen.data).name, "tokens": LIMITS.tokens, "features": FEATURES}
     with Rollouts.open(chosen.work, config, resume=True) as rollouts:
         comparison = Comparison(trio, chosen.work, whole[: chosen.train] + whole[-chosen.test :], chosen.train, rollouts)

@@ -85,7 +85,7 @@ def seconds_of_one_question(trio: str) -> float:
 def evaluate(trio: str, seed: int, limit: int) -> dict[str, Any]:
     """All figures."""
     asked = list(itertools.islice(questions(seed), limit))
-    config = replace(find_trio(trio), parallel=AT_ONCE)
+    config = replace(find_trio(trio), parallel=AT_ONCE, reuse=False)
     with Reasoner.open(config) as reasoner:
         greedy = Params(weighting=Weighting(threshold=config.threshold))
         strategies: list[Strategy] = ["draft", "target", "rsd"]

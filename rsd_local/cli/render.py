@@ -77,12 +77,11 @@ def ending(result: Result, *, boxed: bool = True) -> None:
 
 def stats(result: Result, reasoner: Reasoner) -> None:
     """Prints the counters by role, the two FLOP counts, and how the models run."""
-    from rich import box
     from rich.console import Console
     from rich.table import Table
 
     console = Console(stderr=True, highlight=False)
-    table = Table("role", *_COLUMNS.values(), box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    table = Table("role", *_COLUMNS.values(), box=None, pad_edge=False)
     for column in table.columns[1:]:
         column.justify = "right"
     for role, counters in result.counters.items():

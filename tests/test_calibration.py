@@ -42,7 +42,8 @@ from rsd_local.events import CancelToken
 from rsd_local.reasoner import Reasoner
 from rsd_local.rewards.features import PARTS, Course, step_features
 from rsd_local.rewards.heads import ReadOut, read_head
-from rsd_local.runtime import Trace
+from rsd_local.roles import DRAFT, Stream
+from rsd_local.steps import Trace
 
 
 def made_up(rows: int, width: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -118,10 +119,12 @@ def test_rollouts_have_the_features_that_a_reward_is_given(tmp_path: Path) -> No
         for item in items:
             (row,) = [row for row in kept.rows if row["id"] == item.id]
             learnt = gather([row], opened.trio.draft.model.n_embd).features
-            writer, course = opened.trio.writer("draft", opened.read_question(item.question), Sampling(), tracing="states"), Course()
+            writer, course = opened.trio.writer("draft", opened.read_prompt(item.question), tracing="states"), Course()
+            scan = opened.trio.segmenter.start()
             assert len(row["steps"]) >= 2
             for text, features in zip(row["steps"], learnt, strict=True):
-                step = writer.write_step(200, None)
+                scan.begin()
+                step = writer.start_writing(200, scan, Sampling(), Stream(0, DRAFT)).result()
                 assert step.text == text and step.trace is not None
                 np.testing.assert_allclose(step_features(step.trace, course, PARTS), features, rtol=5e-3, atol=5e-3)
                 course = course.after(step.trace)

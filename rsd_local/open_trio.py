@@ -52,6 +52,7 @@ class LocalTrio:
             DoesNotFit: there is not memory enough; nothing was loaded.
             EngineError: a context cannot be made.
         """
+        segmenter = Segmenter(config.delimiter)
         models: dict[tuple[object, ...], Model] = {}
         engines: dict[Role, Engine] = {}
         head = load_head(config)
@@ -68,7 +69,7 @@ class LocalTrio:
             prompt_tokens(engine.model, Prompt.of("1+1", config.system))
         rewards = Rewards(config, engines.get("reward"), head)
         rewards.check(draft)
-        return cls(config, draft, target, rewards, draft.model.common_tokens(target.model), Segmenter(config.delimiter))
+        return cls(config, draft, target, rewards, draft.model.common_tokens(target.model), segmenter)
 
     def bound(self, cancel: CancelToken, stop: tuple[str, ...], *, shows_text: bool) -> LocalTrio:
         """The same for one run: ended by a token, and with stop strings of its own."""

@@ -50,6 +50,11 @@ def build_trio(table: dict[str, Any], where: str) -> Trio:
         ConfigError: as ``read_trio``; ``where`` begins the message.
     """
     roles = {role: table[role] for role in ROLES if isinstance(table.get(role), dict)}
+    for role, section in roles.items():
+        require("trusted" not in section, f"{where}: [{role}] 'trusted' is no setting of a file", "give --trust-file where you start rsd")
+        require(
+            "engines" not in section, f"{where}: [{role}] 'engines' is gone since 0.2", "take the line out: one engine serves all prompts"
+        )
     made = {role: build(RoleConfig, section, f"{where}: [{role}]") for role, section in roles.items()}
     return build(Trio, table | made, where)
 

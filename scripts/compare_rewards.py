@@ -155,7 +155,7 @@ def target_read_out(comparison: Comparison, train: int) -> None:
         model = reasoner.engines()["target"].model
         names = {item.id for item in items}
         learnt, left_out = comparison.steps(model.n_embd, [row for row in read.rows if row["id"] in names])
-        tokens = [len(model.tokenize(step, written=True, continues=True)) for row in comparison.tested for step in row["steps"]]
+        tokens = [len(model.tokenize(step, continues=True)) for row in comparison.tested for step in row["steps"]]
     made, _, quality = read_out(learnt, left_out, "target")
     line(f"read-out of the target (last, {train} questions)", quality, float(np.mean(tokens)))
     line(f"the same, cross-validated over the {train}", measure(made.left_out, learnt), float(np.mean(tokens)))

@@ -20,14 +20,14 @@ _SKILL = {"rsd": 0.8, "target": 0.85, "draft": 0.5, "majority": 0.65, "best-of-n
 _COST = {"rsd": 30, "target": 100, "draft": 10, "majority": 80, "best-of-n": 90}
 
 
-def trio_of_files(folder: Path, parallel: int = 2) -> Trio:
+def trio_of_files(folder: Path, parallel: int = 2, *, reuse: bool = False) -> Trio:
     """A trio whose files are there and nothing more, for what never opens them."""
     roles = {}
     for role in ("draft", "target", "reward"):
         path = folder / f"{role}.gguf"
         path.write_bytes(role.encode())
         roles[role] = RoleConfig(path)
-    return Trio(**roles, parallel=parallel)
+    return Trio(**roles, parallel=parallel, reuse=reuse)
 
 
 def sums(count: int) -> list[Item]:
@@ -66,11 +66,13 @@ class FakeSolver:
         return Result(answer, "…", "stop", tuple(steps), counters)  # type: ignore[arg-type]
 
 
-def run_fake(folder: Path, specs: list[str], items: list[Item], solver: FakeSolver | None = None, *, resume: bool = False) -> Config:
+def run_fake(
+    folder: Path, specs: list[str], items: list[Item], solver: FakeSolver | None = None, *, resume: bool = False, reuse: bool = False
+) -> Config:
     """A bench with the fake solver; returns its configuration."""
     models = folder.parent / f"{folder.name}-models"
     models.mkdir(exist_ok=True)
-    trio = trio_of_files(models)
+    trio = trio_of_files(models, reuse=reuse)
     plans = read_strategies(specs, Params())
     config = configuration(trio, "sums", None, None, 0, items, plans)
     with Results.open(folder, config, resume) as results, Grader() as grader:

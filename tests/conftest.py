@@ -50,3 +50,7 @@ def open_engine() -> Iterator[EngineMaker]:
     yield make
     for model in models:
         model.close()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--schedules", type=int, default=25, help="schedules of each kind of memory in test_state_machine.py")

@@ -42,10 +42,13 @@ def probabilities(logits: npt.NDArray[np.floating], sampling: Sampling, context:
     return result
 
 
-def owns(token: int, u: float, best: int, chances: Doubles, slack: float) -> bool:
-    """Whether a number u, changed by no more than ``slack``, draws the token: the best one's part of [0, 1) is the first."""
-    order = np.concatenate([[best], np.delete(np.arange(len(chances)), best)])
-    ends = np.cumsum(chances[order])
-    place = int(np.flatnonzero(order == token)[0])
-    begin = ends[place - 1] if place else 0.0
-    return bool(chances[token] > 0 and begin - slack <= u < ends[place] + slack)
+def parts(chances: Doubles) -> tuple[Doubles, Doubles]:
+    """Where the part of [0, 1) begins and ends that draws each token: they follow one another in ascending order of their ids."""
+    ends = np.cumsum(chances)
+    return ends - chances, ends
+
+
+def owns(token: int, u: float, chances: Doubles, slack: float) -> bool:
+    """Whether a number u, changed by no more than ``slack``, draws the token."""
+    begins, ends = parts(chances)
+    return bool(chances[token] > 0 and begins[token] - slack <= u < ends[token] + slack)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import resource
 import struct
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import gguf
 import pytest
+from changed import write_changed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from llama_cpp import llama_cpp
@@ -128,3 +132,65 @@ def test_a_claim_costs_nothing(tmp_path: Path) -> None:
     broken(path, b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + array + bytes(40), "elements, more than")
     numbers = struct.pack("<Q", 1) + b"k" + struct.pack("<IIQ", 9, 10, 10_000_000)
     broken(path, b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + numbers + bytes(40), "cut off")
+
+
+def test_arrays_are_found_where_they_lie(tiny: dict[str, Path], smollm2: Path) -> None:
+    for path in (tiny["hybrid"], smollm2):
+        header, other, whole = read_header(path), gguf.GGUFReader(path), path.read_bytes()
+        assert set(header.arrays) == {key for key, field in other.fields.items() if field.types[:1] == [gguf.GGUFValueType.ARRAY]}
+        for key, array in header.arrays.items():
+            values = other.fields[key].contents()
+            assert array.count == len(values)
+            if array.type == 8:
+                texts = [text.encode() for text in values]
+                assert whole[array.start : array.end] == b"".join(struct.pack("<Q", len(text)) + text for text in texts)
+                assert array.longest == max(map(len, texts))
+            else:
+                form = {5: "i", 6: "f"}[array.type]
+                assert list(struct.unpack(f"<{array.count}{form}", whole[array.start : array.end])) == values and array.longest == 0
+        first = min(int(tensor.data_offset) for tensor in other.tensors)
+        assert first - gguf.GGUF_DEFAULT_ALIGNMENT < header.end <= first
+
+
+def test_what_is_no_regular_file_is_refused_without_waiting_for_it(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.gguf"
+    os.mkfifo(pipe)
+    for path in (pipe, Path("/dev/null")):
+        reading = ThreadPoolExecutor().submit(read_header, path)
+        with pytest.raises(NotAModel, match="no regular file"):
+            reading.result(timeout=10)
+
+
+U32, F32, I32, U16 = (gguf.GGUFValueType[name] for name in ("UINT32", "FLOAT32", "INT32", "UINT16"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "words"),
+    [
+        ("dense", {"llama.block_count": (0, U32)}, "claims 0 layers"),
+        ("hybrid", {"lfm2.block_count": (40, U32)}, "claims 40 layers and has "),
+        ("sliding", {"gemma3.attention.head_count": (0, U32)}, "claims 0 attention heads"),
+        ("hybrid", {"lfm2.attention.head_count": ([0, 0], I32)}, "claims 0 attention heads"),
+        ("dense", {"llama.attention.layer_norm_rms_epsilon": (-1e-5, F32)}, "epsilon is -"),
+        ("dense", {"llama.rope.freq_base": (float("inf"), F32)}, "rope.freq_base is inf"),
+        ("dense", {"tokenizer.ggml.model": ("no_vocab", gguf.GGUFValueType.STRING)}, "no vocabulary"),
+        ("dense", {"tokenizer.ggml.scores": ([0.5] * 264, F32)}, "has 265 tokens, and tokenizer.ggml.scores is of 264"),
+    ],
+)
+def test_a_value_that_no_model_has_is_refused(kind: str, values: dict[str, Any], words: str, tiny: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(NotAModel, match=words):
+        read_header(write_changed(tiny[kind], tmp_path / "changed.gguf", values))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"tokenizer.ggml.eos_token_id": (265, U32), "tokenizer.ggml.bos_token_id": ((1 << 32) - 1, U32)},
+        {"llama.rope.scaling.factor": (0.0, F32), "llama.rope.freq_base": (0.0, F32)},
+        {"llama.attention.layer_norm_rms_epsilon": (0.0, F32)},
+        {"tokenizer.ggml.token_type": ([1] * 400, I32)},
+        {"llama.block_count": (40, U32), "split.count": (3, U16)},
+    ],
+)
+def test_a_value_that_real_files_have_is_not_refused(values: dict[str, Any], tiny: dict[str, Path], tmp_path: Path) -> None:
+    read_header(write_changed(tiny["dense"], tmp_path / "changed.gguf", values))

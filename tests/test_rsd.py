@@ -156,7 +156,7 @@ def test_what_the_target_writes_in_place_of_every_step_is_its_own_text(
     with Reasoner.open(trio_of(files)) as reasoner:
         alone, instead = (reasoner.solve(QUESTION, params, strategy=name) for name in ("target", "rsd"))
     assert instead.text == alone.text and [step.text for step in instead.steps] == [step.text for step in alone.steps]
-    assert instead.finish_reason == alone.finish_reason and len(alone.steps) > 20
+    assert instead.finish_reason == alone.finish_reason and len(alone.steps) > 5
 
 
 @pytest.mark.parametrize("kind", ["dense", "hybrid"])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from plain_sampling import owns, penalties, probabilities
+from plain_sampling import owns, parts, penalties, probabilities
 
 from rsd_local.config import Sampling
 from rsd_local.errors import ConfigError, DecodeFailed
@@ -77,10 +77,10 @@ def test_each_number_of_a_stream_draws_what_the_plain_definition_says(words: int
     chances, numbers, draws = probabilities(logits, sampling), stream.generator(), Draws(sampling, stream)
     for _ in range(60):
         u, token = numbers.random(), draws.draw(logits)
-        assert owns(token, u, greedy(logits), chances, 1e-6), (u, token)
-    edge = float(chances[greedy(logits)])
-    for u in (0.0, edge - 2e-6, min(edge + 2e-6, LAST), 0.999, LAST):
-        assert owns(drawn(logits, sampling, u), u, greedy(logits), chances, 1e-6), u
+        assert owns(token, u, chances, 1e-6), (u, token)
+    begin, end = (float(edges[greedy(logits)]) for edges in parts(chances))
+    for u in (0.0, max(begin - 2e-6, 0.0), begin + 2e-6, end - 2e-6, min(end + 2e-6, LAST), 0.999, LAST):
+        assert owns(drawn(logits, sampling, u), u, chances, 1e-6), u
 
 
 def test_a_vocabulary_of_150_thousand_words_is_drawn_from_as_the_definition_says() -> None:
@@ -88,13 +88,13 @@ def test_a_vocabulary_of_150_thousand_words_is_drawn_from_as_the_definition_says
         for sampling in FILTERS:
             chances = probabilities(logits, sampling)
             for u in (0.001, 0.3, 0.9, 0.9999):
-                assert owns(drawn(logits, sampling, u), u, greedy(logits), chances, 1e-6), (sampling, u)
+                assert owns(drawn(logits, sampling, u), u, chances, 1e-6), (sampling, u)
 
 
 @pytest.mark.parametrize("sampling", FILTERS[2:], ids=str)
 def test_of_a_flat_distribution_exactly_the_words_of_the_definition_are_kept(sampling: Sampling) -> None:
     logits = made(30_000, 0.4, 5)
-    kept = weigh_kept(logits, greedy(logits), sampling).reshape(-1)[: len(logits)]
+    kept = weigh_kept(logits, float(logits.max()), sampling).reshape(-1)[: len(logits)]
     chances = probabilities(logits, sampling)
     assert np.array_equal(kept > 0, chances > 0)
     assert abs(kept / kept.sum(dtype=np.float64) - chances).max() < 1e-6 * chances.max() + 1e-9
@@ -119,7 +119,7 @@ def test_any_small_vocabulary_is_drawn_from_as_the_definition_says(
     logits, sampling = frozen(values), replace(sampling, **extra)
     changed = penalties(logits, context, sampling).astype(np.float32)
     chances = probabilities(changed, replace(sampling, penalty_last_n=0))
-    assert owns(drawn(logits, sampling, u, context), u, greedy(changed), chances, 1e-12)
+    assert owns(drawn(logits, sampling, u, context), u, chances, 1e-12)
 
 
 def test_the_shares_of_equal_words_are_met_to_the_edge() -> None:
@@ -181,14 +181,31 @@ def test_a_greedy_draw_takes_no_number() -> None:
     assert greedy(frozen([1.0, 3.0, 3.0])) == 1
 
 
-def test_with_the_same_number_draft_and_target_agree_below_their_best_words_probability() -> None:
-    draft, target = made(6000, 1.0, 1).copy(), made(6000, 1.0, 2).copy()
-    draft[4000], target[4000] = 7.5, 7.0
-    for sampling in (WARM, Sampling(temperature=1, top_p=0.9), Sampling(temperature=1, min_p=0.05)):
-        both = min(float(probabilities(logits, sampling)[4000]) for logits in (draft, target))
-        assert both > 0.1
-        for u in np.linspace(0, both - 1e-6, 50):
-            assert drawn(draft, sampling, float(u)) == drawn(target, sampling, float(u)) == 4000
+@pytest.mark.parametrize("sampling", FILTERS, ids=str)
+def test_tokens_follow_one_another_in_the_order_of_their_ids(sampling: Sampling) -> None:
+    for logits in (made(300, 1.0, 1), made(9000, 0.3, 2)):
+        tokens = [drawn(logits, sampling, u) for u in (*np.linspace(0, 0.999, 60), LAST)]
+        kept = np.flatnonzero(probabilities(logits, sampling) > 1e-6)
+        assert tokens == sorted(tokens) and len(set(tokens)) > 2
+        assert tokens[0] <= kept[0] and tokens[-1] >= kept[-1]
+
+
+@pytest.mark.parametrize("sampling", [WARM, Sampling(temperature=1, top_p=0.9), Sampling(temperature=1, min_p=0.05)], ids=str)
+def test_draft_and_target_draw_the_same_token_where_its_parts_overlap(sampling: Sampling) -> None:
+    target = made(6000, 2.0, 1, 30)
+    draft = frozen(target + made(6000, 0.3, 2))
+    (begins, ends), (other_begins, other_ends) = (parts(probabilities(logits, sampling)) for logits in (target, draft))
+    first, last = np.maximum(begins, other_begins), np.minimum(ends, other_ends)
+    numbers = np.random.default_rng(3).random(300)
+    alike = 0
+    for u in numbers.tolist():
+        one, other = drawn(target, sampling, u), drawn(draft, sampling, u)
+        alike += one == other
+        if one == other:
+            assert first[one] - 1e-6 <= u < last[one] + 1e-6
+        else:
+            assert not ((first + 1e-6 <= u) & (u < last - 1e-6)).any()
+    assert 0.4 < alike / len(numbers) < 1
 
 
 def test_threads_draw_what_one_thread_draws() -> None:
@@ -275,7 +292,7 @@ def test_penalties_come_before_the_filters(words: int) -> None:
         changed = penalties(logits, context, sampling).astype(np.float32)
         chances = probabilities(changed, base)
         for u in (0.0, 0.2, 0.7, 0.99):
-            assert owns(drawn(logits, sampling, u, context), u, greedy(changed), chances, 1e-6), (base, u)
+            assert owns(drawn(logits, sampling, u, context), u, chances, 1e-6), (base, u)
 
 
 @pytest.mark.parametrize(

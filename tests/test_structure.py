@@ -15,10 +15,12 @@ FLOORS = [
     {"roles", "toml_settings", "abacus"},
     {"runtime", "catalogue"},
     {"rewards", "fit", "decoding"},
-    {"open_trio", "admission", "run"},
+    {"open_trio", "admission"},
+    {"run"},
     {"reasoner"},
     {"evaluation"},
-    {"bench", "calibration"},
+    {"bench"},
+    {"calibration"},
     {"cli"},
 ]
 
@@ -53,6 +55,51 @@ def test_no_import_points_up() -> None:
                 other = module_of(name)
                 assert other == own or floor[other] < floor[own], f"{path.relative_to(ROOT)} imports {name}"
     assert {"runtime", "rewards", "decoding", "reasoner", "cli"} <= seen
+
+
+def test_decoding_knows_neither_where_models_run_nor_how_to_reach_them() -> None:
+    """Its protocols are all that it sees of a model: it goes with a model on another machine as it is."""
+    for path in (ROOT / "decoding").glob("*.py"):
+        for name in imports(path):
+            assert not name.startswith(("rsd_local.runtime", "rsd_local.remote", "rsd_local.rewards", "httpx", "urllib", "socket")), (
+                path.name
+            )
+
+
+def test_no_file_is_longer_than_a_few_screens() -> None:
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in ROOT.rglob("*.py")}
+    assert {name: length for name, length in lengths.items() if length > 350} == {}
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Imports for types alone do not count: nothing of them is there while the program runs."""
+    graph = {name_of(path): runtime_imports(path) for path in ROOT.rglob("*.py")}
+    graph = {name: {other for other in others if other in graph} for name, others in graph.items()}
+    assert len(graph) > 80 and sum(map(len, graph.values())) > 250
+    while free := [name for name, others in graph.items() if not others]:
+        for name in free:
+            del graph[name]
+        for others in graph.values():
+            others.difference_update(free)
+    assert not graph, f"a circle among {sorted(graph)}"
+
+
+def name_of(path: Path) -> str:
+    return ".".join(("rsd_local", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
+
+
+def runtime_imports(path: Path) -> set[str]:
+    """The modules of the package that a file needs to be imported, those of ``TYPE_CHECKING`` and of functions left out."""
+    found: set[str] = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("rsd_local"):
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            modules = {name for name in inner if (ROOT.parent / name.replace(".", "/")).with_suffix(".py").exists()}
+            found |= modules or {node.module}
+    own = name_of(path)
+    return {name for name in found if name != own and not own.startswith(f"{name}.")}
 
 
 def test_only_the_runtime_imports_llama_cpp() -> None:

@@ -92,7 +92,9 @@ def describe_trio(trio: Trio) -> dict[str, Any]:
         ModelNotFound, BadHead: a file is not there.
     """
     models = {role: _role(getattr(trio, role)) for role in ROLES if getattr(trio, role) is not None}
-    return dataclasses.asdict(trio) | models | {"head": trio.head and _head(trio.head)}
+    made = dataclasses.asdict(trio) | models | {"head": trio.head and _head(trio.head)}
+    del made["queue"]  # how long others wait changes no figure
+    return made
 
 
 def versions() -> dict[str, str | None]:
@@ -125,7 +127,7 @@ def _role(role: RoleConfig) -> dict[str, Any]:
     except OSError:
         raise ModelNotFound(f"{role.path}: no such file") from None
     settings = dataclasses.asdict(role)
-    del settings["path"]
+    del settings["path"], settings["trusted"]
     return {"file": role.path.name, "bytes": size} | settings
 
 

@@ -103,4 +103,4 @@ def _switch(text: str) -> bool:
     return text == "on"
 
 
-_READERS: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "bool": _switch}
+_READERS: dict[str, Callable[[str], Any]] = {"int": int, "float": float, "bool": _switch, "tuple[str, ...]": lambda text: (text,)}

@@ -185,7 +185,7 @@ def read_states(reasoner: Reasoner, items: list[Item], rollouts: Rollouts, state
         model, made = trio.target.model, list[Floats]()
         with suppress(ContextFull), closing(trio.target.sequence(prompt_tokens(model, prompts[row["id"]]))) as sequence:
             for step in row["steps"]:
-                sequence.append(model.tokenize(step, written=True, continues=True))
+                sequence.append(model.tokenize(step, continues=True))
                 made.append(sequence.read_hidden(cancel).result())
         made = made if len(made) == len(row["steps"]) else []
         return StateRow(id=row["id"], sample=row["sample"], features=pack(made))

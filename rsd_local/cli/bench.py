@@ -48,7 +48,7 @@ def bench(
     speculative, majority, best-of-n, step-best-of-n or beam, with settings behind a colon: best-
     of-n:samples=8,aggregate=min. The table goes to standard output.
     """
-    trio = make_trio(flags, parallel=parallel, reuse=False)
+    trio = make_trio(flags, parallel=parallel, compares=True)
 
     from rsd_local.bench.datasets import load_dataset
     from rsd_local.bench.report import read_summary

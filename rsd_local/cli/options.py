@@ -162,14 +162,14 @@ def _stack(command: F, options: list[Option]) -> F:
     return command
 
 
-def make_trio(flags: dict[str, Any], parallel: int = 1, width: int | None = None, *, reuse: bool = True) -> Trio:
+def make_trio(flags: dict[str, Any], parallel: int = 1, width: int | None = None, *, compares: bool = False) -> Trio:
     """The trio that the flags name, with what they change.
 
     Args:
         flags: of ``trio_options``, and of ``run_options`` where the command has them.
         parallel: prompts at once.
         width: sequences of one prompt; without it, what the flags' strategy needs, or the trio's own.
-        reuse: whether a prompt may go on from what earlier ones left in the caches; not where figures are compared.
+        compares: whether figures are compared: then no prompt goes on from what earlier ones left in the caches.
 
     Raises:
         ConfigError: a flag's value cannot be used, or some but not all of the models are named.
@@ -206,7 +206,7 @@ def make_trio(flags: dict[str, Any], parallel: int = 1, width: int | None = None
         plain |= {role: dataclasses.replace(getattr(trio, role), trusted=True) for role in ROLES if getattr(trio, role) is not None}
     if width is None:
         width = sequences_needed(plain.get("strategy", trio.strategy), make_search(flags)) if "samples" in flags else 1
-    return dataclasses.replace(trio, parallel=parallel, width=width, reuse=reuse, **plain)
+    return dataclasses.replace(trio, parallel=parallel, width=width, reuse=trio.reuse and not compares, **plain)
 
 
 def _require_files(trio: Trio, name: str | None) -> None:

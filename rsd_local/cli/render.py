@@ -100,10 +100,10 @@ def stats(result: Result, reasoner: Reasoner) -> None:
 _COLUMNS = {
     "prompt_tokens": "prompt",
     "cached_tokens": "cached",
-    "generated_tokens": "generated",
-    "discarded_tokens": "discarded",
-    "evaluated_tokens": "evaluated",
-    "decode_calls": "decodes",
+    "generated_tokens": "written",
+    "discarded_tokens": "dropped",
+    "evaluated_tokens": "rows",
+    "decode_calls": "batches",
     "seconds": "seconds",
     "waiting_seconds": "waiting",
 }

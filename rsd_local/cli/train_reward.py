@@ -76,7 +76,7 @@ def train_reward(
     width = max(samples, continuations if label == "mc" else 1) + 1
     params = Params(Sampling(temperature, seed=seed), limits=Limits(tokens=max_tokens), search=Search(samples=samples))
     flags["reward_kind"] = "confidence"  # the draft's trace, and no third model
-    trio = make_trio(flags, parallel=parallel, width=width, reuse=False)
+    trio = make_trio(flags, parallel=parallel, width=width, compares=True)
 
     from rsd_local.bench.datasets import load_dataset
     from rsd_local.calibration.rollouts import Labelling
@@ -142,7 +142,7 @@ def _steps(
         signal.signal(signal.SIGINT, previous)
 
 
-_OF_NO_MATTER = ("parallel", "width", "threshold", "threshold_from")
+_OF_NO_MATTER = ("parallel", "width", "threshold", "threshold_from", "strategy")
 """Settings of a trio that rollouts do not depend on."""
 
 

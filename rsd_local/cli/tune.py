@@ -70,7 +70,7 @@ def tune(
     require(2 <= points <= 1000, f"--points {points} is outside 2 to 1000")
     drawable = plot is None or importlib.util.find_spec("matplotlib") is not None
     require(drawable, "matplotlib is not installed", "pip install 'rsd-local[bench]'")
-    trio = make_trio(flags, parallel=parallel, reuse=False)
+    trio = make_trio(flags, parallel=parallel, compares=True)
 
     from rsd_local.bench.datasets import has_answers, load_dataset
     from rsd_local.calibration import tuning

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from rsd_local.config import Params
 from rsd_local.decoding.solution import Solution
-from rsd_local.decoding.speculation import PROPOSED, chunk_that_pays, proposing_pays, shared_beginning, speculate
+from rsd_local.decoding.speculation import PROPOSED, chunk_that_pays, proposing_pays, speculate
 from rsd_local.decoding.trio import OpenTrio
 from rsd_local.decoding.writing import Writing, written
 from rsd_local.roles import NO_HINT, TARGET, Hint, Stream, Writer
@@ -48,8 +48,7 @@ class Fallbacks:
         step = yield from written(target.start_writing(limit, scan, sampling, stream, self._hint(rejected)), live=live)
         if step.ended != "mismatch":
             return step
-        shared = self._trio.shared_tokens
-        return (yield from speculate(target, self._draft, step, scan, limit, PROPOSED, shared, sampling, stream, live=live))
+        return (yield from speculate(target, self._draft, step, scan, limit, PROPOSED, sampling, stream, live=live))
 
     def _hint(self, rejected: Step | None) -> Hint:
         """What of the rejected step is evaluated ahead, and whether the draft proposes more once the target leaves it."""
@@ -61,4 +60,4 @@ class Fallbacks:
         if not chunk and self._mode == "auto":
             return NO_HINT
         only = proposing_pays(latency, self._draft.latency, kept)
-        return Hint(shared_beginning(rejected.tokens, self._trio.shared_tokens), chunk or _FORCED_CHUNK, only=only)
+        return Hint(tuple(rejected.tokens), chunk or _FORCED_CHUNK, only=only)

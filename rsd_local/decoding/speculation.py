@@ -1,14 +1,12 @@
 """Tokens guessed ahead: who proposes them, and where guessing pays.
 
 A token is drawn from the target's distribution with the target's own random number, whatever was guessed; a guess is kept
-where the draw gives the same. The draft proposes with that same random number, and draws order their tokens so that two
-models which agree on the likeliest token mostly draw the same (``runtime.sampler.Draws``). So the text is the target's own,
-token for token, at any temperature (docs/decisions/0011).
+where the draw gives the same. The draft proposes with that same random number, and a draw takes the tokens in the order of
+their ids, so two models of similar probabilities mostly draw the same (``runtime.sampler.Draws``). So the text is the target's
+own, token for token, at any temperature (docs/decisions/0011).
 """
 
 from __future__ import annotations
-
-from itertools import takewhile
 
 from rsd_local.config import Sampling
 from rsd_local.decoding.writing import Writing, written
@@ -21,9 +19,8 @@ _CHUNKS = (31, 15, 7, 3, 1)
 
 
 def speculate(
-    target: Writer, draft: Writer, begun: Step, scan: Scan, limit: int, ahead: int, shared: int, sampling: Sampling, stream: Stream, *,
-    live: bool,
-) -> Writing:  # fmt: skip
+    target: Writer, draft: Writer, begun: Step, scan: Scan, limit: int, ahead: int, sampling: Sampling, stream: Stream, *, live: bool
+) -> Writing:
     """Write the rest of the target's step, with the draft proposing tokens and the target drawing them in one batch each.
 
     Args:
@@ -33,7 +30,6 @@ def speculate(
         scan: has been fed with that.
         limit: most tokens of the whole step.
         ahead: tokens to propose at a time.
-        shared: how many tokens, from the first on, mean the same to both.
         sampling: of both.
         stream: the target's, of the whole step.
         live: whether bytes are given as they come.
@@ -43,18 +39,12 @@ def speculate(
         done = len(step.tokens)
         draft.correct(step)
         proposed = draft.start_writing(min(ahead, limit - done), None, sampling, stream, skip=done).result()
-        tokens = shared_beginning(proposed.tokens, shared)
-        hint = Hint(tokens, len(tokens), only=True)
+        hint = Hint(tuple(proposed.tokens), len(proposed.tokens), only=True)
         made = yield from written(target.start_writing(limit - done, scan, sampling, stream, hint, skip=done), live=live)
         raw = (step.raw + made.raw)[: scan.stopped]  # a stop string may have begun in what was written before
         step = Step(step.tokens + made.tokens, raw, made.ended, part=made.part)
         if made.ended != "mismatch":
             return step
-
-
-def shared_beginning(tokens: list[int], shared: int) -> tuple[int, ...]:
-    """Tokens up to the first one that is not among the ``shared`` ones that two vocabularies begin with."""
-    return tuple(takewhile(lambda token: token < shared, tokens))
 
 
 def chunk_that_pays(latency: Latency, kept_share: float) -> int:

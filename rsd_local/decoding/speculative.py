@@ -59,4 +59,4 @@ def _step(target: Writer, draft: Writer, ahead: int, solution: Solution, trio: O
         step = yield from written(target.start_writing(1, scan, sampling, stream), live=live)
         if step.ended != "length" or limit == 1:
             return step
-    return (yield from speculate(target, draft, step, scan, limit, ahead, trio.shared_tokens, sampling, stream, live=live))
+    return (yield from speculate(target, draft, step, scan, limit, ahead, sampling, stream, live=live))

@@ -6,7 +6,9 @@ Killed at any moment, a run loses the lines in flight at most, and goes on in th
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import json
+import logging
 import os
 from collections.abc import Collection
 from pathlib import Path
@@ -15,6 +17,8 @@ from typing import Any, BinaryIO, ClassVar, Generic, Self, TypeVar, cast
 
 from rsd_local.config import require
 from rsd_local.errors import ConfigError
+
+log = logging.getLogger("rsd_local.journal")
 
 CONFIG = "config.json"
 _DRAFT = f"{CONFIG}.part"
@@ -51,7 +55,7 @@ class Journal(Generic[R]):
                 _write_config(folder, config)
             else:
                 require(resume, f"{folder} is not empty", "--resume goes on with it; or give another folder")
-                _refuse_other(folder, read_config(folder), config)
+                _refuse_other(folder, upgraded(read_config(folder), config), config)
             rows = cls._mend(folder / cls.file_name)
             file = (folder / cls.file_name).open("ab")
         except OSError as error:
@@ -126,6 +130,40 @@ class Journal(Generic[R]):
         """Whether a folder holds nothing that could be lost: no file, or those of a run that ended before its first line."""
         own = {CONFIG, _DRAFT, cls.file_name}
         return all(file.name in own and (file.name != cls.file_name or not file.stat().st_size) for file in folder.iterdir())
+
+
+def upgraded(config: Config, here: Config) -> Config:
+    """A configuration that 0.1 wrote, as this version writes it; every other one as it is.
+
+    Settings that came later have the value that keeps what 0.1 did. Draws at a temperature above 0 are others since then, so a
+    folder that goes on has rows of both: each names its own configuration's hash.
+
+    Args:
+        config: of the folder.
+        here: of this run, which says what settings there are now.
+    """
+    if not str(config.get("versions", {}).get("rsd-local")).startswith("0.1."):
+        return config
+    log.warning("the folder was begun by rsd-local %s; its rows stay, and new ones are written by this version", "0.1")
+    made: Config = json.loads(json.dumps(config))
+    made["versions"]["rsd-local"] = importlib.metadata.version("rsd-local")
+    trio = made.get("trio", {})
+    trio.update({key: value for key, value in _SINCE_0_2["trio"].items() if key not in trio and key in here.get("trio", {})})
+    for params in [made.get("params", {}), *(made.get("strategies") or {}).values()]:
+        for group in set(params) & set(_SINCE_0_2):
+            params[group].update({key: value for key, value in _SINCE_0_2[group].items() if key not in params[group]})
+    for role in trio.values():
+        if isinstance(role, dict):
+            role.pop("engines", None)
+    return made
+
+
+_SINCE_0_2: dict[str, dict[str, Any]] = {
+    "trio": {"strategy": "rsd", "delimiter": "paragraph", "reuse": False},
+    "sampling": {"repeat_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0, "penalty_last_n": 64},
+    "weighting": {"redrafts": 0, "hand_over": 0},
+    "limits": {"stop": []},
+}
 
 
 def config_hash(config: Config) -> str:

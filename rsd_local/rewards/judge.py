@@ -45,7 +45,7 @@ class JudgePrompt:
 
     def step(self, index: int, step: Step) -> list[int]:
         """The step as it was written, and a blank line where it ends in no line break."""
-        return self._model.tokenize(step.raw + _ending(step.raw), written=True, continues=True, followed=True)
+        return self._model.tokenize(step.raw + _ending(step.raw), continues=True, followed=True)
 
 
 def _ending(text: bytes) -> bytes:

@@ -11,7 +11,7 @@ from typing import Protocol
 from rsd_local.errors import MissingTokens
 from rsd_local.prompt import Prompt
 from rsd_local.rewards.base import sigmoid
-from rsd_local.runtime import HOLE, Floats, Model, Part, opening_tokens, tokens_of, write
+from rsd_local.runtime import HOLE, Floats, Model, Part, opening_tokens, render_chat, tokens_of
 from rsd_local.steps import Step
 
 
@@ -69,9 +69,9 @@ class MathShepherd(TwoTokens):
 
     def step(self, index: int, step: Step) -> list[int]:
         """The step, on a line of its own, and its tag."""
-        text = (b"\n" if index else b" ") + step.raw.strip()
-        tokens = self._model.tokenize(text + " ки".encode(), written=True, continues=True)
-        return tokens if tokens[-1] == self._tag else [*self._model.tokenize(text, written=True, continues=True), self._tag]
+        text = Part((b"\n" if index else b" ") + step.raw.strip())
+        tokens = tokens_of(self._model, [text, Part(" ки".encode(), own=True)], continues=True)
+        return tokens if tokens[-1] == self._tag else [*tokens_of(self._model, [text], continues=True), self._tag]
 
 
 class RLHFlow(TwoTokens):
@@ -91,7 +91,7 @@ class RLHFlow(TwoTokens):
     def __init__(self, model: Model, prompt: Prompt) -> None:
         super().__init__(single_token(model, "+"), single_token(model, "-"))
         self._model = model
-        self._before, between, self._behind = write(model, [("user", (prompt.question, HOLE)), ("assistant", "+"), ("user", (HOLE,))])
+        self._before, between, self._behind = render_chat(model, [("user", (prompt.question, HOLE)), ("assistant", "+"), ("user", (HOLE,))])
         head = b"".join(part.data for part in self._behind)
         if not between or not between[0].own or not between[0].data.startswith(head):
             raise MissingTokens(f"{model.path}: its chat template does not fit the layout rlhflow", hint="choose another --layout")
@@ -113,7 +113,7 @@ def single_token(model: Model, text: str) -> int:
     Raises:
         MissingTokens: the vocabulary has no such token.
     """
-    tokens = model.tokenize(text, written=True)
+    tokens = model.tokenize(text, special=True)
     if not tokens or model.piece(tokens[-1]).strip() != text.strip().encode():
         raise MissingTokens(
             f"{model.path} has no token for {text!r}, so it is no reward model of this layout",

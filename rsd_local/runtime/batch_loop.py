@@ -44,9 +44,11 @@ class BatchLoop:
         self._name, self._context, self._sizes, self._on_gpu, self._clock = name, context, sizes, on_gpu, clock
         self.slots, self._rollback = slots, rollback
         self.batch, self.outputs = Batch(sizes.rows), Outputs(context, model, name)
+        self.asked: set[Request[Any]] = set()  # all that somebody waits for, whether it has come here or not
         self.active: list[Request[Any]] = []
         self.passed_over = 0  # batches of other engines since the last own one, while requests wait
         self.latency = LatencyModel()
+        self.gives_both = False  # logits beside hidden states in one batch; until it is known that the model does
         self.gone: Callable[[], EngineError] | None = None  # makes what is said to whoever asks, once the engine was closed
         self._alone: deque[Request[Any]] = deque()  # of a batch that failed: each is tried by itself
         self._hidden_only = False  # in turns, so that neither prompts nor hidden states wait for the other for ever
@@ -62,7 +64,7 @@ class BatchLoop:
         """Take nothing more; what is in flight fails with what ``gone`` makes, and so does whoever asks. A second call does nothing."""
         if self.gone is None:
             self.gone = gone
-            for request in list(self.active):
+            for request in list(self.asked):
                 self._fail(request, gone())
 
     def abandon(self, error: BaseException) -> None:
@@ -77,12 +79,10 @@ class BatchLoop:
 
     def admit(self, request: Request[Any]) -> None:
         """Take a request."""
-        if self.gone is not None:
-            self._end(request, self.gone())
-        elif request.sequence.closed:
-            self._end(request, Closed(f"{self._name}: the sequence was closed"))
-        else:
+        if self.gone is None and not request.sequence.closed:
             self.active.append(request)
+        else:
+            self._fail(request, self.gone() if self.gone else Closed(f"{self._name}: the sequence was closed"))
 
     def retire(self, sequence: Sequence) -> None:
         """Take a closed sequence's slot back."""
@@ -102,7 +102,15 @@ class BatchLoop:
         self._hidden_only = not self._hidden_only
         at_marks = self._rollback.needs_marks
         ready = [self._alone.popleft()] if self._alone else self.active
-        scheduled = schedule(self.batch, ready, self._sizes.outputs, self._sizes.context, at_marks=at_marks, hidden_only=self._hidden_only)
+        scheduled = schedule(
+            self.batch,
+            ready,
+            self._sizes.outputs,
+            self._sizes.context,
+            at_marks=at_marks,
+            hidden_only=self._hidden_only,
+            both=self.gives_both,
+        )
         if not scheduled:
             return
         began = self._clock()
@@ -195,20 +203,17 @@ class BatchLoop:
         """End a request with an error; its sequence is as before the call."""
         request.sequence.cut(request.start)
         self._let_go(request)
-        self._end(request, error)
+        request.future.set_exception(error)
 
     def _finish(self, request: Request[Any], done: bool) -> None:
         if done:
             self._let_go(request)
             request.future.set_result(request.value)
 
-    def _end(self, request: Request[Any], error: BaseException) -> None:
-        request.sequence.request = None
-        request.future.set_exception(error)
-
     def _let_go(self, request: Request[Any]) -> None:
-        self.active.remove(request)
-        if request in self._alone:
-            self._alone.remove(request)
+        self.asked.discard(request)
+        for held in (self.active, self._alone):
+            if request in held:
+                held.remove(request)
         request.sequence.request = None
         request.sequence.counters.waiting_seconds += max(0.0, time.perf_counter() - request.asked - request.computing)

@@ -49,20 +49,20 @@ def prompt_tokens(model: Model, prompt: Prompt) -> list[int]:
     Raises:
         NoChatTemplate: the file has no template, or one that cannot be used.
     """
-    return opening_tokens(model, write(model, [(message.role, message.content) for message in prompt.messages])[0])
+    return opening_tokens(model, render_chat(model, [(message.role, message.content) for message in prompt.messages])[0])
 
 
 def around(model: Model, messages: Sequence[tuple[Speaker, Content]], *, thinking: bool | None = None) -> tuple[list[int], list[int]]:
     """The tokens before the only hole in a conversation, and those behind it.
 
     Raises:
-        NoChatTemplate: as ``write``.
+        NoChatTemplate: as ``render_chat``.
     """
-    before, behind = write(model, messages, thinking=thinking)
+    before, behind = render_chat(model, messages, thinking=thinking)
     return opening_tokens(model, before, followed=True), tokens_of(model, behind, continues=True)
 
 
-def write(model: Model, messages: Sequence[tuple[Speaker, Content]], *, thinking: bool | None = None) -> list[Text]:
+def render_chat(model: Model, messages: Sequence[tuple[Speaker, Content]], *, thinking: bool | None = None) -> list[Text]:
     """A conversation as the model's template writes it, ready for the assistant's turn: the texts before, between and behind holes.
 
     A template that has no place for a system message gets it in front of the first user message; one that wants a message's text as

@@ -6,12 +6,11 @@ OpenMP keeps a team of threads for each thread that ever decoded, and a second t
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rsd_local.errors import EngineError
 
@@ -34,6 +33,7 @@ class Device:
         self.lock = threading.Condition()
         self.failure: BaseException | None = None
         self._commands: deque[Callable[[], None]] = deque()
+        self._calls: set[Future[Any]] = set()  # that somebody waits for
         self._loops: list[BatchLoop] = []
         self._users = 0
         self._thread: threading.Thread | None = None
@@ -82,8 +82,13 @@ class Device:
         if self.is_current:
             return work()
         answer: Future[T] = Future()
-        self.order(lambda: fulfil(answer, work))
-        return answer.result()
+        with self.lock:
+            self._calls.add(answer)
+            self.order(lambda: fulfil(answer, work))
+        try:
+            return answer.result()
+        finally:
+            self._calls.discard(answer)
 
     def _run(self) -> None:
         try:
@@ -120,13 +125,13 @@ class Device:
     def _die(self, error: BaseException) -> None:
         with self.lock:
             self.failure = error
-            commands, self._commands = self._commands, deque()
+            self._commands.clear()  # what they would have done is ended below
             loops, self._loops, self._thread = self._loops, [], None
+            calls, self._calls = self._calls, set()
         for loop in loops:
             loop.abandon(error)
-        for command in commands:  # each ends what waits for it: with the loops closed, none computes
-            with contextlib.suppress(Exception):
-                command()
+        for call in calls:
+            call.set_exception(EngineError(f"the decode thread of {self.name} died: {error!r}"))
 
 
 def fulfil(future: Future[T], work: Callable[[], T]) -> None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import atexit
-import os
 import threading
 import time
 import weakref
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from llama_cpp import llama_cpp as C
@@ -29,9 +27,8 @@ from rsd_local.runtime.trials import Rounding, states_beside_logits
 
 _CACHE_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 8, "bf16": 30}  # ggml_type
 _FLASH = {"auto": -1, "off": 0, "on": 1}
-_LARGE_VOCABULARY = 32_000  # from here on, draws of several sequences are worth threads of their own
+_SMALLER = "give a smaller --ctx-size"
 _open_engines: weakref.WeakSet[Engine]
-_drawing = ThreadPoolExecutor(max(1, min(8, (os.cpu_count() or 1))), "rsd-draw")
 
 
 class Engine:
@@ -54,6 +51,8 @@ class Engine:
         self._on_gpu = llama.supports_gpu() and config.layers_on_gpu != 0
         sizes = Sizes.of(config, slots, model.trained_context, on_gpu=self._on_gpu)
         self.context, self.chunk = sizes.context, sizes.chunk
+        # In a cache of one piece llama.cpp writes over what another sequence's window has left behind, but a rollback needs it.
+        self.shares_cells = slots == 1 or model.sliding_window == 0
         self.device = self._choose_device()
         self._context = self._make_context(sizes)
         self._memory = C.llama_get_memory(self._context)
@@ -68,7 +67,7 @@ class Engine:
             self.device.call(self._free)
             self.device.detach(None)
             raise
-        self._slots = Slots(self._rollback, slots, reuse=reuse)
+        self._slots = Slots(self._rollback, slots, reuse=reuse, shared=self.shares_cells)
         self.loop = BatchLoop(name, self._context, model, sizes, self._slots, self._rollback, on_gpu=self._on_gpu, clock=clock)
         self.device.serve(self.loop)
         self._rounding = Rounding(self._context, self.loop.batch, self.loop.outputs, model.n_vocab)
@@ -121,7 +120,7 @@ class Engine:
         Raises:
             ContextFull: even if each token were the longest of the vocabulary, there would be too many.
         """
-        if size > self.context * self.model.longest_piece:
+        if size > self.context and size > self.context * self.model.longest_piece:
             raise ContextFull(
                 f"{self.name}: a text of {size:,} bytes does not fit the context of {self.context} tokens",
                 hint="shorten the question, or give a larger --ctx-size",
@@ -132,6 +131,7 @@ class Engine:
         with self.device.lock:
             self._check_open()
             request.sequence.request = request
+            self.loop.asked.add(request)
             self.device.order(lambda: self.loop.admit(request))
 
     def release(self, sequence: Sequence) -> None:
@@ -160,7 +160,7 @@ class Engine:
         To be called before traced generations, with a sequence free. The outcome is kept in ``gives_states``.
         """
         self.gives_states = True
-        self.gives_states = states_beside_logits(self)
+        self.gives_states = self.loop.gives_both = states_beside_logits(self)
         return self.gives_states
 
     def exact_rows(self, sequence: Sequence, most: int) -> int:
@@ -169,6 +169,7 @@ class Engine:
         def find() -> int:
             self._slots.sync(sequence)
             self._slots.step_back(sequence, 0)
+            sequence.counters.cached_tokens = 0
             return self._rounding.exact_rows(sequence.slot, most)
 
         known = self._rounding.known.get(most) if self.can_cut else 1
@@ -221,6 +222,8 @@ class Engine:
     def _open(self, sequence: Sequence, place: Callable[[], None]) -> None:
         def command() -> None:
             try:
+                if self.loop.gone is not None:
+                    raise self.loop.gone()
                 place()
             except Exception as error:  # whatever it is, this sequence alone has no place
                 sequence.failure = error
@@ -244,7 +247,7 @@ class Engine:
 
     def _make_context(self, sizes: Sizes) -> Any:
         params = C.llama_context_default_params()
-        params.n_ctx, params.n_seq_max, params.kv_unified = sizes.cells, self.slots, True
+        params.n_ctx, params.n_seq_max, params.kv_unified = sizes.cells, self.slots, self.shares_cells
         params.n_batch = params.n_ubatch = sizes.rows
         params.n_outputs_max = sizes.outputs
         params.n_threads = params.n_threads_batch = self.threads
@@ -252,13 +255,16 @@ class Engine:
         params.type_k = params.type_v = _CACHE_TYPES[self.config.cache_type]
         params.pooling_type, params.swa_full, params.no_perf = 0, True, True
         llama.clear_errors()
+        places = next((tensor.shape[-1] for tensor in self.model.header.tensors if tensor.name == "position_embd.weight"), self.context)
+        if self.context > places:  # llama.cpp would end the process at the first token behind the last one
+            raise EngineError(f"{self.name}: {self.model.path.name} has {places} positions, no context of {self.context}", hint=_SMALLER)
         with self.model.in_use() as handle:
-            context = C.llama_init_from_model(handle, params)
+            context = llama.GuardedCall().run(lambda: C.llama_init_from_model(handle, params), C.llama_free)
         if not context:
             raise EngineError(
                 f"{self.name}: llama.cpp cannot make a context of {self.context} tokens for {self.slots} sequences: "
                 f"{llama.last_errors() or 'no reason given'}",
-                hint="a smaller --ctx-size or another cache type",
+                hint=f"{_SMALLER}, or another cache type",
             )
         return context
 

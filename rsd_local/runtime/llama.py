@@ -7,7 +7,8 @@ import logging
 import os
 import threading
 from collections import deque
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import psutil
 from llama_cpp import llama_cpp as C
@@ -16,6 +17,7 @@ from rsd_local.errors import EngineError
 
 log = logging.getLogger("rsd_local.llama")
 
+T = TypeVar("T")
 _LEVELS = {1: logging.DEBUG, 2: logging.INFO, 3: logging.WARNING, 4: logging.ERROR}
 _recent_errors: deque[str] = deque(maxlen=8)
 _line: list[str] = []
@@ -41,8 +43,91 @@ def _take_log(level: int, text: bytes, _: ctypes.c_void_p) -> None:
         log.log(min(_level, logging.INFO), "%s", whole)
 
 
+class GuardedCall:
+    """A C call that calls Python functions: what they raise stops it, and is raised when it has returned.
+
+    No exception passes through C: ctypes prints it and goes on. So ``callback`` keeps it. Ctrl-C needs more, for Python
+    raises KeyboardInterrupt in the main thread wherever that is, also before a callback's first line. So ``run`` makes the
+    call in a thread of its own, where none is ever raised, and waits for it.
+    """
+
+    def __init__(self) -> None:
+        self._kept: BaseException | None = None
+
+    def callback(self, function: Callable[..., T], stop: T) -> Callable[..., T]:
+        """A function for C to call.
+
+        Args:
+            function: what it does.
+            stop: what it returns from the moment that something was raised; chosen so that C ends the call.
+        """
+
+        def called(*arguments: Any) -> T:
+            if self._kept is None:
+                try:
+                    return function(*arguments)
+                except BaseException as error:
+                    self._keep(error)
+            return stop
+
+        return called
+
+    def run(self, call: Callable[[], T], undo: Callable[[T], object]) -> T:
+        """Make the call and return its result.
+
+        Args:
+            call: the C call.
+            undo: frees a result that nobody gets, because something was raised meanwhile; not called for 0 and None.
+
+        Raises:
+            BaseException: what the call, a callback, llama.cpp's log or the waiting caller raised first.
+        """
+        results: list[T | None] = []
+        returned = threading.Event()
+
+        def work() -> None:
+            _this_thread.guarded = self
+            result = None
+            try:
+                result = call()
+            except BaseException as error:
+                self._keep(error)
+            results.append(result)
+            returned.set()
+
+        thread = threading.Thread(target=work, name="rsd-guarded-call")
+        try:
+            thread.start()
+        except BaseException as error:
+            self._keep(error)
+        while True:  # no Thread.join: an interrupted one takes the thread for ended
+            try:
+                while not results and thread.ident is not None:
+                    returned.wait(0.1)  # Windows lets no Ctrl-C into a longer wait
+                break
+            except BaseException as error:
+                self._keep(error)
+        result = results[0] if results else None
+        if self._kept is not None:
+            if result:
+                undo(result)
+            raise self._kept
+        return cast("T", result)
+
+    def _keep(self, error: BaseException) -> None:
+        if self._kept is None:
+            self._kept = error
+
+
+def _log_callback(level: int, text: bytes, data: ctypes.c_void_p) -> None:
+    """llama.cpp's log as C calls it, from any thread; what a log handler raises ends the guarded call, where there is one."""
+    guarded: GuardedCall | None = getattr(_this_thread, "guarded", None)
+    (guarded.callback(_take_log, None) if guarded else _take_log)(level, text, data)
+
+
+_this_thread = threading.local()
 # llama.cpp keeps the pointer for as long as the process lives, so the module does too.
-_callback = C.llama_log_callback(_take_log)
+_callback = C.llama_log_callback(_log_callback)
 C.llama_log_set(_callback, ctypes.c_void_p(0))
 C.llama_backend_init()
 

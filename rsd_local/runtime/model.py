@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
+import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -17,7 +17,9 @@ from rsd_local.config import RoleConfig
 from rsd_local.errors import Closed, ModelError, NotAModel
 from rsd_local.gguf_header import read_header
 from rsd_local.runtime import llama
+from rsd_local.runtime.rehearsal import rehearse
 from rsd_local.runtime.tokenizer import Tokenizer
+from rsd_local.runtime.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from rsd_local.runtime.engine import Engine
@@ -26,7 +28,6 @@ Progress = Callable[[float], None]
 _SHORT = 256  # bytes: a text that is tokenized sooner than the interpreter's lock comes back
 _TOKENIZE_SHORT = llama.quick(C.llama_tokenize, ctypes.c_int32)
 _TEXT_OF = llama.quick(C.llama_vocab_get_text, ctypes.c_char_p)
-_SPECIAL = C.LLAMA_TOKEN_ATTR_CONTROL | C.LLAMA_TOKEN_ATTR_USER_DEFINED | C.LLAMA_TOKEN_ATTR_UNKNOWN
 
 
 class Model:
@@ -42,8 +43,12 @@ class Model:
     """
 
     def __init__(self, config: RoleConfig, progress: Progress | None = None) -> None:
+        llama.note_process()
         self.path = config.path
-        read_header(config.path)
+        self.header = read_header(config.path)
+        if progress is not None:
+            progress(0.0)  # the first time that a file is seen, its rehearsal takes seconds
+        rehearse(config.path, self.header, trusted=config.trusted)
         params = C.llama_model_default_params()
         params.n_gpu_layers = config.layers_on_gpu
         params.main_gpu = config.main_gpu
@@ -54,10 +59,12 @@ class Model:
                 raise ModelError(f"tensor_split names {len(config.tensor_split)} devices, llama.cpp knows at most {room}")
             shares = (ctypes.c_float * room)(*config.tensor_split)
             params.tensor_split = ctypes.cast(shares, ctypes.POINTER(ctypes.c_float))
-        report = C.llama_progress_callback(lambda share, _: progress is None or progress(share) is None)
-        params.progress_callback = report
+        loading = llama.GuardedCall()
+        report = loading.callback(lambda share, _: progress is None or progress(share) is None, False)
+        params.progress_callback = C.llama_progress_callback(report)
         llama.clear_errors()
-        self._handle = C.llama_model_load_from_file(str(config.path).encode(), params)
+        load = functools.partial(C.llama_model_load_from_file, os.fsencode(config.path), params)
+        self._handle = loading.run(load, C.llama_model_free)
         if not self._handle:
             raise NotAModel(
                 f"{config.path} cannot be loaded: {llama.last_errors() or 'llama.cpp gave no reason'}",
@@ -67,6 +74,7 @@ class Model:
         self.n_vocab: int = C.llama_vocab_n_tokens(self._vocab)
         self.n_embd: int = C.llama_model_n_embd_out(self._handle)
         self.n_params: int = C.llama_model_n_params(self._handle)
+        self.sliding_window: int = C.llama_model_n_swa(self._handle)
         self.trained_context: int = C.llama_model_n_ctx_train(self._handle)
         self.bos: int = C.llama_vocab_bos(self._vocab)
         self.eos: int = C.llama_vocab_eos(self._vocab)
@@ -76,7 +84,6 @@ class Model:
         self._tokenizer = Tokenizer(self)
         self._pieces: dict[int, bytes] = {}
         self._ends: dict[int, bool] = {}
-        self._fingerprint: str | None = None
         self._engines: weakref.WeakSet[Engine] = weakref.WeakSet()
         self._users, self._uses = 0, threading.Condition()
 
@@ -116,26 +123,23 @@ class Model:
             found = C.llama_model_meta_val_str(handle, key.encode(), room, len(room)) >= 0
         return room.value.decode("utf-8", "replace") if found else None
 
-    def tokenize(
-        self, text: str | bytes, *, special: bool = False, written: bool = False, continues: bool = False, followed: bool = False
-    ) -> list[int]:
+    def tokenize(self, text: str | bytes, *, special: bool = False, continues: bool = False, followed: bool = False) -> list[int]:
         """Token ids of a text, without a beginning-of-text token.
 
         Args:
             text: any text; a lone surrogate becomes "?". Bytes that are no UTF-8 become byte tokens.
             special: whether the text of control and user-defined tokens is read as those tokens. Never for text of a user:
                 without it, no such token comes out.
-            written: whether that of user-defined tokens alone is: for text that a model wrote, which may write them.
             continues: the text goes on from another, so a vocabulary that puts a space before every text
                 (SentencePiece) must not do so here.
             followed: another text that begins with a word follows, so white space at the end is read as between two words.
         """
-        return self._tokenizer.tokens(text, special, continues, followed, written)
+        return self._tokenizer.tokens(text, special, continues, followed)
 
     def special_tokens(self, tokens: Iterable[int]) -> list[int]:
         """Those of some tokens that are no text: control and user-defined ones, in order.
 
-        User-defined tokens of one character, or of white space, are text.
+        User-defined tokens that are words, single characters or white space are text.
         """
         return self._tokenizer.special_tokens(tokens)
 
@@ -162,13 +166,13 @@ class Model:
                 count = tokenize(self._vocab, data, len(data), room, len(room), False, special)
         return list(room[:count])
 
-    def is_special(self, token: int) -> bool:
-        """Whether a token is a control, user-defined or unknown one."""
+    def is_control(self, token: int) -> bool:
+        """Whether a token is a control or unknown one."""
         with self.in_use():
-            return bool(C.llama_vocab_get_attr(self._vocab, token) & _SPECIAL)
+            return bool(C.llama_vocab_get_attr(self._vocab, token) & (C.LLAMA_TOKEN_ATTR_CONTROL | C.LLAMA_TOKEN_ATTR_UNKNOWN))
 
     def is_user_defined(self, token: int) -> bool:
-        """Whether a token is a user-defined one."""
+        """Whether a token is a user-defined one, which llama.cpp reads in every text."""
         with self.in_use():
             return bool(C.llama_vocab_get_attr(self._vocab, token) & C.LLAMA_TOKEN_ATTR_USER_DEFINED)
 
@@ -199,19 +203,11 @@ class Model:
                 known = self._ends[token] = bool(C.llama_vocab_is_eog(self._vocab, token))
         return known
 
-    @property
-    def fingerprint(self) -> str:
-        """Equal for two vocabularies whose tokens are equal; padding at the end does not count."""
-        if self._fingerprint is None:
-            texts = [C.llama_vocab_get_text(self._vocab, token) or b"" for token in range(self.n_vocab)]
-            while texts and (b"PAD" in texts[-1] or b"unused" in texts[-1] or b"dummy" in texts[-1]):
-                texts.pop()
-            kind = C.llama_vocab_type(self._vocab)
-            self._fingerprint = hashlib.sha256(b"\0".join([str(kind).encode(), *texts])).hexdigest()
-        return self._fingerprint
-
     def common_tokens(self, other: Model) -> int:
-        return min(self.n_vocab, other.n_vocab) if self.fingerprint == other.fingerprint else 0
+        """How many tokens from 0 on mean the same in both models; 0 where the vocabularies differ in more than fillers at the end."""
+        if self is other:
+            return self.n_vocab
+        return Vocabulary.read(self.path, self.header).common(Vocabulary.read(other.path, other.header))
 
     def adopt(self, engine: Engine) -> None:
         """Notes an engine that must be closed before the weights go."""

@@ -41,9 +41,9 @@ def greedy(logits: Floats) -> int:
 class Draws:
     """Draws the tokens of one step, each from its logits and one number u of a random stream.
 
-    The most likely token (the first of equals) is drawn where u is below its probability. The other tokens that the filters
-    keep share the rest of [0, 1) in ascending order of their ids. So a draft and a target that draw with the same u agree at
-    least wherever u is below the smaller of both probabilities, if the same token is the most likely for both.
+    The tokens that the filters keep share [0, 1) in ascending order of their ids, each as much as its probability; the one
+    whose part holds u is drawn (inverse transform sampling). So a draft and a target that draw with the same u get the same
+    token wherever its parts overlap, which is most often where their probabilities are alike.
 
     Args:
         sampling: how.
@@ -72,10 +72,10 @@ class Draws:
         best = greedy(logits)
         if self._generator is None:
             return best
-        u = self._generator.random()
+        peak, u = float(logits[best]), self._generator.random()
         with np.errstate(over="ignore"):  # a logit far below the best becomes −inf
-            few = narrow(logits, best, self.sampling)
-            return pick_among_few(*few, best, u) if few else pick_among_all(weigh_kept(logits, best, self.sampling), best, u)
+            few = narrow(logits, peak, self.sampling)
+            return pick_among_few(*few, u) if few else pick_among_all(weigh_kept(logits, peak, self.sampling), u)
 
 
 class Scratch(threading.local):
@@ -145,9 +145,9 @@ def weigh_exactly(logits: Floats, peak: float, temperature: float) -> Doubles:
     return np.exp(weights, out=weights)
 
 
-def narrow(logits: Floats, best: int, sampling: Sampling) -> tuple[Ids, Doubles] | None:
+def narrow(logits: Floats, peak: float, sampling: Sampling) -> tuple[Ids, Doubles] | None:
     """The tokens that the filters keep, ascending, and their weights; None where they may be more than few."""
-    peak, total = float(logits[best]), 0.0
+    total = 0.0
     if 0 < sampling.top_k < len(logits):
         ids = most_likely(logits, sampling.top_k) if sampling.top_k <= FEW else None
     elif len(logits) <= FEW:
@@ -184,9 +184,8 @@ def candidates(logits: Floats, peak: float, total: float, sampling: Sampling) ->
     return None
 
 
-def weigh_kept(logits: Floats, best: int, sampling: Sampling) -> Floats:
+def weigh_kept(logits: Floats, peak: float, sampling: Sampling) -> Floats:
     """The weights of the whole vocabulary, see ``weigh``; 0 for what the filters drop."""
-    peak = float(logits[best])
     blocks = weigh(logits, peak, sampling.temperature)
     weights = blocks.reshape(-1)[: len(logits)]
     if 0 < sampling.top_k < len(logits):
@@ -256,21 +255,16 @@ def logit_of(weight: float, peak: float, temperature: float) -> np.float32:
     return rounded if rounded >= exact else np.nextafter(rounded, np.float32(np.inf))
 
 
-def pick_among_few(ids: Ids, weights: Doubles, best: int, u: float) -> int:
-    """The token that owns u among ascending ids with weights, see ``Draws``."""
-    weights[ids.searchsorted(best)] = 0  # it owns the beginning, and its weight is 1
+def pick_among_few(ids: Ids, weights: Doubles, u: float) -> int:
+    """The token whose part holds u among ascending ids with weights, see ``Draws``."""
     ends = weights.cumsum()
-    place = u * (1 + float(ends[-1])) - 1
-    return best if place < 0 else int(ids[owner(ends, place)])
+    return int(ids[owner(ends, u * float(ends[-1]))])
 
 
-def pick_among_all(blocks: Floats, best: int, u: float) -> int:
-    """The token that owns u among the vocabulary with weights (blocks, BLOCK), see ``Draws``."""
-    blocks.reshape(-1)[best] = 0
+def pick_among_all(blocks: Floats, u: float) -> int:
+    """The token whose part holds u among the vocabulary with weights (blocks, BLOCK), see ``Draws``."""
     ends = np.einsum("ij->i", blocks).cumsum(dtype=np.float64)
-    place = u * (1 + float(ends[-1])) - 1
-    if place < 0:
-        return best
+    place = u * float(ends[-1])
     block = owner(ends, place)
     inner = blocks[block].cumsum(dtype=np.float64)
     return block * BLOCK + owner(inner, place - (float(ends[block - 1]) if block else 0.0))

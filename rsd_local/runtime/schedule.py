@@ -17,7 +17,7 @@ class ScheduledRows(NamedTuple):
 
 
 def schedule(
-    batch: Batch, requests: list[Request[Any]], outputs: int, context: int, *, at_marks: bool, hidden_only: bool
+    batch: Batch, requests: list[Request[Any]], outputs: int, context: int, *, at_marks: bool, hidden_only: bool, both: bool
 ) -> list[ScheduledRows]:
     """Fill a batch with rows of requests, those that need the fewest first.
 
@@ -32,18 +32,20 @@ def schedule(
         at_marks: whether a sequence's rows must end at its next mark, where a snapshot is taken.
         hidden_only: whether hidden states come first, then only rows with an output go in; otherwise they wait. Only where
             both kinds wait.
+        both: whether the model gives logits beside hidden states; otherwise whoever reads logits waits for another batch.
     """
     batch.clear()
     scheduled: list[ScheduledRows] = []
     ready = [request for request in requests if request.hidden and _left(request) == 1]
-    hidden_only = bool(ready) and (hidden_only or all(request.reads_last and _left(request) == 1 for request in requests))
+    alone = all(request.reads_last and _left(request) == 1 and (both or request.hidden) for request in requests)
+    hidden_only = bool(ready) and (hidden_only or alone)
     for request in sorted(requests, key=_left):
         sequence, left = request.sequence, _left(request)
         rows = min(left, batch.room)
         if at_marks:
             rows = min([rows, *(mark - sequence.cached for mark in sequence.marks if mark > sequence.cached)])
         whole = rows == left and request.reads_last
-        if hidden_only and not (whole and rows == 1):
+        if hidden_only and not (whole and rows == 1 and (both or request.hidden)):
             continue
         if request.hidden and whole and not hidden_only:
             rows, whole = rows - 1, False

@@ -56,10 +56,11 @@ class Slots:
         rollback: how a slot forgets tokens.
         count: how many there are.
         reuse: whether closed sequences leave their cells behind.
+        shared: whether several slots can have cells in common; otherwise a prefix is gone on from in the slot that holds it.
     """
 
-    def __init__(self, rollback: Rollback, count: int, *, reuse: bool) -> None:
-        self._rollback, self._reuse = rollback, reuse
+    def __init__(self, rollback: Rollback, count: int, *, reuse: bool, shared: bool) -> None:
+        self._rollback, self._reuse, self._shared = rollback, reuse, shared
         self.all = [Slot(number, []) for number in range(count)]
         self._closed = 0
 
@@ -85,6 +86,8 @@ class Slots:
 
     def fork(self, parent: Sequence, child: Sequence) -> None:
         """Let a new sequence hold what another one holds."""
+        if parent.slot < 0:
+            raise EngineError("it was forked from a sequence that has no place in the cache") from parent.failure
         slot = self._idle_slot(None, 0)
         slot.sequence, child.slot = child, slot.number
         self._empty(slot)
@@ -143,7 +146,7 @@ class Slots:
         if not idle:
             raise EngineError("no slot is idle")
         others = [slot for slot in idle if slot is not source]
-        if source in idle and source is not None and (length == len(source.tokens) or not others):
+        if source in idle and source is not None and (length == len(source.tokens) or not others or not self._shared):
             return source
         return min(others, key=lambda slot: (bool(slot.tokens), slot.used))
 
@@ -151,7 +154,7 @@ class Slots:
         """The slot with the longest prefix of some tokens, and its length; of a model that needs snapshots, an idle one."""
         best: tuple[Slot | None, int] = None, 0
         for slot in self.all:
-            if slot.sequence is not None and self._rollback.needs_marks:
+            if slot.sequence is not None and (self._rollback.needs_marks or not self._shared):
                 continue
             length = common_prefix(slot.cached, tokens)
             if length > best[1]:

@@ -33,8 +33,8 @@ class Vocabulary(Protocol):
     def encode(self, data: bytes, special: bool) -> list[int]:
         """llama.cpp's own tokens of valid UTF-8, with the text of control tokens read as such or not."""
 
-    def is_special(self, token: int) -> bool:
-        """Whether it is a control, user-defined or unknown token."""
+    def is_control(self, token: int) -> bool:
+        """Whether it is a control or unknown token."""
 
     def is_user_defined(self, token: int) -> bool:
         """Whether it is a user-defined token."""
@@ -51,7 +51,8 @@ class Tokenizer:
 
     llama.cpp reads the text of a user-defined token (``</think>``, ``<tool_call>``) as that token even where it is told not to
     read control tokens, and merges of a SentencePiece vocabulary can give control tokens. Such a place is cut after its first
-    character here, and each side tokenized for itself. Tokens of one character, or of white space, are ordinary text.
+    character here, and each side tokenized for itself. User-defined tokens that are words, white space or single characters
+    (``\\boxed{``, ``▁▁``, ``ü``) are ordinary text.
 
     Args:
         vocabulary: the model's.
@@ -61,11 +62,11 @@ class Tokenizer:
         self._vocabulary = vocabulary
         self._special: dict[int, bool] = {}
 
-    def tokens(self, text: str | bytes, special: bool, continues: bool, followed: bool, written: bool = False) -> list[int]:
+    def tokens(self, text: str | bytes, special: bool, continues: bool, followed: bool) -> list[int]:
         """See ``Model.tokenize``."""
         if followed and text[-1:].isspace():
             data = text if isinstance(text, bytes) else text.encode("utf-8", "replace")
-            longer = self.tokens(data + _NEXT, special, continues, False, written)
+            longer = self.tokens(data + _NEXT, special, continues, False)
             if longer and self._vocabulary.piece(longer[-1]) == _NEXT:
                 return longer[:-1]
         found: list[int] = []
@@ -74,7 +75,7 @@ class Tokenizer:
                 found += self._stray(part.encode("utf-8", "surrogateescape"), continues or bool(found))
                 continue
             for piece in pieces(part):
-                found += self._piece(piece, special, continues or bool(found), written)
+                found += self._piece(piece, special, continues or bool(found))
         return found
 
     def special_tokens(self, tokens: Iterable[int]) -> list[int]:
@@ -85,18 +86,21 @@ class Tokenizer:
         known = self._special.get(token)
         if known is None:
             text = self._vocabulary.token_text(token).replace("▁", " ").strip()
-            known = self._special[token] = len(text) > 1 and self._vocabulary.is_special(token)
+            sign = len(text) > 1 and not text[0].isalnum() and text[0] != "\\"
+            known = bool(text) and (self._vocabulary.is_control(token) or (sign and self._vocabulary.is_user_defined(token)))
+            self._special[token] = known
         return known
 
-    def _piece(self, text: str, special: bool, continues: bool, written: bool) -> list[int]:
+    def _piece(self, text: str, special: bool, continues: bool) -> list[int]:
         tokens = self._encode(text.encode(), special, continues)
-        if special or len(text) == 1:
+        if special:
             return tokens
         for token in dict.fromkeys(self.special_tokens(tokens)):
-            if written and self._vocabulary.is_user_defined(token):
-                continue
+            if len(text) == 1:
+                data = text.encode()
+                return [self._bytes[byte] for byte in data] if all(byte in self._bytes for byte in data) else tokens
             if parts := self._cut(text, token):
-                return [one for index, part in enumerate(parts) for one in self._piece(part, False, continues or index > 0, written)]
+                return [one for index, part in enumerate(parts) for one in self._piece(part, False, continues or index > 0)]
         return tokens
 
     def _cut(self, text: str, token: int) -> list[str]:
@@ -104,10 +108,8 @@ class Tokenizer:
         spelled = self._vocabulary.token_text(token)
         for form in (spelled, spelled.replace("▁", " ").strip()):
             if form in text:
-                first, *others = text.split(form)
-                parts = [first + form[0], *(form[1:] + other + form[0] for other in others)]
-                parts[-1] = parts[-1][:-1]
-                return parts
+                parts = re.split(f"(?<={re.escape(form[0])})(?={re.escape(form[1:])})" if form[1:] else f"({re.escape(form)})", text)
+                return [part for part in parts if part]
         return []
 
     def _encode(self, data: bytes, special: bool, continues: bool) -> list[int]:
@@ -135,13 +137,13 @@ class Tokenizer:
 
     @functools.cached_property
     def _bytes(self) -> dict[int, int]:
-        """Byte of 128 or more → its token. Nearly every vocabulary has them at its beginning."""
+        """Byte → its token. Nearly every vocabulary has them all at its beginning."""
         found: dict[int, int] = {}
         for token in range(self._vocabulary.n_vocab):
             piece = self._vocabulary.piece(token)
-            if len(piece) == 1 and piece[0] > 127:
+            if len(piece) == 1 and not self._is_special(token):
                 found.setdefault(piece[0], token)
-                if len(found) == 128:
+                if len(found) == 256:
                     break
         return found
 

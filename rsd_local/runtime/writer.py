@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 from rsd_local.config import Sampling
@@ -107,13 +108,14 @@ class LocalWriter:
     def start_writing(
         self, limit: int, until: Scan | None, sampling: Sampling, stream: Stream, hint: Hint = NO_HINT, *, skip: int = 0
     ) -> LocalStep:
-        """Go on writing; see ``roles.Writer``."""
+        """Go on writing; see ``roles.Writer``. A hint counts up to its first token that the two models do not share."""
+        known = next((place for place, token in enumerate(hint.tokens) if token >= self._shared), len(hint.tokens))
         written: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         generation = self.sequence.generate(
             Draws(sampling, stream, skip),
             limit,
             until=until,
-            hint=hint,
+            hint=replace(hint, tokens=hint.tokens[:known]),
             tracing=self._tracing,
             cancel=self._cancel,
             on_text=written.put,
@@ -128,7 +130,7 @@ class LocalWriter:
     def correct(self, step: Step) -> None:
         """Note a step in place of everything since ``begin``, keeping the cached common prefix."""
         same = all(token < self._shared for token in step.tokens)
-        tokens = step.tokens if same else self.sequence.engine.model.tokenize(step.raw, written=True, continues=True)
+        tokens = step.tokens if same else self.sequence.engine.model.tokenize(step.raw, continues=True, followed=True)
         self.sequence.replace(self._before, tokens)
 
     def forget(self) -> None:

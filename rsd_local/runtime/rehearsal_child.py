@@ -1,0 +1,127 @@
+"""The child process of a rehearsal: does with a model file, on a small scale, all that can end a process.
+
+usage: python -m rsd_local.runtime.rehearsal_child PATH REPACK SECONDS BYTES
+
+Each line on standard output begins with a word: ``load``, ``tokenize`` and ``decode`` before these are done, and at the end
+``done``, or ``refused`` or ``unsure`` with the reason.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import psutil
+from llama_cpp import llama_cpp as C
+
+from rsd_local.runtime import llama
+
+CONTEXT = 64  # tokens
+_SPARE = 2 << 30  # bytes of memory besides the weights
+_CODES = (
+    *range(1, 0xC0),
+    *range(0xC0, 0x800, 32),
+    *range(0x800, 0xD800, 1 << 10),
+    *range(0xE000, 0x10000, 1 << 10),
+    *range(0x10000, 0x110000, 1 << 16),
+)
+_CHARACTERS = [chr(code) for code in _CODES]
+"""Together they have every byte that UTF-8 text can have: some vocabularies lack one, and are fatal for that one only."""
+_TEXTS = [
+    "What is 12 + 345?",
+    "naïve – ки 日本 नमस्ते",
+    "👩‍👩‍👧 🎲",
+    " " * 40,
+    "a\n\n\n\tb\r\n",
+    "x" * 200,
+    "1234567890" * 4,
+    "\\boxed{\\frac{1}{2}}",
+    "�\u200b\ufeff",
+]
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Runs the rehearsal of one file."""
+    path, repack, seconds, size = arguments
+    _set_limits(int(seconds), 2 * int(size) + _SPARE)
+    try:
+        _say(_rehearse(path, repack == "1"))
+    except Exception as error:  # of this module, not of the file
+        _say(f"unsure {type(error).__name__}: {error}")
+
+
+def _set_limits(seconds: int, memory: int) -> None:
+    """Ends this process after a time, also if its parent has gone; lets it take so many bytes more; and keeps core files away."""
+    if sys.platform != "win32":
+        import resource
+
+        signal.alarm(seconds)
+        used = getattr(psutil.Process().memory_info(), "data", 0)  # Linux has it, and keeps to the limit
+        # A limit of 1 byte also keeps away the programs that collect core files, which 0 does not.
+        for kind, limit in ((resource.RLIMIT_CORE, 1), (resource.RLIMIT_DATA, used + memory)):
+            with contextlib.suppress(ValueError, OSError):
+                resource.setrlimit(kind, (limit, resource.getrlimit(kind)[1]))
+
+
+def _rehearse(path: str, repack: bool) -> str:
+    _say("load")
+    params = C.llama_model_default_params()
+    no_devices = (ctypes.c_void_p * 1)(None)  # the list ends with the first NULL
+    params.devices, params.n_gpu_layers, params.use_extra_bufts = ctypes.cast(no_devices, ctypes.c_void_p), 0, repack
+    model = C.llama_model_load_from_file(os.fsencode(path), params)
+    if not model:
+        return f"refused {llama.last_errors() or 'llama.cpp gave no reason'}"
+    _say("tokenize")
+    _tokenize(C.llama_model_get_vocab(model))
+    _say("decode")
+    return _decode(model)
+
+
+def _tokenize(vocab: Any) -> None:
+    """Tokenizes texts, and puts a text of all tokens together."""
+    room = (C.llama_token * 2048)()
+    for text in (*_TEXTS, *_CHARACTERS):
+        data = text.encode()
+        for special in (False, True):
+            C.llama_tokenize(vocab, data, len(data), room, len(room), False, special)
+    count = C.llama_vocab_n_tokens(vocab)
+    tokens = (C.llama_token * count)(*range(count))
+    for special in (False, True):
+        size = -C.llama_detokenize(vocab, tokens, count, None, 0, False, special)
+        if size > 0:
+            C.llama_detokenize(vocab, tokens, count, ctypes.create_string_buffer(size), size, False, special)
+
+
+def _decode(model: Any) -> str:
+    """Two rows, then one, then one with its hidden state; after each all but the first token is forgotten."""
+    params = C.llama_context_default_params()
+    params.n_ctx = params.n_batch = params.n_ubatch = CONTEXT
+    params.pooling_type, params.swa_full, params.kv_unified = 0, True, True
+    params.offload_kqv = params.op_offload = False
+    params.n_threads = params.n_threads_batch = llama.physical_cores()
+    context = C.llama_init_from_model(model, params)
+    if not context:
+        return f"unsure {llama.last_errors()}"
+    memory, last = C.llama_get_memory(context), C.llama_vocab_n_tokens(C.llama_model_get_vocab(model)) - 1
+    for tokens, states in (((0, last), False), ((last,), False), ((0,), True)):
+        C.llama_set_embeddings(context, states)
+        rows = (C.llama_token * len(tokens))(*tokens)
+        status = C.llama_decode(context, C.llama_batch_get_one(rows, len(rows)))
+        C.llama_synchronize(context)
+        if status != 0:
+            return f"unsure llama.cpp's status is {status}"
+        C.llama_memory_seq_rm(memory, 0, 1, -1)
+    return "done"
+
+
+def _say(line: str) -> None:
+    print(" ".join(line.split()), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -220,7 +220,7 @@ class Result:
         """2·N per generated token, discarded ones and the reward model's tokens after the question included."""
         generated = sum(2.0 * c.parameters * c.generated_tokens for c in self.counters.values())
         judged = self.counters.get("reward", Counters())
-        return generated + 2.0 * judged.parameters * max(0, judged.prompt_tokens - judged.opening_tokens)
+        return generated + 2.0 * judged.parameters * max(0, judged.prompt_tokens + judged.cached_tokens - judged.opening_tokens)
 
     @property
     def full_flops(self) -> float:

@@ -42,7 +42,8 @@ from rsd_local.events import CancelToken
 from rsd_local.reasoner import Reasoner
 from rsd_local.rewards.features import PARTS, Course, step_features
 from rsd_local.rewards.heads import ReadOut, read_head
-from rsd_local.runtime import Trace
+from rsd_local.roles import DRAFT, Stream
+from rsd_local.steps import Trace
 
 
 def made_up(rows: int, width: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -111,17 +112,19 @@ def test_a_head_learns_from_the_features_that_it_is_later_given() -> None:
 
 
 def test_rollouts_have_the_features_that_a_reward_is_given(tmp_path: Path) -> None:
-    trio = replace(find_trio("abacus"), reward=None, reward_kind="confidence", width=2)
+    trio = replace(find_trio("abacus"), reward=None, reward_kind="confidence", width=2, reuse=False)
     items, params = load_dataset("arithmetic", 6, 5), Params(Sampling(), search=Search(samples=1))
     with Reasoner.open(trio) as opened, Grader() as grader, Rollouts.open(tmp_path / "rollouts", {}, resume=False) as kept:
         roll_out(opened, items, params, Labelling(), kept, grader, seed=0, cancel=CancelToken(), watch=lambda *_: None)
         for item in items:
             (row,) = [row for row in kept.rows if row["id"] == item.id]
             learnt = gather([row], opened.trio.draft.model.n_embd).features
-            writer, course = opened.trio.writer("draft", opened.read_question(item.question), Sampling(), tracing="states"), Course()
+            writer, course = opened.trio.writer("draft", opened.read_prompt(item.question), tracing="states"), Course()
+            scan = opened.trio.segmenter.start()
             assert len(row["steps"]) >= 2
             for text, features in zip(row["steps"], learnt, strict=True):
-                step = writer.write_step(200, None)
+                scan.begin()
+                step = writer.start_writing(200, scan, Sampling(), Stream(0, DRAFT)).result()
                 assert step.text == text and step.trace is not None
                 np.testing.assert_allclose(step_features(step.trace, course, PARTS), features, rtol=5e-3, atol=5e-3)
                 course = course.after(step.trace)
@@ -137,7 +140,7 @@ def test_packed_features_come_back() -> None:
 def abacus() -> Iterator[Reasoner]:
     trio = find_trio("abacus")
     draft, target = (replace(role, flash_attention="off", cache_type="f32") for role in (trio.draft, trio.target))
-    with Reasoner.open(replace(trio, draft=draft, target=target, reward=None, reward_kind="confidence", parallel=4, width=4)) as opened:
+    with Reasoner.open(replace(trio, draft=draft, target=target, reward=None, reward_kind="confidence", parallel=4, width=4, reuse=False)) as opened:
         yield opened
 
 
@@ -209,7 +212,7 @@ def test_a_trained_read_out_scores_without_a_third_model(tmp_path: Path) -> None
 def test_one_sweep_gives_what_a_run_at_each_threshold_gives() -> None:
     items = load_dataset("arithmetic", 10, 3)
     params = Params(limits=Limits(tokens=200), search=Search(fallback="off"))  # whether a guess pays changes with the machine's pace
-    with Reasoner.open(find_trio("abacus")) as opened, Grader() as grader:
+    with Reasoner.open(replace(find_trio("abacus"), reuse=False)) as opened, Grader() as grader:
         found = sweep(opened, items, params, grader, seed=0, points=48, labelled=True, cancel=CancelToken(), watch=lambda *_: None)
         assert len(found.points) >= 12 and found.runs < len(items) * len(found.points) / 2
         for point in found.points[::3]:

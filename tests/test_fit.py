@@ -19,13 +19,12 @@ from rsd_local.catalogue import find_trio
 from rsd_local.config import RoleConfig
 from rsd_local.errors import ConfigError, DoesNotFit
 from rsd_local.events import Role
-from rsd_local.fit import make_plan
+from rsd_local.fit import RoleCapacity, make_plan
 from rsd_local.fit.memory import Footprint
 from rsd_local.fit.plan import gpu_bytes
 from rsd_local.fit.speed import STEP, gain
 from rsd_local.gguf_header import Value, read_header
-from rsd_local.reasoner import roles_of
-from rsd_local.runtime import Holding
+from rsd_local.open_trio import capacities
 from rsd_local.runtime.devices import Device
 
 SPARE = 512 << 20
@@ -36,8 +35,8 @@ def gpu(free: int) -> Device:
     return Device("CUDA0", "a GPU", "gpu", free + SPARE, 1 << 40)
 
 
-def roles(**changed: object) -> dict[Role, Holding]:
-    return roles_of(replace(find_trio("abacus"), **changed), None)  # type: ignore[arg-type]
+def roles(**changed: object) -> dict[Role, RoleCapacity]:
+    return capacities(replace(find_trio("abacus"), **changed), None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", ["dense", "sliding"])
@@ -50,12 +49,12 @@ def test_the_cache_has_the_size_that_llama_cpp_says(
         open_engine(tiny[kind], slots=4, ctx_size=8192, cache_type=cache_type)
     said = sum(float(size) for size in re.findall(r"CPU KV buffer size = +([0-9.]+) MiB", caplog.text))
     assert said > 3
-    assert Footprint.of(read_header(tiny[kind]), Holding(config, 4), on_gpu=False).cache == pytest.approx(said * 2**20, abs=6_000)
+    assert Footprint.of(read_header(tiny[kind]), RoleCapacity(config, 4), on_gpu=False).cache == pytest.approx(said * 2**20, abs=6_000)
 
 
 def test_the_weights_are_those_of_the_file(smollm2: Path) -> None:
     header = read_header(smollm2)
-    made = Footprint.of(header, Holding(RoleConfig(smollm2), 1), on_gpu=False)
+    made = Footprint.of(header, RoleCapacity(RoleConfig(smollm2), 1), on_gpu=False)
     assert len(made.blocks) == 30 and made.tied
     assert made.weights == sum(tensor.size for tensor in header.tensors) + 49_152 * 180
 
@@ -67,7 +66,7 @@ def test_the_weights_are_those_of_the_file(smollm2: Path) -> None:
 def test_what_a_damaged_header_claims_costs_nothing(tiny: dict[str, Path], key: str, value: Value) -> None:
     header = read_header(tiny["dense"])
     damaged = replace(header, metadata=header.metadata | {f"llama.{key}": value})
-    made = Footprint.of(damaged, Holding(RoleConfig(tiny["dense"]), 1), on_gpu=False)
+    made = Footprint.of(damaged, RoleCapacity(RoleConfig(tiny["dense"]), 1), on_gpu=False)
     assert len(made.blocks) <= len(header.tensors) + 1 and min(*made.caches, made.compute, made.weights) >= 0
 
 
@@ -75,13 +74,14 @@ _RESIDENT = """
 import psutil, sys
 from pathlib import Path
 from rsd_local.config import RoleConfig, Sampling
-from rsd_local.runtime import Engine, Model, Sampler
+from rsd_local.roles import TARGET, Stream
+from rsd_local.runtime import Draws, Engine, Model
 before = psutil.Process().memory_info().rss
 config = RoleConfig(Path(sys.argv[1]), ctx_size=2048)
 engine = Engine(Model(config), config, 2)
 for sequence in [engine.sequence(), engine.sequence()]:
     sequence.append(list(range(100, 400)))
-    sequence.generate(Sampler(Sampling()), 4).result()
+    sequence.generate(Draws(Sampling(), Stream(0, TARGET)), 4).future.result()
 print(psutil.Process().memory_info().rss - before)
 """
 
@@ -89,7 +89,7 @@ print(psutil.Process().memory_info().rss - before)
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere resident memory does not count mapped files alike")
 def test_a_real_model_takes_what_was_said(smollm2: Path) -> None:
     done = subprocess.run([sys.executable, "-c", _RESIDENT, str(smollm2)], capture_output=True, text=True, check=True)
-    made = Footprint.of(read_header(smollm2), Holding(RoleConfig(smollm2, ctx_size=2048), 2), on_gpu=False)
+    made = Footprint.of(read_header(smollm2), RoleCapacity(RoleConfig(smollm2, ctx_size=2048), 2), on_gpu=False)
     assert made.weights + made.cache + made.compute == pytest.approx(int(done.stdout), rel=0.1)
 
 

@@ -129,6 +129,18 @@ def test_flops_are_what_the_counters_say(reasoner: Reasoner) -> None:
     assert result.full_flops == 2 * n * (draft.evaluated_tokens + target.evaluated_tokens + reward.evaluated_tokens)
 
 
+def test_what_is_cached_changes_no_figure_but_those_of_what_was_evaluated(files: dict[str, Path]) -> None:
+    with Reasoner.open(trio_of(files, reuse=True)) as opened:
+        first, again = (opened.solve(QUESTION, HALF) for _ in range(2))
+    assert again.text == first.text and again.paper_flops == first.paper_flops
+    cached = {role: counters.cached_tokens for role, counters in again.counters.items()}
+    assert all(counters.cached_tokens == 0 for counters in first.counters.values()) and min(cached.values()) > 0
+    parameters = first.counters["draft"].parameters
+    assert first.full_flops - again.full_flops == 2 * parameters * sum(cached.values())
+    for role, counters in again.counters.items():
+        assert counters.evaluated_tokens + cached[role] == first.counters[role].evaluated_tokens, role
+
+
 def test_every_accepted_step_is_the_drafts_and_every_rejected_one_the_targets(files: dict[str, Path]) -> None:
     with Reasoner.open(trio_of(files)) as reasoner:
         texts = {}

@@ -51,7 +51,7 @@ def lines_of(out: Path) -> dict[tuple[str, str], dict[str, Any]]:
     rows = {}
     for text in (out / "results.jsonl").read_text().splitlines():
         row = json.loads(text)
-        counters = {role: counted | {"seconds": 0} for role, counted in row["counters"].items()}
+        counters = {role: counted | {"seconds": 0, "waiting_seconds": 0} for role, counted in row["counters"].items()}
         key = row["id"], row["strategy"]
         assert key not in rows, "a question was answered twice"
         rows[key] = row | {"seconds": 0, "counters": counters}

@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from rsd_local.answers import number
-from rsd_local.bench import grading
 from rsd_local.errors import ConfigError
+from rsd_local.evaluation import grading
 from rsd_local.evaluation.grading import Grader, letter
 from rsd_local.evaluation.items import Grading, Item
 

@@ -140,7 +140,9 @@ def test_packed_features_come_back() -> None:
 def abacus() -> Iterator[Reasoner]:
     trio = find_trio("abacus")
     draft, target = (replace(role, flash_attention="off", cache_type="f32") for role in (trio.draft, trio.target))
-    with Reasoner.open(replace(trio, draft=draft, target=target, reward=None, reward_kind="confidence", parallel=4, width=4, reuse=False)) as opened:
+    with Reasoner.open(
+        replace(trio, draft=draft, target=target, reward=None, reward_kind="confidence", parallel=4, width=4, reuse=False)
+    ) as opened:
         yield opened
 
 

@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from test_cli import rsd
 
 _BARS = ("FLOPs, paper convention", "steps, target share")
@@ -75,8 +76,14 @@ def test_bytes_that_are_no_text_are_no_crash() -> None:
     assert done.returncode == 0 and done.stdout == b"5\n" and b"Traceback" not in done.stderr
 
 
-def test_other_strategies_and_mistyped_flags_are_refused() -> None:
-    assert rsd("chat", "--strategy", "beam", stdin="").returncode == 2
+@pytest.mark.parametrize("strategy", ["target", "speculative", "majority", "beam"])
+def test_every_strategy_holds_a_conversation(strategy: str) -> None:
+    done = rsd("chat", "--strategy", strategy, "-q", stdin="2+3\n4*5\n")
+    assert done.returncode == 0 and done.stdout.split() == ["5", "20"]
+
+
+def test_mistyped_flags_are_refused() -> None:
+    assert rsd("chat", "--strategy", "beams", stdin="").returncode == 2
     assert rsd("chat", "-mx", stdin="").returncode == 2
     assert rsd("chat", stdin="").returncode == 0
 

@@ -55,7 +55,10 @@ class Journal(Generic[R]):
                 _write_config(folder, config)
             else:
                 require(resume, f"{folder} is not empty", "--resume goes on with it; or give another folder")
-                _refuse_other(folder, upgraded(read_config(folder), config), config)
+                there = read_config(folder)
+                _refuse_other(folder, upgraded(there, config), config)
+                if _is_of_0_1(there):
+                    log.warning("%s was begun by rsd-local 0.1; its rows stay, and new ones are written by this version", folder)
             rows = cls._mend(folder / cls.file_name)
             file = (folder / cls.file_name).open("ab")
         except OSError as error:
@@ -142,9 +145,8 @@ def upgraded(config: Config, here: Config) -> Config:
         config: of the folder.
         here: of this run, which says what settings there are now.
     """
-    if not str(config.get("versions", {}).get("rsd-local")).startswith("0.1."):
+    if not _is_of_0_1(config):
         return config
-    log.warning("the folder was begun by rsd-local %s; its rows stay, and new ones are written by this version", "0.1")
     made: Config = json.loads(json.dumps(config))
     made["versions"]["rsd-local"] = importlib.metadata.version("rsd-local")
     trio = made.get("trio", {})
@@ -156,6 +158,10 @@ def upgraded(config: Config, here: Config) -> Config:
         if isinstance(role, dict):
             role.pop("engines", None)
     return made
+
+
+def _is_of_0_1(config: Config) -> bool:
+    return str(config.get("versions", {}).get("rsd-local")).startswith("0.1.")
 
 
 _SINCE_0_2: dict[str, dict[str, Any]] = {

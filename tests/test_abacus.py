@@ -32,7 +32,10 @@ from rsd_local.abacus.expression import (
 from rsd_local.abacus.task import LEVELS, check, draw, questions, solution, take_step
 from rsd_local.catalogue import find_trio
 from rsd_local.errors import QuestionRefused
+from rsd_local.prompt import Prompt
+from rsd_local.roles import Reward
 from rsd_local.runtime import Model
+from rsd_local.steps import Step
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 ASKED = list(itertools.islice(questions(77), 60))
@@ -166,15 +169,25 @@ def test_the_trio_is_right_where_its_draft_is_wrong(reasoner: Reasoner) -> None:
     assert 2 * flops["rsd"] < flops["target"]
 
 
+def step_of(text: str) -> Step:
+    return Step([], text.encode(), "delimiter")
+
+
+def value_of(reward: Reward, text: str) -> float:
+    value = reward.start_score(step_of(text)).result().value
+    assert value is not None
+    return value
+
+
 def test_the_reward_tells_right_steps_from_wrong_ones(reasoner: Reasoner) -> None:
     scored: dict[bool, list[float]] = {True: [], False: []}
     for question in ASKED:
         first, *_ = solution(parse(question.text))
         head, _, result = first.rpartition("=")
         for step, right in ((first, True), (f"{head}={int(result) + 10}", False)):
-            judge = reasoner.trio.judge(question.text)
-            scored[right].append(judge.start_score(step)())
-            judge.close()
+            reward = reasoner.trio.reward(Prompt.of(question.text))
+            scored[right].append(value_of(reward, step))
+            reward.close()
     better = sum(good > bad for good in scored[True] for bad in scored[False]) / (len(ASKED) ** 2)
     assert better > 0.95
 
@@ -184,16 +197,16 @@ def test_a_score_from_the_cache_is_the_score_of_a_fresh_reading(reasoner: Reason
     apart, slipped = [], []
     for question in ASKED[:20]:
         steps = solution(parse(question.text))
-        cached = reasoner.trio.judge(question.text)
+        cached = reasoner.trio.reward(Prompt.of(question.text))
         for place, step in enumerate(steps):
-            cached.start_score("1+1=3")()
+            value_of(cached, "1+1=3")
             cached.forget()
-            score = cached.start_score(step)()
+            score = value_of(cached, step)
             for earlier, differences in ((steps[:place], apart), (steps[: place - 1], slipped)):
-                fresh = reasoner.trio.judge(question.text)
-                for stands in earlier:
-                    fresh.read(stands)
-                differences.append(abs(score - fresh.start_score(step)()))
+                fresh = reasoner.trio.reward(Prompt.of(question.text))
+                for accepted in earlier:
+                    fresh.read(step_of(accepted))
+                differences.append(abs(score - value_of(fresh, step)))
                 fresh.close()
         cached.close()
     assert sum(apart) / len(apart) < 0.02

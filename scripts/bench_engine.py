@@ -1,6 +1,6 @@
 """What rsd_local costs over a bare llama.cpp loop, with other models open beside it, and what the engine's parts take.
 
-    python scripts/bench_engine.py MODEL.gguf [BESIDE.gguf …] [--tokens 64] [--rounds 5] [--json]
+    python scripts/bench_engine.py MODEL.gguf [BESIDE.gguf …] [--tokens 64] [--rounds 5] [--ratio-only] [--json]
 
 The bare loop (``llama_decode`` and argmax) runs in a process of its own, and so does a ``Reasoner`` with MODEL as its target,
 BESIDE (or MODEL) as its draft, and a judge; the two take turns, so that neither feels the other's threads. Figures are medians of the
@@ -193,9 +193,11 @@ def measure(chosen: argparse.Namespace) -> dict[str, float]:
     rounds = [(bare.run(), trio.run()) for _ in range(chosen.rounds + 1)][1:]
     for child in (bare, trio):
         child.close()
-    alone = Child("parts", chosen)
-    figures: dict[str, float] = alone.run()
-    alone.close()
+    figures: dict[str, float] = {}
+    if not chosen.ratio_only:
+        alone = Child("parts", chosen)
+        figures = alone.run()
+        alone.close()
     return {
         "bare_tokens_per_second": statistics.median(one for one, _ in rounds),
         "open_trio_tokens_per_second": statistics.median(other for _, other in rounds),
@@ -211,6 +213,7 @@ def main() -> None:
     arguments.add_argument("beside", type=Path, nargs="*", help="the draft and the judge of the trio that is open meanwhile")
     arguments.add_argument("--tokens", type=int, default=64)
     arguments.add_argument("--rounds", type=int, default=5)
+    arguments.add_argument("--ratio-only", action="store_true", help="leave out what is measured of one engine by itself")
     arguments.add_argument("--json", action="store_true")
     arguments.add_argument("--child", choices=("bare", "trio", "parts"), help=argparse.SUPPRESS)
     chosen = arguments.parse_args()

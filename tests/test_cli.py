@@ -23,7 +23,7 @@ def rsd(*arguments: object, stdin: str = "") -> subprocess.CompletedProcess[str]
 def flags(tmp_path_factory: pytest.TempPathFactory) -> list[object]:
     folder = tmp_path_factory.mktemp("cli")
     paths = [write_model(folder / f"{name}.gguf", seed=seed) for seed, name in enumerate(("draft", "target", "reward"))]
-    return ["--draft", paths[0], "--target", paths[1], "--reward", paths[2], "-n", "60", "-c", "400"]
+    return ["--draft", paths[0], "--target", paths[1], "--reward", paths[2], "-n", "60", "-c", "400", "-t", "1"]
 
 
 def refused(done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
@@ -45,12 +45,12 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
 
 
 def test_json_is_one_object_with_all_that_is_promised(flags: list[object]) -> None:
-    done = rsd("solve", "What is it?", *flags, "--json")
+    done = rsd("solve", "What is it?", *flags[:-2], "--json")  # with as many threads as there are cores
     assert done.returncode == 0, done.stderr
     made = json.loads(done.stdout)
     assert {"answer", "text", "finish_reason", "steps", "counters", "flops"} <= set(made)
     assert {"author", "text", "reward", "tokens", "seconds"} <= set(made["steps"][0])
-    wanted = {"prompt_tokens", "generated_tokens", "discarded_tokens", "decode_calls", "seconds"}
+    wanted = {"prompt_tokens", "cached_tokens", "generated_tokens", "discarded_tokens", "decode_calls", "seconds", "waiting_seconds"}
     for role in ("draft", "target", "reward"):
         assert wanted <= set(made["counters"][role])
     assert set(made["flops"]) == {"paper", "full"} and made["flops"]["full"] > made["flops"]["paper"] > 0
@@ -64,7 +64,9 @@ def test_jsonl_is_an_event_a_line(flags: list[object]) -> None:
 
 def test_the_answer_goes_to_standard_output_and_the_rest_to_standard_error(flags: list[object]) -> None:
     done = rsd("solve", "-", *flags, "--stats", stdin="What is it?\n")
-    assert "[1]" in done.stderr and "evaluated" in done.stderr and "GPU offload in this build" in done.stderr
+    assert "[1]" in done.stderr and "GPU offload in this build" in done.stderr
+    assert "role prompt cached written dropped rows batches seconds waiting".split() in [line.split() for line in done.stderr.splitlines()]
+    assert "…" not in done.stderr, "a heading or a figure is cut"
     assert "[1]" not in done.stdout
     quiet = rsd("solve", "What is it?", *flags, "--quiet")
     assert quiet.stdout == done.stdout and quiet.stderr == ""
@@ -108,7 +110,7 @@ def test_files_that_are_no_models_exit_with_1_and_one_line(flags: list[object], 
         refused(rsd("solve", "x", *flags, "--draft", path), 1, words, str(path))
     plain = write_model(tmp_path / "plain.gguf", template=None)
     refused(rsd("solve", "x", *flags, "--draft", plain), 1, "has no chat template", "instruct")
-    refused(rsd("solve", "x " * 500, *flags), 1, "do not fit the context of 400", "--ctx-size")
+    refused(rsd("solve", "x " * 500, *flags), 1, "draft: a prompt of 1090 tokens leaves no room in the context of 400", "--ctx-size")
 
 
 def test_a_trio_file_is_read_and_its_mistakes_are_named(flags: list[object], tmp_path: Path) -> None:
@@ -132,7 +134,7 @@ def test_a_trio_file_is_read_and_its_mistakes_are_named(flags: list[object], tmp
 
 
 def test_ctrl_c_keeps_what_there_is_and_exits_with_130(smollm2: Path) -> None:
-    models = ["--draft", smollm2, "--target", smollm2, "--reward", smollm2, "--reward-kind", "judge", "--threshold", "0"]
+    models = ["--draft", smollm2, "--target", smollm2, "--reward", smollm2, "--reward-kind", "judge", "--threshold", "0", "-t", "1"]
     command = [
         *RSD,
         "solve",

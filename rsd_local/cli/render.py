@@ -81,7 +81,7 @@ def stats(result: Result, reasoner: Reasoner) -> None:
     from rich.table import Table
 
     console = Console(stderr=True, highlight=False)
-    table = Table("role", *_COLUMNS.values(), box=None, pad_edge=False)
+    table = Table("role", *_COLUMNS.values(), box=None)  # lines between columns would leave 80 characters too few for the figures
     for column in table.columns[1:]:
         column.justify = "right"
     for role, counters in result.counters.items():

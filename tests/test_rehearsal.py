@@ -20,10 +20,11 @@ from changed import Dtype, Kind, damaged, empty_blocks, write_changed
 from tiny import KINDS, VOCABULARY, write_model
 
 import rsd_local
-from rsd_local.config import RoleConfig
+from rsd_local.config import RoleConfig, Sampling
 from rsd_local.errors import NotAModel, RSDError
 from rsd_local.gguf_header import read_header
-from rsd_local.runtime import Engine, Model, rehearsal
+from rsd_local.roles import TARGET, Stream
+from rsd_local.runtime import Draws, Engine, Model, rehearsal
 
 TOKENS, TYPES = "tokenizer.ggml.tokens", "tokenizer.ggml.token_type"
 ABACUS = Path(rsd_local.__file__).parent / "abacus/models/abacus-target.gguf"
@@ -157,8 +158,8 @@ def use(path: Path) -> int:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     signal.alarm(20)
 
-    class First:
-        def draw(self, row: Any) -> int:
+    class First(Draws):
+        def draw(self, logits: Any, context: Any = ()) -> int:
             return 0
 
     try:
@@ -167,7 +168,7 @@ def use(path: Path) -> int:
         tokens = model.tokenize("What is 12 + 345?\n\n ки 🎲", special=True)
         sequence = Engine(model, config, 1, "test").sequence()
         sequence.append(tokens[:20] or [0])
-        sequence.generate(First(), 5).result()
+        sequence.generate(First(Sampling(), Stream(0, TARGET)), 5).future.result()
         return 0
     except RSDError:
         return 1

@@ -47,7 +47,7 @@ def test_lines_from_a_pipe_are_answered_one_by_one(tmp_path: Path) -> None:
 
 def test_another_trio_starts_anew(tmp_path: Path, smollm2: Path) -> None:
     file = tmp_path / "small.toml"
-    role = f'path = "{smollm2}"\nctx_size = 512\n'
+    role = f'path = "{smollm2}"\nctx_size = 512\nthreads = 1\n'
     file.write_text(f'threshold = 0.25\nreward_kind = "confidence"\n[draft]\n{role}[target]\n{role}')
     done = rsd("chat", "-n", "12", stdin=f"2+3\n/trio {file}\nName a colour.\n/trio nobody\n/clear\n/stats\n/quit\n7+7\n")
     assert done.returncode == 0 and done.stdout.startswith("5\n") and len(done.stdout.splitlines()) >= 2
@@ -91,7 +91,7 @@ def test_mistyped_flags_are_refused() -> None:
 def test_in_a_terminal_an_interrupt_stops_the_answer_and_keeps_the_conversation(smollm2: Path) -> None:
     controller, terminal = pty.openpty()
     command = [sys.executable, "-c", "from rsd_local.cli import main; main()", "chat", "-md", str(smollm2), "-m", str(smollm2)]
-    command += ["--reward-kind", "judge", "-c", "1024", "-n", "600", "--threshold", "0.1"]
+    command += ["--reward-kind", "judge", "-c", "1024", "-n", "600", "--threshold", "0", "-t", "1", "--delimiter", "tokens:12"]
     environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": "80", "LINES": "24"}
     process = subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, env=environment, start_new_session=True)
     os.close(terminal)

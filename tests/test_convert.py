@@ -10,9 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from test_rewards import said, value
 
 from rsd_local.config import RoleConfig, Trio
+from rsd_local.prompt import Prompt
 from rsd_local.reasoner import Reasoner
+from rsd_local.rewards.reading import ReadReward
 
 torch = pytest.importorskip("torch", reason="the reference needs torch: pip install torch transformers tokenizers")
 transformers = pytest.importorskip("transformers", reason="the reference needs transformers: pip install torch transformers tokenizers")
@@ -113,12 +116,13 @@ def test_converted_models_score_as_the_reference_does(tmp_path: Path, family: st
     for file, close in ((body, 1e-2), (small, 5e-2)):
         role = RoleConfig(file, flash_attention="off")
         with Reasoner.open(Trio(role, role, role, "value-head", head=head)) as opened:
-            judge = opened.trio.judge(QUESTION)
+            reward = opened.trio.reward(Prompt.of(QUESTION))
             scores = []
             for step in STEPS:
-                judge.start_score("A wrong turn.")()
-                judge.forget()
-                scores.append(judge.start_score(step)())
+                reward.start_score(said("A wrong turn.")).result()
+                reward.forget()
+                scores.append(value(reward.start_score(said(step)).result()))
             np.testing.assert_allclose(scores, wanted, atol=close)
-            assert judge.counters().evaluated_tokens < 2 * len(judge._sequence)  # type: ignore[attr-defined]
-            judge.close()
+            assert isinstance(reward, ReadReward)
+            assert reward.counters().evaluated_tokens < 2 * len(reward._sequence)
+            reward.close()

@@ -54,6 +54,7 @@ class Step:
             token that a hint did not have.
         trace: what its writer let be seen, where it was asked to.
         part: of the answer that it belongs to.
+        takes_back: bytes at the end of the steps before that belong to a stop string which this one completed.
     """
 
     tokens: list[int]
@@ -61,6 +62,7 @@ class Step:
     ended: EndOfStep
     trace: Trace | None = None
     part: Part = "answer"
+    takes_back: int = 0
 
     @property
     def text(self) -> str:

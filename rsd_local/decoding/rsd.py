@@ -71,8 +71,11 @@ def rsd(prompt: Prompt, trio: OpenTrio, params: Params) -> Iterator[Event]:
 def decide(policy: Policy, step: Step, score: Score, solution: Solution, history: History) -> Decision:
     """What the policy says of a step; one of white space alone stands for nothing that it could judge.
 
-    The draft ending its text there is believed where the solution has its answer; otherwise the target has a look.
+    The draft ending its text there is believed where the solution has its answer; otherwise the target has a look. A stop string
+    ends the solution, whoever wrote it.
     """
+    if step.ended == "stop" and step.blank:
+        return Decision.KEEP
     if step.blank:
         return Decision.KEEP if step.ended == "end" and solution.answer is not None else Decision.REWRITE
     return policy.decide(step, score, history)

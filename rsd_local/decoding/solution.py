@@ -74,6 +74,7 @@ class Solution:
             score: of the draft's step at this place.
             rejected: fields of the event that only some strategies have.
         """
+        del self._raw[len(self._raw) - step.takes_back :]
         self._raw += step.raw
         self._scan.begin()
         self._scan.feed(step.raw)

@@ -179,9 +179,10 @@ class Generation(Request[Step]):
     def _finish(self, ended: EndOfStep, after: Floats | None) -> bool:
         trace = self._tracer.trace(after) if self._tracer is not None and len(self.sequence) > self.start else None
         part: Part = "answer"
+        takes_back = 0
         if self._until is not None:
-            part = self._until.part
+            part, takes_back = self._until.part, self._until.takes_back
             if self._until.stopped is not None:  # the stop string is no part of the text
                 del self._raw[max(0, self._until.stopped - self._before) :]
-        self.value = Step(self.sequence.tokens[self.start :], bytes(self._raw), ended, trace, part)
+        self.value = Step(self.sequence.tokens[self.start :], bytes(self._raw), ended, trace, part, takes_back)
         return True

@@ -145,10 +145,11 @@ class Scan:
     Attributes:
         part: which one the step so far belongs to: a thought, once it has a part of one.
         stopped: where in the step's bytes a stop string begins, once one is complete; 0 where it began in an earlier step.
+        takes_back: how many of its bytes are those of earlier steps.
     """
 
     __slots__ = ("_count", "_markup", "_matcher", "_rule", "_size", "_steps", "_tag_tail", "_tail", "_thinks",
-                 "_written", "part", "stopped")  # fmt: skip
+                 "_written", "part", "stopped", "takes_back")  # fmt: skip
 
     def __init__(self, rule: _Rule, in_thought: bool, steps: bool) -> None:
         self._rule, self._steps, self._thinks = rule, steps, in_thought
@@ -172,6 +173,7 @@ class Scan:
         """Start a step here. What is open stays open: a code block, mathematics, a thought, a stop string half written."""
         self.part = "thought" if self._thinks else "answer"
         self.stopped: int | None = None
+        self.takes_back = 0
         self._size = self._count = 0  # bytes and tokens of the step
         self._written = False  # whether something other than white space stands in it
         if self._matcher:
@@ -203,7 +205,8 @@ class Scan:
         data = self._tail + piece
         found = [(at + len(stop), at) for stop in self._rule.stops if (at := data.find(stop)) >= 0]
         if found and self.stopped is None:
-            self.stopped = max(0, self._size - len(self._tail) + min(found)[1])
+            begins = self._size - len(self._tail) + min(found)[1]
+            self.stopped, self.takes_back = max(0, begins), max(0, -begins)
         self._tail = b"" if found else data[max(0, len(data) + 1 - max(map(len, self._rule.stops))) :]
 
     def _take_tagged(self, piece: bytes) -> bool:

@@ -80,7 +80,7 @@ class PendingStep(Pending[Step], Protocol):
     """A step that is being written."""
 
     def texts(self) -> Iterator[bytes]:
-        """The bytes of the text as they are written, until the step ends for whatever reason."""
+        """The bytes of each token as it is written, those of a stop string too, until the step ends for whatever reason."""
 
 
 @dataclass(frozen=True, slots=True)

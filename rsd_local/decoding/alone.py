@@ -26,7 +26,7 @@ def alone(role: Author, prompt: Prompt, trio: OpenTrio, params: Params) -> Itera
                 writer.begin()
                 stream = Stream(params.sampling.seed, STREAMS[role], prompt.turn, solution.steps)
                 pending = writer.start_writing(solution.room, solution.scan(), params.sampling, stream)
-                step = yield from shown(written(pending, live=trio.shows_text), solution, role)
+                step = yield from shown(written(pending, live=trio.shows_text), trio, solution, role)
                 yield solution.accept(step, role)
         yield solution.finished({role: writer.counters()})
 

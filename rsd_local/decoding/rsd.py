@@ -58,7 +58,7 @@ def rsd(prompt: Prompt, trio: OpenTrio, params: Params) -> Iterator[Event]:
                     continue
                 place = solution.steps
                 while solution.reason is None and (solution.steps == place or decision is Decision.HAND_OVER):
-                    step = yield from shown(fallbacks.write(step if solution.steps == place else None, solution), solution, "target")
+                    step = yield from shown(fallbacks.write(step if solution.steps == place else None, solution), trio, solution, "target")
                     first = solution.steps == place
                     yield solution.accept(step, "target", score if first else Score(None), rejected=rejected if first else None)
                 if solution.reason is None:

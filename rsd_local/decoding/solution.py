@@ -57,8 +57,16 @@ class Solution:
         scan.begin()
         return scan
 
-    def decoder(self) -> Callable[[bytes], str]:
-        """Turns the bytes of one try at the next step into text as they come; a cut character waits for its rest."""
+    @property
+    def held_back(self) -> int:
+        """How many bytes at the end of what is written may turn out to begin a stop string."""
+        return self._scan.held_back
+
+    def decoder(self) -> Callable[..., str]:
+        """Turns the bytes of one try at the next step into text as they come; a cut character waits for its rest.
+
+        What is returned takes bytes, and whether they are the last ones of the solution.
+        """
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         decoder.setstate(self._decoder.getstate())
         return decoder.decode
@@ -74,6 +82,7 @@ class Solution:
             score: of the draft's step at this place.
             rejected: fields of the event that only some strategies have.
         """
+        self.reason = self.reason_after(step)
         del self._raw[len(self._raw) - step.takes_back :]
         self._raw += step.raw
         self._scan.begin()
@@ -81,21 +90,23 @@ class Solution:
         self.steps += 1
         self.tokens += len(step.tokens)
         self._last = [*self._last[1 - _LONGEST_CYCLE * max(1, self._limits.repeats) :], step.raw.strip()]
-        if step.ended in ("end", "stop"):
-            self.reason = "stop"
-        elif step.ended == "context":
-            self.reason = "context"
-        elif self.tokens >= self._limits.tokens:
-            self.reason = "length"
-        elif self._repeats():
-            self.reason = "repetition"
-        elif self.steps >= self._limits.steps:
-            self.reason = "steps"
         text = self._decoder.decode(step.raw, final=self.reason is not None)
         return StepDone(
             self.steps - 1, author, text, score.value, len(step.tokens), 0.0,
             part=step.part, reward_by=score.by, reward_failed=score.failed, **rejected,  # type: ignore[arg-type]
         )  # fmt: skip
+
+    def reason_after(self, step: Step) -> FinishReason | None:
+        """Why the solution would end with a step, None where it would go on."""
+        if step.ended in ("end", "stop"):
+            return "stop"
+        if step.ended == "context":
+            return "context"
+        if self.tokens + len(step.tokens) >= self._limits.tokens:
+            return "length"
+        if self._repeats([*self._last, step.raw.strip()]):
+            return "repetition"
+        return "steps" if self.steps + 1 >= self._limits.steps else None
 
     def count(self, score: Score) -> None:
         """Note whether a draft step's score was a number, failed, or had nothing to check."""
@@ -118,13 +129,13 @@ class Solution:
         """The final event."""
         return Finished(self.reason or "stop", self.text, self.answer, counters, self.failed, self.unchecked)
 
-    def _repeats(self) -> bool:
+    def _repeats(self, last: list[bytes]) -> bool:
         """Whether the last steps are one cycle again and again; dividers alone (no letter or digit) are none."""
         times = self._limits.repeats
         if times == 0:
             return False
         for length in range(1, _LONGEST_CYCLE + 1):
-            cycle = self._last[-length:]
-            if len(self._last) >= length * times and self._last[-length * times :] == cycle * times:
+            cycle = last[-length:]
+            if len(last) >= length * times and last[-length * times :] == cycle * times:
                 return any(character.isalnum() for step in cycle for character in step.decode("utf-8", "replace"))
         return False

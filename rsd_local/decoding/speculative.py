@@ -46,7 +46,7 @@ def speculative(prompt: Prompt, trio: OpenTrio, params: Params) -> Iterator[Even
                 stream = Stream(params.sampling.seed, TARGET, prompt.turn, solution.steps)
                 draft.begin()
                 target.begin()
-                step = yield from shown(_step(target, draft, ahead, solution, trio, params, stream), solution, "target")
+                step = yield from shown(_step(target, draft, ahead, solution, trio, params, stream), trio, solution, "target")
                 draft.correct(step)
                 yield solution.accept(step, "target")
         yield solution.finished({"draft": draft.counters(), "target": target.counters()})

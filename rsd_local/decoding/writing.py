@@ -21,19 +21,31 @@ def written(pending: PendingStep, *, live: bool) -> Writing:
     return pending.result()
 
 
-def shown(writing: Writing, solution: Solution, author: Author) -> Generator[Event, None, Step]:
-    """The events of a step that is being written, and the step."""
-    decode, index = solution.decoder(), solution.steps
+def shown(writing: Writing, trio: OpenTrio, solution: Solution, author: Author) -> Generator[Event, None, Step]:
+    """The events of a step that is being written, and the step.
+
+    Bytes that may turn out to belong to a stop string are held back: those of the last token, and as many before it as a stop
+    string can begin with.
+    """
+    decode, index, held_back = solution.decoder(), solution.steps, solution.held_back
+    raw, given = b"", 0
     while True:
         try:
-            text = decode(next(writing))
+            piece = next(writing)
         except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
-        if text:
+            step: Step = end.value
+            break
+        certain = len(raw) - held_back if held_back else len(raw) + len(piece)
+        raw += piece
+        if certain > given and (text := decode(raw[given:certain])):
             yield TextWritten(index, author, text)
+        given = max(given, certain)
+    if trio.shows_text and (text := decode(step.raw[given:], solution.reason_after(step) is not None)):
+        yield TextWritten(index, author, text)
+    return step
 
 
-def show(text: bytes, trio: OpenTrio, solution: Solution, author: Author) -> Iterator[Event]:
-    """The event of a text that came at once."""
-    if trio.shows_text and (whole := solution.decoder()(text)):
-        yield TextWritten(solution.steps, author, whole)
+def show(step: Step, trio: OpenTrio, solution: Solution, author: Author) -> Iterator[Event]:
+    """The event of a step that came at once."""
+    if trio.shows_text and (text := solution.decoder()(step.raw, solution.reason_after(step) is not None)):
+        yield TextWritten(solution.steps, author, text)

@@ -24,14 +24,10 @@ if TYPE_CHECKING:
 
 
 class LocalStep:
-    """A step that an engine is writing.
+    """A step that an engine is writing."""
 
-    Args:
-        held_back: the last bytes that may turn out to begin a stop string.
-    """
-
-    def __init__(self, generation: Generation, written: queue.SimpleQueue[bytes | None], held_back: int) -> None:
-        self._generation, self._written, self._held_back = generation, written, held_back
+    def __init__(self, generation: Generation, written: queue.SimpleQueue[bytes | None]) -> None:
+        self._generation, self._written = generation, written
         generation.future.add_done_callback(lambda _: written.put(None))
 
     def result(self) -> Step:
@@ -43,17 +39,9 @@ class LocalStep:
         self._generation.cancel()
 
     def texts(self) -> Iterator[bytes]:
-        """The bytes as they are written."""
-        raw, given = b"", 0
+        """The bytes of each token as it is written."""
         while (piece := self._written.get()) is not None:
-            raw += piece
-            if len(raw) - self._held_back > given:
-                yield raw[given : len(raw) - self._held_back]
-                given = len(raw) - self._held_back
-        if self._generation.future.exception() is None:
-            rest = self.result().raw[given:]
-            if rest:
-                yield rest
+            yield piece
 
 
 class LocalWriter:
@@ -120,7 +108,7 @@ class LocalWriter:
             cancel=self._cancel,
             on_text=written.put,
         )
-        return LocalStep(generation, written, 0 if until is None else until.held_back)
+        return LocalStep(generation, written)
 
     def read(self, step: Step) -> None:
         """Begin a step and note one of the other model as it."""

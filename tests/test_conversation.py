@@ -96,7 +96,7 @@ def test_the_judge_reads_only_what_is_new(reasoner: Reasoner, forgetful: Reasone
 @pytest.mark.parametrize("strategy", ["rsd", "speculative", "target", "beam", "best-of-n"])
 def test_what_earlier_turns_left_changes_no_text(tmp_path: Path, kind: str, strategy: str) -> None:
     paths = [write_model(tmp_path / f"{seed}.gguf", kind, seed) for seed in range(3)]
-    settings: dict[str, object] = {"ctx_size": 2048, "flash_attention": "off", "cache_type": "f32", "threads": 1}
+    settings: dict[str, object] = {"ctx_size": 2048, "flash_attention": "off", "cache_type": "f32", "threads": 1, "trusted": True}
     roles = [RoleConfig(path, **settings) for path in paths]  # type: ignore[arg-type]
     if strategy == "speculative" and kind in ("recurrent", "hybrid"):
         pytest.skip("they cannot forget single tokens")

@@ -32,7 +32,8 @@ HALF = Params(
 
 def role(path: Path, **settings: object) -> RoleConfig:
     """A role whose rounding no batch changes much; one thread is the fastest for a tiny model, above all beside other work."""
-    return RoleConfig(path, **{"ctx_size": 2048, "flash_attention": "off", "cache_type": "f32", "threads": 1} | settings)  # type: ignore[arg-type]
+    usual = {"ctx_size": 2048, "flash_attention": "off", "cache_type": "f32", "threads": 1, "trusted": True}
+    return RoleConfig(path, **usual | settings)  # type: ignore[arg-type]
 
 
 def trio_of(files: dict[str, Path], kind: str = "dense", **settings: object) -> Trio:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import zip_longest
 
@@ -12,8 +12,9 @@ from rsd_local.config import Params, Sampling
 from rsd_local.decoding.solution import Solution
 from rsd_local.decoding.trio import OpenTrio
 from rsd_local.decoding.writing import show, shown, written
+from rsd_local.errors import Cancelled
 from rsd_local.events import Event
-from rsd_local.roles import DRAFT, Pending, Reward, Stream, Writer
+from rsd_local.roles import DRAFT, Pending, PendingStep, Reward, Stream, Writer
 from rsd_local.steps import UNCHECKED, Score, Step
 
 
@@ -101,7 +102,9 @@ def candidates(draft: Writer, reward: Reward, streams: list[Stream], sampling: S
     reward.settle()
     writers: list[Writer] = []
     rewards: list[Reward] = []
+    pending: list[PendingStep] = []
     made: list[Candidate] = []
+    written = False
     try:
         for _ in streams:
             writers.append(draft.fork())
@@ -113,12 +116,19 @@ def candidates(draft: Writer, reward: Reward, streams: list[Stream], sampling: S
         scorings = [start_score(scorer, step) for scorer, step in zip(rewards, steps, strict=True)]
         scores = [scoring.result() for scoring in scorings]
         made = [Candidate(*parts) for parts in zip(steps, scores, writers, rewards, strict=True)]
+        written = True
         yield made
+    except Cancelled:
+        for one in pending:
+            with suppress(Cancelled):
+                one.result()
+        written = True
+        raise
     finally:
         kept = {id(one.writer) for one in made if one.kept}
         for fork, scorer in zip_longest(writers, rewards):
             if id(fork) not in kept:
-                if made:
+                if written:
                     fork.forget()  # a step that was written and not chosen counts as discarded
                 fork.close()
                 if scorer is not None:

@@ -36,7 +36,7 @@ def rsd(prompt: Prompt, trio: OpenTrio, params: Params) -> Iterator[Event]:
         solution, history = Solution(params.limits, trio.segmenter), History()
         rejected: Rejected | None = None
         while solution.reason is None:
-            with solution.growing():
+            with solution.growing(draft, target):
                 step, scoring = yield from draft_step(draft, reward, solution, trio, params, prompt.turn, history.attempts)
                 yield Drafted(solution.steps, step.text)
                 score = scoring.result()
@@ -44,8 +44,10 @@ def rsd(prompt: Prompt, trio: OpenTrio, params: Params) -> Iterator[Event]:
                 if decision is Decision.KEEP:
                     solution.count(score)
                     yield solution.accept(step, "draft", score, rejected=rejected)
+                    draft.begin()
                     if solution.reason is None:
                         target.read(step)
+                        target.begin()
                     history, rejected = History(solution.steps), None
                     continue
                 solution.failed += score.failed
@@ -61,6 +63,7 @@ def rsd(prompt: Prompt, trio: OpenTrio, params: Params) -> Iterator[Event]:
                     step = yield from shown(fallbacks.write(step if solution.steps == place else None, solution), trio, solution, "target")
                     first = solution.steps == place
                     yield solution.accept(step, "target", score if first else Score(None), rejected=rejected if first else None)
+                    target.begin()
                 if solution.reason is None:
                     draft.correct(step)
                     reward.read(step)

@@ -10,6 +10,7 @@ from rsd_local.answers import boxed
 from rsd_local.config import Limits
 from rsd_local.errors import Cancelled, ContextFull
 from rsd_local.events import Author, Counters, Finished, FinishReason, Role, StepDone
+from rsd_local.roles import Writer
 from rsd_local.segments import Scan, Segmenter
 from rsd_local.steps import UNCHECKED, Score, Step
 
@@ -114,8 +115,13 @@ class Solution:
         self.unchecked += score.value is None and not score.failed
 
     @contextmanager
-    def growing(self) -> Iterator[None]:
-        """Around the work on one step: a cancel ends the solution, and so does a full context once there is a step."""
+    def growing(self, *writers: Writer) -> Iterator[None]:
+        """Around the work on one step: a cancel ends the solution, and so does a full context once there is a step.
+
+        Args:
+            writers: whose unfinished step is then taken back, so that it counts as discarded; each must ``begin`` behind a step
+                that was accepted.
+        """
         try:
             yield
         except ContextFull:
@@ -124,6 +130,10 @@ class Solution:
             self.reason = "context"
         except Cancelled:
             self.reason = "cancelled"
+        else:
+            return
+        for writer in writers:
+            writer.forget()
 
     def finished(self, counters: dict[Role, Counters]) -> Finished:
         """The final event."""

@@ -42,7 +42,7 @@ def speculative(prompt: Prompt, trio: OpenTrio, params: Params) -> Iterator[Even
         ahead = params.search.speculate or target.exact_rows(PROPOSED + 1) - 1 or PROPOSED
         solution = Solution(params.limits, trio.segmenter)
         while solution.reason is None:
-            with solution.growing():
+            with solution.growing(draft, target):
                 stream = Stream(params.sampling.seed, TARGET, prompt.turn, solution.steps)
                 draft.begin()
                 target.begin()

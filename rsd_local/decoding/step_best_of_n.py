@@ -22,9 +22,10 @@ def step_best_of_n(prompt: Prompt, trio: OpenTrio, params: Params) -> Iterator[E
         reward = opened.enter_context(closing(trio.reward(prompt)))
         solution = Solution(params.limits, trio.segmenter)
         while solution.reason is None:
-            with solution.growing():
+            with solution.growing(draft):
                 step, scoring = yield from draft_step(draft, reward, solution, trio, params, prompt.turn)
                 score = scoring.result()
                 solution.count(score)
                 yield solution.accept(step, "draft", score)
+                draft.begin()
         yield solution.finished({"draft": draft.counters(), "reward": reward.counters()})

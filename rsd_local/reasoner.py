@@ -38,7 +38,7 @@ class Reasoner:
         self._opened = opened
         self._admission = Admission(trio.config.parallel, trio.config.queue)
         self._runs: weakref.WeakSet[Run] = weakref.WeakSet()
-        self._closing = threading.RLock()
+        self._closing, self._freeing = threading.RLock(), threading.RLock()
         self._closed = False
 
     @classmethod
@@ -130,14 +130,15 @@ class Reasoner:
         return self.trio.engines()
 
     def close(self) -> None:
-        """Refuse new runs, end those that go on with Closed, and free the models once nothing uses them."""
+        """Refuse new runs, end those that go on with Closed, and free the models once nothing uses them. A second call waits for that."""
         with self._closing:
             self._closed = True
             runs = list(self._runs)
         self._admission.close()
         for run in runs:
             run.end_with(Closed("the reasoner was closed"))
-        self._opened.close()
+        with self._freeing:
+            self._opened.close()
 
     def __enter__(self) -> Reasoner:
         return self

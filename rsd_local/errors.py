@@ -1,4 +1,4 @@
-"""Errors of rsd_local: one tree, each with a stable code, an exit code and, where there is one, a mend.
+"""Errors of rsd_local: one tree, each with a stable code, an exit code and, where there is one, a fix.
 
 RSDError
 ├── ConfigError            a setting, a flag or a key of a TOML file

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import threading
 import time
@@ -82,6 +81,8 @@ class Run:
         return self._next()
 
     async def __aiter__(self) -> AsyncIterator[Event]:
+        import asyncio  # whoever is here has it; a command line need not load it
+
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         arrived: asyncio.Queue[Event | BaseException | None] = asyncio.Queue()
 

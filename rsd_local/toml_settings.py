@@ -70,7 +70,7 @@ def read_toml(file: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror or error}", hint="give a trio's TOML file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file} is no TOML: {error}", hint="mend the line it names") from None
+        raise ConfigError(f"{file} is no TOML: {error}", hint="fix the line it names") from None
 
 
 def _absolute(table: dict[str, Any], base: Path) -> dict[str, Any]:

@@ -91,15 +91,19 @@ def test_a_waiting_run_can_be_cancelled(reasoner: Reasoner) -> None:
 def test_closing_the_reasoner_ends_runs_with_closed_and_nobody_hangs(trio: Trio, waits: bool) -> None:
     reasoner, errors = Reasoner.open(trio), list[BaseException]()
 
+    begun_once = threading.Event()
+
     def answer(run: Run) -> None:
         try:
+            next(run)
+            begun_once.set()
             run.result()
         except Closed as error:
             errors.append(error)
 
     runs = [reasoner.run(QUESTION, LONG) for _ in range(1 + waits)]
     threads = [in_thread(lambda run=run: answer(run)) for run in runs]
-    time.sleep(0.1)
+    begun_once.wait(30)
     closers = [in_thread(reasoner.close) for _ in range(2)]
     for thread in (*threads, *closers):
         thread.join(30)
@@ -200,8 +204,9 @@ def test_async_iteration_leaves_the_loop_free(reasoner: Reasoner) -> None:
 def test_a_cancelled_task_ends_its_run_and_errors_reach_the_loop(reasoner: Reasoner) -> None:
     async def main() -> None:
         async def read() -> None:
-            async for _ in reasoner.run(QUESTION, LONG):
-                pass
+            while True:  # until it is cancelled
+                async for _ in reasoner.run(QUESTION, LONG):
+                    pass
 
         task = asyncio.create_task(read())
         await asyncio.sleep(0.05)

@@ -133,6 +133,10 @@ class Schedules(RuleBasedStateMachine):
     def ask_all_at_once(self, wanted: list[tuple[str, Any]], others: int) -> None:
         before = [list(sequence.tokens) for sequence in self.sequences]
         cancels: list[tuple[int, CancelToken]] = []
+        wanted = [  # the oracle may share the device, so it is asked before that is held
+            (name, (value, self.oracle.greedy(sequence.tokens, value + 2)) if name == "right guess" else value)
+            for (name, value), sequence in zip(wanted, self.sequences, strict=False)
+        ]
         with held(self.engine):
             requests = {
                 place: self.start(sequence, *wanted[place], place, cancels)
@@ -158,7 +162,8 @@ class Schedules(RuleBasedStateMachine):
         if name == "wrong guess":
             return sequence.generate(draws(), 4, hint=Hint(tuple(value), 3))
         if name == "right guess":
-            return sequence.generate(draws(), value, hint=Hint(tuple(self.oracle.greedy(sequence.tokens, value + 2)), 2))
+            count, guess = value
+            return sequence.generate(draws(), count, hint=Hint(tuple(guess), 2))
         return sequence.generate(draws(WARM if name == "warm" else Sampling()), value, tracing="states" if name == "traced" else "off")
 
     def check(self, sequence: Sequence, before: list[int], name: str, value: Any, request: Request[Any]) -> None:

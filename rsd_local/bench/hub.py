@@ -56,7 +56,7 @@ def fetch(name: str, seed: int) -> list[Item]:
         RSDError: the file cannot be fetched.
     """
     source = SOURCES[name]
-    file = hub.fetch(name, source.repo, source.file, source.revision, kind="dataset", mend="give a JSONL file instead")
+    file = hub.fetch(name, source.repo, source.file, source.revision, kind="dataset", fix="give a JSONL file instead")
     items = []
     for number, row in _rows(file):
         try:

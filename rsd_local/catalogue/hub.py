@@ -13,7 +13,7 @@ Progress = Callable[[int, int], None]
 
 
 def fetch(
-    name: str, repo: str, file: str, revision: str | None = None, *, kind: str = "model", mend: str = "", progress: Progress | None = None
+    name: str, repo: str, file: str, revision: str | None = None, *, kind: str = "model", fix: str = "", progress: Progress | None = None
 ) -> Path:
     """The path of a file in the cache; downloaded first where it is not there.
 
@@ -23,7 +23,7 @@ def fetch(
         file: its path in the repository.
         revision: a commit; the main branch where there is none.
         kind: ``model`` or ``dataset``.
-        mend: what to do where the hub does not have it.
+        fix: what to do where the hub does not have it.
         progress: told how far the download is.
 
     Raises:
@@ -43,7 +43,7 @@ def fetch(
     except LocalEntryNotFoundError:
         raise RSDError(f"{name} ({at}) is not in the cache, and the hub does not answer", hint="go online, or set HF_ENDPOINT") from None
     except (EntryNotFoundError, RepositoryNotFoundError):
-        raise RSDError(f"{name}: the hub has no {at}", hint=mend) from None
+        raise RSDError(f"{name}: the hub has no {at}", hint=fix) from None
     except Exception as error:  # huggingface_hub lets its HTTP library's own errors through, and that has changed before
         raise RSDError(f"{name} ({at}) cannot be fetched: {error}", hint="try again later") from None
 

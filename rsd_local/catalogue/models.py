@@ -98,7 +98,7 @@ def pull(entries: dict[str, ModelEntry], watch: Watch) -> None:
     """
 
     def one(name: str, entry: ModelEntry) -> None:
-        hub.fetch(name, entry.repo, entry.file, mend="see rsd list", progress=lambda there, whole: watch(name, there, whole))
+        hub.fetch(name, entry.repo, entry.file, fix="see rsd list", progress=lambda there, whole: watch(name, there, whole))
         try:
             entry.verify()
         except NotAModel:

@@ -18,6 +18,6 @@ def printable(text: str) -> str:
 
 
 def complain(problem: RSDError | str) -> None:
-    """Says what went wrong, and the mend where there is one, in one line on standard error."""
+    """Says what went wrong, and the fix where there is one, in one line on standard error."""
     message = f"{problem}; {problem.hint}" if isinstance(problem, RSDError) and problem.hint else str(problem)
     click.echo("rsd: " + printable(" ".join(message.split())), err=True)

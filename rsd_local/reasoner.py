@@ -17,7 +17,7 @@ from rsd_local.open_trio import LoadProgress, LocalTrio
 from rsd_local.prompt import Prompt
 from rsd_local.run import Run, collect
 from rsd_local.runtime import Engine
-from rsd_local.runtime.llama import check_process
+from rsd_local.runtime.llama import check_process, was_forked
 
 __all__ = ["Conversation", "LoadProgress", "Reasoner", "Run", "collect"]
 
@@ -130,7 +130,12 @@ class Reasoner:
         return self.trio.engines()
 
     def close(self) -> None:
-        """Refuse new runs, end those that go on with Closed, and free the models once nothing uses them. A second call waits for that."""
+        """Refuse new runs, end those that go on with Closed, and free the models once nothing uses them. A second call waits for that.
+
+        In a process that was forked from the one that opened it, it does nothing.
+        """
+        if was_forked():
+            return
         with self._closing:
             self._closed = True
             runs = list(self._runs)

@@ -14,6 +14,7 @@ from typing import Self
 from rsd_local.admission import Ticket
 from rsd_local.errors import Cancelled, Closed
 from rsd_local.events import CancelToken, Event, Finished, Result, StepDone
+from rsd_local.runtime.llama import check_process, was_forked
 
 
 class Run:
@@ -52,6 +53,8 @@ class Run:
 
     def close(self) -> None:
         """Stop it and give its place and its caches back; whoever iterates gets no further event. A second call does nothing."""
+        if was_forked():
+            return  # place and caches are the parent's affair
         self._token.cancel()
         with self._lock:
             self._finish()
@@ -124,6 +127,7 @@ class Run:
             self.close()
 
     def _next(self) -> Event:
+        check_process()
         with self._lock:
             if self._over:
                 self._raise_if_closed()

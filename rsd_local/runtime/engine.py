@@ -128,6 +128,7 @@ class Engine:
 
     def submit(self, request: Request[Any]) -> None:
         """Take a request of one of its sequences."""
+        llama.check_process()
         with self.device.lock:
             self._check_open()
             request.sequence.request = request
@@ -136,6 +137,8 @@ class Engine:
 
     def release(self, sequence: Sequence) -> None:
         """Give a sequence's slot back."""
+        if llama.was_forked():
+            return  # whoever held the lock at the fork is not here to give it back
         with self.device.lock:
             if sequence.closed:
                 return
@@ -208,13 +211,13 @@ class Engine:
         self._freed.set()
 
     def _check_open(self) -> None:
-        llama.check_process()
         if self.loop.gone is not None:
             raise self.loop.gone()
         if self._closing:
             raise Closed(f"{self.name}: the engine was closed")
 
     def _call(self, work: Callable[[], Any]) -> Any:
+        llama.check_process()
         with self.device.lock:
             self._check_open()
         return self.device.call(work)
@@ -228,6 +231,7 @@ class Engine:
             except Exception as error:  # whatever it is, this sequence alone has no place
                 sequence.failure = error
 
+        llama.check_process()
         with self.device.lock:
             self._check_open()
             if self._opened == self.slots:

@@ -8,7 +8,7 @@ from collections.abc import Hashable
 from rsd_local.errors import Cancelled, Closed, QueueFull, WaitsForItself
 from rsd_local.events import CancelToken
 
-_GRACE = 0.5  # seconds that a run which nobody has begun gets to be begun by another thread
+_GRACE = 0.5  # seconds that a run which nobody has begun gets to be begun by another thread, and a loop to close one that was left
 
 
 class Ticket:
@@ -18,6 +18,7 @@ class Ticket:
         self._queue = queue
         self.owner = owner
         self.begun = False
+        self.may_lag = False  # whether its owner may have let go of another one a moment ago: a loop closes what was left with delay
 
     @property
     def position(self) -> int:
@@ -91,7 +92,7 @@ class Admission:
                     raise Cancelled("cancelled")
                 ahead = self._tickets[: self._capacity]
                 if all(one.owner == ticket.owner for one in ahead):
-                    if all(one.begun for one in ahead) or not patient:
+                    if (all(one.begun for one in ahead) and not ticket.may_lag) or not patient:
                         raise WaitsForItself(
                             "this would wait for a run that the same thread has not finished",
                             hint="finish or close that one first, or open the trio with a larger parallel",

@@ -115,7 +115,7 @@ class Run:
 
     def _pump(self, post: Callable[[Event | BaseException | None], None], owner: Hashable) -> None:
         """Do the work in a thread of its own, for a loop that must not wait."""
-        self._ticket.owner = owner
+        self._ticket.owner, self._ticket.may_lag = owner, True
         try:
             while True:
                 post(self._next())

@@ -15,7 +15,7 @@ from tiny import chain, write_model, write_script
 from rsd_local import Limits, Params, Prompt, Reasoner, Sampling, Trio, Weighting
 from rsd_local.config import Fallback, Search, Strategy
 from rsd_local.decoding.solution import Solution
-from rsd_local.events import CancelToken, Drafted, Event, Finished, StepDone
+from rsd_local.events import Author, CancelToken, Drafted, Event, Finished, StepDone
 from rsd_local.roles import DRAFT, TARGET, Stream
 from rsd_local.segments import Segmenter
 from rsd_local.steps import Step
@@ -48,20 +48,34 @@ def dense(files: dict[str, Path]) -> Iterator[Reasoner]:
 
 
 def check_each_step(reasoner: Reasoner, events: list[Event], params: Params) -> None:
-    """Has a fresh writer write each step behind the ones before it, with the random numbers of its place and attempt."""
+    """Has a fresh writer write each step behind the ones before it, with the random numbers of its place and attempt.
+
+    A fresh reward scores what the draft had last written there.
+    """
     prompt, sampling = Prompt.of(QUESTION, reasoner.config.system), params.sampling
     solution, accepted, attempts = Solution(params.limits, Segmenter()), list[Step](), Counter[int]()
+
+    def written(author: Author, stream: Stream) -> Step:
+        with closing(reasoner.trio.writer(author, prompt)) as writer:
+            for step in accepted:
+                writer.read(step)
+            return writer.start_writing(solution.room, solution.scan(), sampling, stream).result()
+
     for event in events:
         if isinstance(event, Drafted):
             attempts[event.index] += 1
         if not isinstance(event, StepDone):
             continue
-        with closing(reasoner.trio.writer(event.author, prompt)) as writer:
-            for step in accepted:
-                writer.read(step)
-            number = attempts[event.index] - 1 if event.author == "draft" else 0
-            stream = Stream(sampling.seed, DRAFT if event.author == "draft" else TARGET, 0, event.index, number)
-            step = writer.start_writing(solution.room, solution.scan(), sampling, stream).result()
+        tries = attempts[event.index]  # none once the target has taken over
+        draft = written("draft", Stream(sampling.seed, DRAFT, 0, event.index, max(0, tries - 1)))
+        step = draft if event.author == "draft" else written("target", Stream(sampling.seed, TARGET, 0, event.index))
+        if event.reward is not None:
+            with closing(reasoner.trio.reward(prompt)) as reward:
+                for before in accepted:
+                    reward.read(before)
+                assert reward.start_score(draft).result().value == pytest.approx(event.reward, abs=1e-4), f"step {event.index}"
+        if event.rejected is not None and event.author == "target":
+            assert (draft.text, len(draft.tokens)) == (event.rejected.text, event.rejected.tokens), f"step {event.index}"
         assert (solution.accept(step, event.author).text, len(step.tokens)) == (event.text, event.tokens), f"step {event.index}"
         accepted.append(step)
 
@@ -93,6 +107,7 @@ def test_every_step_is_what_its_writer_writes_behind_the_accepted_ones(
         params = Params(replace(FEW, seed=seed), weighting, LIMITS, Search(fallback=fallback))
         events, _ = told(reasoner, params)
         assert {event.author for event in events if isinstance(event, StepDone)} == {"draft", "target"}
+        assert sum(event.reward is not None for event in events if isinstance(event, StepDone)) > 3
         check_each_step(reasoner, events, params)
 
 

@@ -91,7 +91,8 @@ def test_mistyped_flags_are_refused() -> None:
 def test_in_a_terminal_an_interrupt_stops_the_answer_and_keeps_the_conversation(smollm2: Path) -> None:
     controller, terminal = pty.openpty()
     command = [sys.executable, "-c", "from rsd_local.cli import main; main()", "chat", "-md", str(smollm2), "-m", str(smollm2)]
-    command += ["--reward-kind", "judge", "-c", "1024", "-n", "600", "--threshold", "0", "-t", "1", "--delimiter", "tokens:12"]
+    command += ["--reward-kind", "judge", "-c", "1024", "-n", "600", "--threshold", "0", "-t", "1"]
+    command += ["--delimiter", "tokens:12", "--repeats", "0"]
     environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": "80", "LINES": "24"}
     process = subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, env=environment, start_new_session=True)
     os.close(terminal)
@@ -113,9 +114,9 @@ def test_in_a_terminal_an_interrupt_stops_the_answer_and_keeps_the_conversation(
     at = until("stopped", at)
     os.write(controller, b"/stats\n")
     at = until("finished: cancelled", at)
-    os.write(controller, b"Name a colour.\n")
-    until("Name a colour.", at)
-    time.sleep(1.0)  # it has begun to write, or is about to
+    os.write(controller, b"Tell a longer one, of a queen.\n")
+    until("Tell a longer one, of a queen.", at)
+    time.sleep(1.0)  # it has begun to write, or is about to, and it has much to write
     process.send_signal(signal.SIGINT)
     at = until("stopped", at)
     until("> ", at)

@@ -9,6 +9,8 @@ RSDError
 │   ├── NoChatTemplate     a draft or target that cannot be asked
 │   ├── MissingTokens      a reward model without the tokens that its layout reads
 │   └── BadHead            a head that is damaged, of another kind, or of another model
+├── VerifierFailed         a verifier that raised, hung, died or answered nonsense
+├── SandboxTooWeak         programs cannot be confined here as far as was asked
 ├── DoesNotFit             a trio that needs more memory than is free
 ├── EngineError            an engine that could not do what it was asked
 │   ├── ContextFull        the tokens do not fit the context
@@ -86,6 +88,18 @@ class BadHead(ModelError):
     """A head that is damaged, of another kind, or of another model."""
 
     code = "bad-head"
+
+
+class VerifierFailed(RSDError):
+    """A verifier that raised, hung, died or answered nonsense; a step that does not pass is no failure of it."""
+
+    code = "verifier-failed"
+
+
+class SandboxTooWeak(RSDError):
+    """Programs cannot be confined on this machine as far as was asked."""
+
+    code = "sandbox-too-weak"
 
 
 class DoesNotFit(RSDError):

@@ -1,0 +1,1 @@
+"""Programs that check a step: rewards that cost no model."""

@@ -12,7 +12,8 @@ from typing import Literal
 from rsd_local.steps import Part
 
 Author = Literal["draft", "target"]
-Role = Literal["draft", "target", "reward"]
+Role = Literal["draft", "target", "reward", "reward-2", "reward-3", "reward-4"]
+"""Whose model it is; of the rewards of a cascade each that asks a model of its own has one."""
 FinishReason = Literal["stop", "length", "steps", "repetition", "context", "cancelled"]
 
 
@@ -161,6 +162,8 @@ class StepDone:
         part: of the answer.
         reward_by: which reward decided, empty where nothing was checked.
         reward_failed: whether the reward gave no number.
+        own_reward: of the target's step itself, where it was checked; None otherwise.
+        retries: how often the target tried again.
     """
 
     index: int
@@ -173,6 +176,8 @@ class StepDone:
     part: Part = "answer"
     reward_by: str = ""
     reward_failed: bool = False
+    own_reward: float | None = None
+    retries: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +186,8 @@ class Finished:
 
     Attributes:
         non_finite_rewards: rewards that were no numbers; none of those steps was accepted.
-        unchecked_steps: draft steps that the reward had nothing to check of.
+        unchecked_steps: steps that the reward had nothing to check of.
+        decided_by: how many draft steps each reward decided about, by its name.
     """
 
     reason: FinishReason
@@ -190,6 +196,7 @@ class Finished:
     counters: dict[Role, Counters]
     non_finite_rewards: int = 0
     unchecked_steps: int = 0
+    decided_by: dict[str, int] = field(default_factory=dict)
 
 
 Event = TextWritten | Drafted | StepDone | Finished
@@ -204,7 +211,8 @@ class Result:
         text: the whole solution.
         counters: raw figures by role.
         non_finite_rewards: rewards that were no numbers; none of those steps was accepted.
-        unchecked_steps: draft steps that the reward had nothing to check of.
+        unchecked_steps: steps that the reward had nothing to check of.
+        decided_by: how many draft steps each reward decided about, by its name.
     """
 
     answer: str | None
@@ -214,13 +222,17 @@ class Result:
     counters: dict[Role, Counters] = field(repr=False)
     non_finite_rewards: int = 0
     unchecked_steps: int = 0
+    decided_by: dict[str, int] = field(default_factory=dict)
 
     @property
     def paper_flops(self) -> float:
         """2·N per generated token, discarded ones and the reward model's tokens after the question included."""
         generated = sum(2.0 * c.parameters * c.generated_tokens for c in self.counters.values())
-        judged = self.counters.get("reward", Counters())
-        return generated + 2.0 * judged.parameters * max(0, judged.prompt_tokens + judged.cached_tokens - judged.opening_tokens)
+        return generated + sum(
+            2.0 * c.parameters * max(0, c.prompt_tokens + c.cached_tokens - c.opening_tokens)
+            for role, c in self.counters.items()
+            if role not in ("draft", "target")
+        )
 
     @property
     def full_flops(self) -> float:

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
-from rsd_local.config import Trio
+from rsd_local.config import Limits, Trio
 from rsd_local.events import Author, CancelToken, Role
 from rsd_local.fit import RoleCapacity, make_plan
 from rsd_local.prompt import Prompt
-from rsd_local.rewards import Head, Rewards, load_head, reward_config
+from rsd_local.rewards import Head, Rewards, load_heads, reward_models
+from rsd_local.rewards.verifier.opening import open_verifier
 from rsd_local.roles import Reward
 from rsd_local.runtime import Engine, LocalWriter, Model, Tracing, prompt_tokens
 from rsd_local.runtime.devices import devices
@@ -53,10 +54,14 @@ class LocalTrio:
             EngineError: a context cannot be made.
         """
         segmenter = Segmenter(config.delimiter)
+        verifiers = tuple(open_verifier(stage, config) for stage in config.stages)
+        for verifier in verifiers:
+            if verifier is not None:
+                opening.callback(verifier.close)
         models: dict[tuple[object, ...], Model] = {}
         engines: dict[Role, Engine] = {}
-        head = load_head(config)
-        for role, capacity in placed(capacities(config, head)).items():
+        heads = load_heads(config)
+        for role, capacity in placed(capacities(config, heads)).items():
             where = capacity.config.placement
             if where not in models:
                 report = None if progress is None else _bind(progress, role)
@@ -67,18 +72,19 @@ class LocalTrio:
         draft, target = engines["draft"], engines["target"]
         for engine in (draft, target):
             prompt_tokens(engine.model, Prompt.of("1+1", config.system))
-        rewards = Rewards(config, engines.get("reward"), head)
+        rewards = Rewards.of(config, heads, engines, verifiers)
         rewards.check(draft)
         return cls(config, draft, target, rewards, draft.model.common_tokens(target.model), segmenter)
 
-    def bound(self, cancel: CancelToken, stop: tuple[str, ...], *, shows_text: bool) -> LocalTrio:
-        """The same for one run: ended by a token, and with stop strings of its own."""
-        return replace(self, cancel=cancel, segmenter=replace(self.segmenter, stop=stop), shows_text=shows_text)
+    def bound(self, cancel: CancelToken, limits: Limits, *, shows_text: bool) -> LocalTrio:
+        """The same for one run: ended by a token, and by what ends its answers."""
+        segmenter = replace(self.segmenter, stop=limits.stop, stop_after=limits.stop_after)
+        return replace(self, cancel=cancel, segmenter=segmenter, shows_text=shows_text)
 
     def engines(self) -> dict[Role, Engine]:
-        """The engines by role; a reward that the draft's own trace gives has none."""
+        """The engines by role; a reward that the draft's own trace or a program gives has none."""
         made: dict[Role, Engine] = {"draft": self.draft, "target": self.target}
-        return made if self.rewards.engine is None else made | {"reward": self.rewards.engine}
+        return made | {stage.role: stage.engine for stage in self.rewards.stages if stage.engine is not None}
 
     def writer(self, role: Author, prompt: Prompt, *, traced: bool = False, tracing: Tracing = "off") -> LocalWriter:
         """The draft or the target at a prompt.
@@ -108,14 +114,14 @@ class LocalTrio:
         return self.rewards.open(prompt, self.cancel)
 
 
-def capacities(config: Trio, head: Head | None) -> dict[Role, RoleCapacity]:
+def capacities(config: Trio, heads: tuple[Head | None, ...]) -> dict[Role, RoleCapacity]:
     """What a trio opens, by role."""
-    reward, wide = reward_config(config, head), config.parallel * config.width
+    wide = config.parallel * config.width
     roles: dict[Role, RoleCapacity] = {
         "draft": RoleCapacity(config.draft, wide),
         "target": RoleCapacity(config.target, config.parallel),
     }
-    return roles if reward is None else roles | {"reward": RoleCapacity(reward, wide)}
+    return roles | {role: RoleCapacity(reward, wide) for role, (_, reward) in reward_models(config, heads).items()}
 
 
 def placed(roles: dict[Role, RoleCapacity]) -> dict[Role, RoleCapacity]:

@@ -9,7 +9,7 @@ from contextlib import ExitStack, closing, contextmanager
 from types import TracebackType
 
 from rsd_local.admission import Admission
-from rsd_local.config import Params, Strategy, Trio, Weighting, require, require_choice, sequences_needed
+from rsd_local.config import Params, Strategy, Trio, require, require_choice, sequences_needed
 from rsd_local.decoding import STRATEGIES
 from rsd_local.errors import Closed
 from rsd_local.events import CancelToken, Event, Result, Role, StepDone
@@ -70,7 +70,7 @@ class Reasoner:
 
         Args:
             prompt: a conversation, or a plain question. The trio's system prompt stands before one that has none.
-            params: sampling, weighting and limits; the trio's own threshold where left out.
+            params: sampling, weighting and limits; the trio's own where left out.
             strategy: the algorithm; the trio's own where left out.
             cancel: ends the run from any thread, within one batch.
             text: whether there are ``TextWritten`` events.
@@ -85,7 +85,7 @@ class Reasoner:
             WaitsForItself: all places are held by runs of the thread that would wait for them.
         """
         check_process()
-        chosen = params or Params(weighting=Weighting(threshold=self.config.threshold))
+        chosen = params or self.config.params()
         name = strategy or self.config.strategy
         require_choice(name, Strategy, "strategy")
         needed = sequences_needed(name, chosen.search)
@@ -93,7 +93,7 @@ class Reasoner:
         asked, trio, algorithm = self.read_prompt(prompt), self.trio, STRATEGIES[name]
 
         def events(token: CancelToken) -> Iterator[Event]:
-            return algorithm(asked, trio.bound(token, chosen.limits.stop, shows_text=text), chosen)
+            return algorithm(asked, trio.bound(token, chosen.limits, shows_text=text), chosen)
 
         with self._closing:
             if self._closed:
@@ -119,7 +119,7 @@ class Reasoner:
         """A conversation, empty at first. It holds no place in the queue between two answers.
 
         Args:
-            params: of every turn that is given none of its own; the trio's own threshold where left out.
+            params: of every turn that is given none of its own; the trio's own where left out.
         """
         if self._closed:
             raise Closed("the reasoner was closed")

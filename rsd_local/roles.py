@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from rsd_local.config import Sampling
-    from rsd_local.events import Counters
+    from rsd_local.events import Counters, Role
     from rsd_local.segments import Scan
 
 T_co = TypeVar("T_co", covariant=True)
@@ -169,6 +169,10 @@ class Writer(Protocol):
 class Reward(Protocol):
     """Scores the steps of one answer. The prompt and the accepted steps stay in its cache."""
 
+    @property
+    def can_check(self) -> bool:
+        """Whether some step of this answer may get a score; false where it is known that there is nothing to check."""
+
     def start_score(self, step: Step) -> Pending[Score]:
         """Begin to score the next step, which is provisional until the next call.
 
@@ -190,8 +194,8 @@ class Reward(Protocol):
     def adopt(self, fork: Self) -> None:
         """Go on where a fork has come to; the fork gets what this one had."""
 
-    def counters(self) -> Counters:
-        """What was evaluated, by this one and all that were forked from the same."""
+    def counters(self) -> dict[Role, Counters]:
+        """What was evaluated, by the role of each model, by this one and all that were forked from the same."""
 
     def close(self) -> None:
         """Give the cache back."""

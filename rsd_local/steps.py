@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float32]
 
-EndOfStep = Literal["delimiter", "end", "stop", "length", "context", "mismatch"]
+EndOfStep = Literal["delimiter", "end", "stop", "block", "length", "context", "mismatch"]
 Part = Literal["thought", "answer"]
 
 
@@ -50,8 +50,8 @@ class Step:
     Attributes:
         tokens: in its author's vocabulary, an end-of-text token included.
         raw: their bytes, the delimiter included; a character that a limit cut continues in the next step.
-        ended: by the delimiter, an end-of-text token, a stop string (cut off), a length limit, the context's end, or the first
-            token that a hint did not have.
+        ended: by the delimiter, an end-of-text token, a stop string (cut off), the code block that ends the answer, a length
+            limit, the context's end, or the first token that a hint did not have.
         trace: what its writer let be seen, where it was asked to.
         part: of the answer that it belongs to.
         takes_back: bytes at the end of the steps before that belong to a stop string which this one completed.
@@ -83,11 +83,13 @@ class Score:
         value: in [0, 1]; None where there was nothing to check, or the reward failed.
         by: which reward decided.
         failed: whether the reward gave no number; a step that was not checked has not failed.
+        threshold: of the reward that decided, None for the run's own.
     """
 
     value: float | None
     by: str = ""
     failed: bool = False
+    threshold: float | None = None
 
 
 UNCHECKED = Score(None)

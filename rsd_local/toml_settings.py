@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rsd_local.config import ROLES, RoleConfig, Trio, require
+from rsd_local.config import ROLES, RewardConfig, RoleConfig, Trio, require
 from rsd_local.errors import ConfigError
 
 T = TypeVar("T")
@@ -55,8 +55,26 @@ def build_trio(table: dict[str, Any], where: str) -> Trio:
         require(
             "engines" not in section, f"{where}: [{role}] 'engines' is gone since 0.2", "take the line out: one engine serves all prompts"
         )
-    made = {role: build(RoleConfig, section, f"{where}: [{role}]") for role, section in roles.items()}
+    require("run_code" not in table, f"{where}: 'run_code' is no setting of a file", "give --run-code where you start rsd")
+    made: dict[str, Any] = {role: build(RoleConfig, section, f"{where}: [{role}]") for role, section in roles.items()}
+    table = dict(table)
+    if isinstance(table.get("reward"), list):
+        require("rewards" not in table, f"{where}: rewards are given twice")
+        sections = table.pop("reward")
+        made["rewards"] = [_reward(section, f"{where}: [[reward]] {number}") for number, section in enumerate(sections, 1)]
     return build(Trio, table | made, where)
+
+
+def _reward(section: Any, where: str) -> RewardConfig:
+    """One reward of a cascade; the keys of its model stand beside its own."""
+    require(isinstance(section, dict), f"{where} is no table")
+    require("trusted" not in section, f"{where}: 'trusted' is no setting of a file", "give --trust-file where you start rsd")
+    of_model = {entry.name for entry in dataclasses.fields(RoleConfig)}
+    model = {key: value for key, value in section.items() if key in of_model}
+    rest: dict[str, Any] = {key: value for key, value in section.items() if key not in of_model}
+    if model:
+        rest["model"] = build(RoleConfig, model, where)
+    return build(RewardConfig, rest, where)
 
 
 def read_toml(file: Path) -> dict[str, Any]:
@@ -80,9 +98,21 @@ def _absolute(table: dict[str, Any], base: Path) -> dict[str, Any]:
         section = table.get(role)
         if isinstance(section, dict) and isinstance(section.get("path"), str):
             made[role] = section | {"path": str(base / Path(section["path"]).expanduser())}
-    if isinstance(table.get("head"), str):
-        made["head"] = str(base / Path(table["head"]).expanduser())
+    _place(made, base)
+    if isinstance(table.get("reward"), list):
+        made["reward"] = [_place(dict(section), base) if isinstance(section, dict) else section for section in table["reward"]]
     return made
+
+
+def _place(section: dict[str, Any], base: Path) -> dict[str, Any]:
+    """Makes the paths of a reward's settings absolute."""
+    for key in ("path", "head", "tests", "schema"):
+        if isinstance(section.get(key), str):
+            section[key] = str(base / Path(section[key]).expanduser())
+    verifier = section.get("verifier")
+    if isinstance(verifier, str) and verifier.startswith("pytest:"):
+        section["verifier"] = f"pytest:{base / Path(verifier.removeprefix('pytest:')).expanduser()}"
+    return section
 
 
 def build(kind: type[T], table: dict[str, Any], where: str) -> T:

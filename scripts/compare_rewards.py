@@ -68,7 +68,7 @@ def score(trio: Trio, kind: RewardKind, rows: list[RolloutRow], questions: dict[
                 began, reward = time.perf_counter(), reasoner.trio.reward(reasoner.read_prompt(questions[row["id"]]))
                 scores = [reward.start_score(Step([], step.encode(), "delimiter")).result() for step in row["steps"]]
                 rewards = [math.nan if score.value is None else score.value for score in scores]
-                counters = reward.counters()
+                counters = reward.counters()["reward"]
                 reward.close()
                 return Scores(id=row["id"], rewards=rewards, tokens=counters.evaluated_tokens, seconds=time.perf_counter() - began)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -48,7 +49,16 @@ def test_steps_are_kept_as_often_as_their_weight_says() -> None:
 def test_a_reward_that_failed_is_never_kept_and_a_step_that_nothing_checks_always(kind: str) -> None:
     weighting = Weighting(kind, threshold=0.0, probability=1.0)  # type: ignore[arg-type]
     assert decisions(weighting, Score(None, "judge", failed=True), 100) == [REWRITE] * 100
-    assert decisions(Weighting(kind, threshold=1.0, probability=0.0), Score(None), 100) == [KEEP] * 100  # type: ignore[arg-type]
+    strict = Weighting(kind, threshold=1.0, probability=0.0)  # type: ignore[arg-type]
+    assert decisions(strict, Score(None), 100) == [REWRITE if kind == "constant" else KEEP] * 100
+    assert decisions(replace(strict, unchecked="target"), Score(None), 100) == [REWRITE] * 100
+    assert decisions(replace(strict, unchecked="target", redrafts=3), Score(None), 100) == [REDRAFT if kind == "constant" else REWRITE] * 100
+
+
+def test_the_threshold_of_the_reward_that_decided_goes_before_the_runs_own() -> None:
+    step = Weighting("step", threshold=0.5)
+    assert decisions(step, Score(0.6), 10) == decisions(step, Score(0.4, threshold=0.3), 10) == [KEEP] * 10
+    assert decisions(step, Score(0.6, threshold=0.7), 10) == decisions(step, Score(0.4), 10) == [REWRITE] * 10
 
 
 def test_a_draw_belongs_to_its_seed_turn_place_and_attempt() -> None:

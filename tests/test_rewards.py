@@ -280,7 +280,7 @@ def test_a_read_out_of_the_target_reads_the_targets_own_state(files: dict[str, P
         for text, score in zip(texts, scores, strict=True):
             sequence.append(model.tokenize(text, continues=True))
             assert head.reward(sequence.read_hidden().result()) == pytest.approx(score, abs=1e-4)
-        assert reward.counters().evaluated_tokens == len(sequence) + len(model.tokenize(texts[1], continues=True))
+        assert reward.counters()["reward"].evaluated_tokens == len(sequence) + len(model.tokenize(texts[1], continues=True))
         sequence.close()
         reward.close()
 

@@ -122,7 +122,9 @@ def test_speculation_at_any_temperature_is_the_targets_own_text(kindred: Reasone
 @pytest.mark.parametrize("temperature", [0.0, 0.3, 1.0])
 def test_a_draft_with_the_targets_weights_never_guesses_wrong(trio: Trio, temperature: float) -> None:
     """For it draws each token with the number that the target has for the same one."""
-    params = Params(Sampling(temperature, top_k=20, seed=5), limits=Limits(tokens=300, step_tokens=40, repeats=0), search=Search(speculate=3))
+    params = Params(
+        Sampling(temperature, top_k=20, seed=5), limits=Limits(tokens=300, step_tokens=40, repeats=0), search=Search(speculate=3)
+    )
     with Reasoner.open(replace(trio, draft=trio.target)) as twins:
         target = twins.solve(QUESTION, params, strategy="speculative").counters["target"]
     assert target.missed_guesses == 0 and target.kept_tokens > 0.7 * target.generated_tokens

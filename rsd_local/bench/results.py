@@ -6,12 +6,12 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TypedDict
 
 from rsd_local.bench.strategies import Plan
-from rsd_local.config import ROLES, RoleConfig, Trio
+from rsd_local.config import ROLES, RewardConfig, RoleConfig, Trio
 from rsd_local.errors import BadHead, ModelNotFound
 from rsd_local.evaluation.items import Item
 from rsd_local.evaluation.journal import Config, Journal
@@ -92,9 +92,25 @@ def describe_trio(trio: Trio) -> dict[str, Any]:
         ModelNotFound, BadHead: a file is not there.
     """
     models = {role: _role(getattr(trio, role)) for role in ROLES if getattr(trio, role) is not None}
-    made = dataclasses.asdict(trio) | models | {"head": trio.head and _head(trio.head)}
-    del made["queue"]  # how long others wait changes no figure
-    return made
+    made = {entry.name: getattr(trio, entry.name) for entry in dataclasses.fields(trio) if entry.name not in _NO_FIGURE}
+    rewards = [_reward(stage) for stage in trio.rewards]
+    files = {name: getattr(trio, name) and _file(getattr(trio, name)) for name in ("head", "tests", "schema")}
+    return made | models | files | {"rewards": rewards, "verifier": _called(trio.verifier)}
+
+
+_NO_FIGURE = ("queue", "run_code", "sandbox")
+"""Settings of a trio that change no figure: how long others wait, and what programs may do."""
+
+
+def _reward(stage: RewardConfig) -> dict[str, Any]:
+    made = {entry.name: getattr(stage, entry.name) for entry in dataclasses.fields(stage)}
+    files = {name: made[name] and _file(made[name]) for name in ("head", "tests", "schema")}
+    return made | files | {"model": stage.model and _role(stage.model), "verifier": _called(stage.verifier)}
+
+
+def _called(verifier: str | Callable[..., Any]) -> str:
+    """A verifier's name; of one from Python nothing else is known."""
+    return verifier if isinstance(verifier, str) else f"{verifier.__module__}.{getattr(verifier, '__qualname__', type(verifier).__name__)}"
 
 
 def versions() -> dict[str, str | None]:
@@ -131,7 +147,7 @@ def _role(role: RoleConfig) -> dict[str, Any]:
     return {"file": role.path.name, "bytes": size} | settings
 
 
-def _head(path: Path) -> dict[str, str]:
+def _file(path: Path) -> dict[str, str]:
     try:
         return {"file": path.name, "sha256": file_sha256(path)}
     except OSError:

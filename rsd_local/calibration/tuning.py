@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import as_completed
 from dataclasses import dataclass, field, replace
 
-from rsd_local.config import Params, Strategy, Weighting, require
+from rsd_local.config import Params, Strategy, require
 from rsd_local.errors import Cancelled, Closed, ConfigError, RSDError
 from rsd_local.evaluation.grading import Grader
 from rsd_local.evaluation.items import Item
@@ -173,7 +173,7 @@ class _Runs:
     def path(self, place: int, strategy: Strategy, threshold: float = 0.0) -> Path:
         """One run of one question."""
         sampling = replace(self.params.sampling, seed=question_seed(self.seed, place))
-        params = replace(self.params, weighting=Weighting(threshold=threshold), sampling=sampling)
+        params = replace(self.params, weighting=replace(self.params.weighting, threshold=threshold), sampling=sampling)
         result = self.reasoner.solve(self.items[place].question, params, strategy=strategy, cancel=self.cancel)
         if result.finish_reason == "cancelled":
             raise Cancelled("cancelled")

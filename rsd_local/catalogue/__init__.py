@@ -73,7 +73,12 @@ class Catalogue:
             known = ", ".join(self.trios)
             raise ConfigError(f"no trio {name!r}", hint=f"known: {known}; or give --draft, --target and --reward, or a TOML file")
         table, where = dict(self.trios[name]), f"{self._file(name)}: [trio.{name}]"
+        rewards = table.get("reward")
+        if isinstance(rewards, list):
+            table["reward"] = [self._placed(section, name) if isinstance(section, dict) else section for section in rewards]
         for role, entry in self.models_of(name).items():
+            if role not in (*ROLES, "head"):
+                continue
             rest = {key: value for key, value in table[role].items() if key != "model"} if role != "head" else {}
             table[role] = str(entry.path) if role == "head" else rest | {"path": str(entry.path)}
         return build_trio(table, where)
@@ -89,9 +94,23 @@ class Catalogue:
             section = self.trios[name].get(role)
             named = section.get("model") if isinstance(section, dict) else None
             if named is not None:
-                require(named in self.models, f"{self._file(name)}: [trio.{name}] {role}: no model {named!r}", "see rsd list")
-                found[role] = self.models[named]
+                found[role] = self._model(named, name, role)
+        rewards = self.trios[name].get("reward")
+        for number, section in enumerate(rewards if isinstance(rewards, list) else [], 1):
+            if isinstance(section, dict) and "model" in section:
+                found[f"reward {number}"] = self._model(section["model"], name, f"[[reward]] {number}")
         return found
+
+    def _model(self, named: object, trio: str, where: str) -> ModelEntry:
+        require(named in self.models, f"{self._file(trio)}: [trio.{trio}] {where}: no model {named!r}", "see rsd list")
+        return self.models[str(named)]
+
+    def _placed(self, section: dict[str, Any], trio: str) -> dict[str, Any]:
+        """A reward's table with its model's path."""
+        if "model" not in section:
+            return section
+        path = self._model(section["model"], trio, "[[reward]]").path
+        return {key: value for key, value in section.items() if key != "model"} | {"path": str(path)}
 
     def state(self, name: str) -> str:
         """Whether a trio is complete, or what is missing or wrong."""
@@ -99,8 +118,7 @@ class Catalogue:
             trio = self.trio(name)
         except ConfigError as error:
             return str(error)
-        files = [role.path for role in (trio.draft, trio.target, trio.reward) if role] + ([trio.head] if trio.head else [])
-        missing = dict.fromkeys(file.name for file in files if not file.exists())
+        missing = dict.fromkeys(file.name for file in trio.files if not file.exists())
         return f"{', '.join(missing)} missing" if missing else "complete"
 
     def _file(self, name: str) -> Path:

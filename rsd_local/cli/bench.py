@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rsd_local.cli.options import StrictCommand, make_trio, question_options, trio_options
+from rsd_local.cli.flags import make_trio
+from rsd_local.cli.options import StrictCommand, question_options, trio_options
 from rsd_local.cli.text import printable
-from rsd_local.config import Limits, Params, Weighting, sequences_needed
+from rsd_local.config import sequences_needed
 
 if TYPE_CHECKING:
     from rsd_local.bench.summary import Summary
@@ -61,7 +62,9 @@ def bench(
     from rsd_local.events import CancelToken
     from rsd_local.reasoner import Reasoner
 
-    plans = read_strategies(list(specs), Params(weighting=Weighting(threshold=trio.threshold), limits=Limits(tokens=max_tokens)))
+    base = trio.params()
+    base = dataclasses.replace(base, limits=dataclasses.replace(base.limits, tokens=max_tokens))
+    plans = read_strategies(list(specs), base)
     trio = dataclasses.replace(trio, width=max(sequences_needed(plan.strategy, plan.params.search) for plan in plans))
     items = load_dataset(dataset, limit, seed, level)
     require_math_verify(items)

@@ -10,7 +10,8 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from rsd_local.cli.options import StrictCommand, make_params, make_trio, run_options, trio_options
+from rsd_local.cli.flags import make_params, make_trio
+from rsd_local.cli.options import StrictCommand, run_options, trio_options
 from rsd_local.cli.text import printable
 from rsd_local.config import ROLES, RoleConfig
 
@@ -72,7 +73,7 @@ def settings(ctx: click.Context, flags: dict[str, Any]) -> list[Setting]:
         if isinstance(value, RoleConfig):
             rows = [(inner.name, getattr(value, inner.name)) for inner in dataclasses.fields(value)]
             found += [Setting(f"{entry.name}.{name}", _plain(one), source(name, entry.name)) for name, one in rows]
-        elif entry.name not in ROLES:
+        elif entry.name not in (*ROLES, *_OF_PARAMS):
             found.append(Setting(entry.name, _plain(value), source(entry.name)))
     for group in (params.weighting, params.sampling, params.limits, params.search):
         rows = [(entry.name, getattr(group, entry.name)) for entry in dataclasses.fields(group) if entry.name != "threshold"]
@@ -83,6 +84,10 @@ def settings(ctx: click.Context, flags: dict[str, Any]) -> list[Setting]:
 
 
 _SAID = {ParameterSource.COMMANDLINE: "flag --{flag}", ParameterSource.ENVIRONMENT: "variable {variable}"}
+
+
+_OF_PARAMS = ("unchecked", "stop_after", "retries")
+"""Settings of a trio that stand among those of a run."""
 
 
 def _plain(value: Any) -> Any:

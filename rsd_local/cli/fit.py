@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rsd_local.cli.options import StrictCommand, make_trio, trio_options
+from rsd_local.cli.flags import make_trio
+from rsd_local.cli.options import StrictCommand, trio_options
 from rsd_local.cli.text import printable
 
 if TYPE_CHECKING:
@@ -38,11 +39,11 @@ def fit(name: str | None, parallel: int, as_json: bool, **flags: Any) -> int:
     from rsd_local.fit import make_plan
     from rsd_local.fit.speed import gain, memory_bandwidth, tokens_per_second
     from rsd_local.open_trio import capacities
-    from rsd_local.rewards import load_head
+    from rsd_local.rewards import load_heads
     from rsd_local.runtime import physical_cores
     from rsd_local.runtime.devices import devices
 
-    plan = make_plan(capacities(trio, load_head(trio)), devices())
+    plan = make_plan(capacities(trio, load_heads(trio)), devices())
     from_memory = not any(one.offloaded for one in plan.roles) and plan.roles[-1].footprint.read > _CACHED
     bandwidth = memory_bandwidth(physical_cores())
     speeds = tokens_per_second(plan, bandwidth) if from_memory else {}

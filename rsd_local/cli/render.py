@@ -129,4 +129,5 @@ def result_object(result: Result) -> dict[str, Any]:
         "flops": {"paper": result.paper_flops, "full": result.full_flops},
         "non_finite_rewards": result.non_finite_rewards,
         "unchecked_steps": result.unchecked_steps,
+        "decided_by": result.decided_by,
     }

@@ -10,7 +10,8 @@ from typing import Any
 
 import click
 
-from rsd_local.cli.options import StrictCommand, make_params, make_trio, run_options, trio_options
+from rsd_local.cli.flags import make_params, make_trio
+from rsd_local.cli.options import StrictCommand, run_options, trio_options
 from rsd_local.cli.text import printable
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from rsd_local.cli.options import StrictCommand, make_trio, question_options, trio_options
+from rsd_local.cli.flags import make_trio
+from rsd_local.cli.options import StrictCommand, question_options, trio_options
 from rsd_local.cli.text import printable
 from rsd_local.config import Limits, Params, Sampling, Search, require
 

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rsd_local.cli.options import StrictCommand, make_trio, question_options, trio_options
+from rsd_local.cli.flags import make_trio
+from rsd_local.cli.options import StrictCommand, question_options, trio_options
 from rsd_local.cli.text import printable
-from rsd_local.config import Limits, Params, require
+from rsd_local.config import Params, require
 
 if TYPE_CHECKING:
     from rsd_local.calibration.tuning import Point, Sweep
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from rsd_local.evaluation.items import Item
 
 
-_COMBINATION = ("draft", "target", "reward", "reward_kind", "layout", "head", "system")
+_COMBINATION = ("draft", "target", "reward", "reward_kind", "layout", "head", "system", "verifier", "tests", "schema", "code_file")
 """Flags that make another combination of models and reward, which a threshold belongs to."""
 
 
@@ -78,9 +79,11 @@ def tune(
     from rsd_local.evaluation.grading import require_math_verify
 
     labelled = has_answers(data)
+    params = trio.params()
+    params = dataclasses.replace(params, limits=dataclasses.replace(params.limits, tokens=max_tokens))
     items = load_dataset(data, limit, seed, labelled=labelled)
     require_math_verify(items)
-    found = _swept(trio, items, Params(limits=Limits(tokens=max_tokens)), seed, points, labelled)
+    found = _swept(trio, items, params, seed, points, labelled)
     if at_most_target_share is not None:
         chosen, wish = tuning.at_most_target_share(found, at_most_target_share), f"--at-most-target-share {at_most_target_share:g}"
     elif wants_best:

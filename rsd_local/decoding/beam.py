@@ -60,7 +60,7 @@ def beam(prompt: Prompt, trio: OpenTrio, params: Params) -> Iterator[Event]:
             solution.count(score)
         yield from chosen(best.steps, best.scores, solution)
         solution.reason = best.solution.reason or search.reason
-        yield solution.finished({"draft": draft.counters(), "reward": reward.counters()})
+        yield solution.finished({"draft": draft.counters()}, reward.counters())
 
 
 def close_all(beams: list[Beam]) -> None:

@@ -34,7 +34,7 @@ def best_of_n(prompt: Prompt, trio: OpenTrio, params: Params) -> Iterator[Event]
                 solution.count(score)
             best = max(range(len(solutions)), key=lambda index: aggregate(scores[index], params.search.aggregate))
             yield from chosen(solutions[best], scores[best], solution)
-        yield solution.finished({"draft": draft.counters(), "reward": reward.counters()})
+        yield solution.finished({"draft": draft.counters()}, reward.counters())
 
 
 def scored(reward: Reward, solutions: list[list[Step]]) -> list[list[Score]]:

@@ -47,8 +47,13 @@ class Candidate:
 
     @property
     def rank(self) -> float:
-        """For comparing: the score's value; a step that was not checked, or whose reward failed, comes last."""
-        return -math.inf if self.score.value is None else self.score.value
+        """See ``rank``."""
+        return rank(self.score)
+
+
+def rank(score: Score) -> float:
+    """For comparing: the score's value; a step that was not checked, or whose reward failed, comes last."""
+    return -math.inf if score.value is None else score.value
 
 
 def start_score(reward: Reward, step: Step) -> Pending[Score]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Protocol
 
@@ -61,15 +61,24 @@ class WeightingPolicy:
     turn: int = 0
 
     def decide(self, step: Step, score: Score, history: History) -> Decision:
-        """KEEP by a draw with probability ω(r); a step of which there was nothing to check is kept."""
-        if score.value is None and not score.failed:
-            return Decision.KEEP
-        stream = Stream(self.seed, POLICY, self.turn, history.steps, history.attempts)
-        if stream.generator().random() < weight(self.weighting, math.nan if score.value is None else score.value):
-            return Decision.KEEP
-        if history.attempts < self.weighting.redrafts:
-            return Decision.REDRAFT
-        if self.weighting.hand_over and history.rewritten + 1 >= self.weighting.hand_over:
+        """KEEP by a draw with probability ω(r), δ being that of the reward that decided where it has one.
+
+        A step of which there was nothing to check is kept, or the target's affair: another draft would be checked no better. A
+        constant weight takes it like any other.
+        """
+        weighting, unchecked = self.weighting, score.value is None and not score.failed
+        if unchecked and weighting.kind != "constant":
+            if weighting.unchecked == "accept":
+                return Decision.KEEP
+        else:
+            reward = math.nan if score.failed else score.value or 0.0
+            own = weighting if score.threshold is None else replace(weighting, threshold=score.threshold)
+            stream = Stream(self.seed, POLICY, self.turn, history.steps, history.attempts)
+            if stream.generator().random() < weight(own, reward):
+                return Decision.KEEP
+            if history.attempts < weighting.redrafts:
+                return Decision.REDRAFT
+        if weighting.hand_over and history.rewritten + 1 >= weighting.hand_over:
             return Decision.HAND_OVER
         return Decision.REWRITE
 

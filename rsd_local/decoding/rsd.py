@@ -10,22 +10,25 @@ from rsd_local.config import Params
 from rsd_local.decoding.candidates import draft_step
 from rsd_local.decoding.fallback import Fallbacks
 from rsd_local.decoding.policy import Decision, History, Policy, WeightingPolicy
+from rsd_local.decoding.retries import Checked, checked_step
 from rsd_local.decoding.solution import Solution
 from rsd_local.decoding.trio import OpenTrio
 from rsd_local.decoding.writing import shown
 from rsd_local.events import Drafted, Event, Rejected
 from rsd_local.prompt import Prompt
-from rsd_local.steps import Score, Step
+from rsd_local.steps import UNCHECKED, Score, Step
 
 
 def rsd(prompt: Prompt, trio: OpenTrio, params: Params) -> Iterator[Event]:
     """Answer a prompt by reward-guided speculative decoding (algorithm 1 of the paper).
 
     Yields a ``Drafted`` for each step of the draft, a ``StepDone`` for each accepted one, and a final ``Finished``; where the
-    trio shows text, ``TextWritten`` before them. Leaving early gives every cache back.
+    trio shows text, ``TextWritten`` before them. Leaving early gives every cache back. Where the reward has nothing to check in
+    the whole answer, and unchecked steps are the target's, nothing is drafted.
 
     Raises:
         ContextFull: the prompt does not fit one of the contexts. A solution that outgrows one just ends.
+        VerifierFailed: a verifier does not work.
     """
     policy = WeightingPolicy(params.weighting, params.sampling.seed, prompt.turn)
     with ExitStack() as opened:
@@ -35,14 +38,17 @@ def rsd(prompt: Prompt, trio: OpenTrio, params: Params) -> Iterator[Event]:
         fallbacks = Fallbacks(target, draft, trio, params, prompt.turn)
         solution, history = Solution(params.limits, trio.segmenter), History()
         rejected: Rejected | None = None
+        drafts = params.weighting.unchecked == "accept" or params.weighting.kind == "constant" or reward.can_check
         while solution.reason is None:
             with solution.growing(draft, target):
-                step, scoring = yield from draft_step(draft, reward, solution, trio, params, prompt.turn, history.attempts)
-                yield Drafted(solution.steps, step.text)
-                score = scoring.result()
-                decision = decide(policy, step, score, solution, history)
-                if decision is Decision.KEEP:
-                    solution.count(score)
+                step, score, decision = None, UNCHECKED, Decision.REWRITE
+                if drafts:
+                    step, scoring = yield from draft_step(draft, reward, solution, trio, params, prompt.turn, history.attempts)
+                    yield Drafted(solution.steps, step.text)
+                    score = scoring.result()
+                    decision = decide(policy, step, score, solution, history)
+                solution.count(score)
+                if step is not None and decision is Decision.KEEP:
                     yield solution.accept(step, "draft", score, rejected=rejected)
                     draft.begin()
                     if solution.reason is None:
@@ -50,25 +56,32 @@ def rsd(prompt: Prompt, trio: OpenTrio, params: Params) -> Iterator[Event]:
                         target.begin()
                     history, rejected = History(solution.steps), None
                     continue
-                solution.failed += score.failed
-                rejected = Rejected(step.text, score.value, len(step.tokens))
-                draft.forget()
-                if not step.blank:
-                    reward.forget()
+                if step is not None:
+                    rejected = Rejected(step.text, score.value, len(step.tokens))
+                    draft.forget()
+                    if not step.blank:
+                        reward.forget()
                 if decision is Decision.REDRAFT:
                     history = replace(history, attempts=history.attempts + 1)
                     continue
                 place = solution.steps
                 while solution.reason is None and (solution.steps == place or decision is Decision.HAND_OVER):
-                    step = yield from shown(fallbacks.write(step if solution.steps == place else None, solution), trio, solution, "target")
                     first = solution.steps == place
-                    yield solution.accept(step, "target", score if first else Score(None), rejected=rejected if first else None)
+                    step = yield from shown(fallbacks.write(step if first else None, solution), trio, solution, "target")
+                    made = Checked(step)
+                    if params.search.retries and drafts:
+                        made = yield from checked_step(step, fallbacks, target, reward, solution, trio, params)
+                    own = {"own_reward": made.score and made.score.value, "retries": made.tries}
+                    drafted, replaced = (score, rejected) if first else (UNCHECKED, None)
+                    yield solution.accept(made.step, "target", drafted, rejected=replaced, **own)
                     target.begin()
-                if solution.reason is None:
-                    draft.correct(step)
-                    reward.read(step)
+                    if solution.reason is None and drafts:
+                        draft.correct(made.step)
+                        draft.begin()
+                        if not made.held:
+                            reward.read(made.step)
                 history, rejected = History(solution.steps, rewritten=history.rewritten + 1), None
-        yield solution.finished({"draft": draft.counters(), "target": target.counters(), "reward": reward.counters()})
+        yield solution.finished({"draft": draft.counters(), "target": target.counters()}, reward.counters())
 
 
 def decide(policy: Policy, step: Step, score: Score, solution: Solution, history: History) -> Decision:

@@ -12,7 +12,7 @@ from rsd_local.roles import DRAFT, Stream, Writer
 from rsd_local.segments import Segmenter
 from rsd_local.steps import Score, Step
 
-_ENDS: dict[str, FinishReason] = {"end": "stop", "stop": "stop", "context": "context"}
+_ENDS: dict[str, FinishReason] = {"end": "stop", "stop": "stop", "block": "stop", "context": "context"}
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -34,7 +35,8 @@ class Solution:
         self.steps = 0
         self.tokens = 0
         self.failed = 0  # rewards that gave no number
-        self.unchecked = 0  # draft steps that the reward had nothing to check of
+        self.unchecked = 0  # steps that the reward had nothing to check of
+        self.decided: Counter[str] = Counter()  # draft steps by the reward that decided about them
         self.reason: FinishReason | None = None
 
     @property
@@ -99,7 +101,7 @@ class Solution:
 
     def reason_after(self, step: Step) -> FinishReason | None:
         """Why the solution would end with a step, None where it would go on."""
-        if step.ended in ("end", "stop"):
+        if step.ended in ("end", "stop", "block"):
             return "stop"
         if step.ended == "context":
             return "context"
@@ -113,6 +115,8 @@ class Solution:
         """Note whether a draft step's score was a number, failed, or had nothing to check."""
         self.failed += score.failed
         self.unchecked += score.value is None and not score.failed
+        if score.value is not None:
+            self.decided[score.by] += 1
 
     @contextmanager
     def growing(self, *writers: Writer) -> Iterator[None]:
@@ -135,9 +139,10 @@ class Solution:
         for writer in writers:
             writer.forget()
 
-    def finished(self, counters: dict[Role, Counters]) -> Finished:
-        """The final event."""
-        return Finished(self.reason or "stop", self.text, self.answer, counters, self.failed, self.unchecked)
+    def finished(self, *parts: dict[Role, Counters]) -> Finished:
+        """The final event, with counters by role."""
+        counters = {role: made for part in parts for role, made in part.items()}
+        return Finished(self.reason or "stop", self.text, self.answer, counters, self.failed, self.unchecked, dict(self.decided))
 
     def _repeats(self, last: list[bytes]) -> bool:
         """Whether the last steps are one cycle again and again; dividers alone (no letter or digit) are none."""

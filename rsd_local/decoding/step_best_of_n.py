@@ -28,4 +28,4 @@ def step_best_of_n(prompt: Prompt, trio: OpenTrio, params: Params) -> Iterator[E
                 solution.count(score)
                 yield solution.accept(step, "draft", score)
                 draft.begin()
-        yield solution.finished({"draft": draft.counters(), "reward": reward.counters()})
+        yield solution.finished({"draft": draft.counters()}, reward.counters())

@@ -14,7 +14,7 @@ from rsd_local.fit.memory import Footprint, RoleCapacity
 from rsd_local.gguf_header import read_header
 from rsd_local.runtime.devices import Device
 
-ORDER: tuple[Role, ...] = ("draft", "reward", "target")
+ORDER: tuple[Role, ...] = ("draft", "reward", "reward-2", "reward-3", "reward-4", "target")
 """By how often a role works: the draft writes every step, the reward reads every step, the target writes a few."""
 _GPU_SPARE = 512 << 20
 """Bytes of each GPU that are left to the system and to what its driver keeps."""
@@ -63,7 +63,7 @@ class MemoryPlan:
     """A trio's place on this machine.
 
     Attributes:
-        roles: in the order draft, reward, target.
+        roles: in the order draft, rewards, target.
         gpu_free: bytes on all GPUs together that can be used; 0 without one.
         cpu_free: bytes of the machine's memory that are free.
     """
@@ -110,7 +110,7 @@ class MemoryPlan:
             ways.append((plain * 15 // 32, f"--cache-type q8_0 saves {_gigabytes(plain * 15 // 32)}"))
         if on_gpu:
             ways.append((self.on_gpu, "-ngl auto puts as many layers there as fit"))
-        reward = next((role for role in self.roles if role.role == "reward" and role.shares is None), None)
+        reward = next((role for role in self.roles if role.role not in ("draft", "target") and role.shares is None), None)
         if reward is not None:
             saved = reward.footprint.weights + reward.footprint.cache + reward.footprint.compute
             ways.append((saved, f"--reward-kind confidence, without a third model, saves {_gigabytes(saved)}"))

@@ -38,9 +38,9 @@ def gain(speeds: dict[Role, float], accepted: float) -> float:
     target, and one more to read what it missed.
 
     Args:
-        speeds: tokens a second by role; without a reward where scoring costs nothing.
+        speeds: tokens a second by role; without a reward where scoring costs nothing, and of a cascade as if all were asked.
         accepted: the share of steps that stand as drafted.
     """
     target = 1 / speeds["target"]
-    judged = 1 / speeds["reward"] / STEP if "reward" in speeds else 0.0
+    judged = sum(1 / speed / STEP for role, speed in speeds.items() if role not in ("draft", "target"))
     return target / (1 / speeds["draft"] + judged + (1 - accepted) * target * (1 + 1 / STEP))

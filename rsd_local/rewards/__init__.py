@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from rsd_local.config import RoleConfig, Trio
+from rsd_local.config import RewardConfig, RoleConfig, Trio
 from rsd_local.errors import BadHead
-from rsd_local.events import CancelToken
+from rsd_local.events import CancelToken, Role
 from rsd_local.prompt import Prompt
+from rsd_local.rewards.cascade import Cascade, Stage
+from rsd_local.rewards.checked import CheckReward
 from rsd_local.rewards.features import confidence, step_features
 from rsd_local.rewards.heads import Head, ReadOut, ValueHead, read_head
 from rsd_local.rewards.judge import Digit, Judge
@@ -17,62 +19,81 @@ from rsd_local.rewards.reading import ReadReward
 from rsd_local.rewards.readout import OwnSteps
 from rsd_local.rewards.traced import TraceReward
 from rsd_local.rewards.value_head import QwenPrm, Skywork
+from rsd_local.rewards.verifier import Verifier
 from rsd_local.roles import Reward
 from rsd_local.runtime import Engine, Model, Tracing
 
-__all__ = ["Head", "Rewards", "load_head", "read_head", "reward_config"]
+__all__ = ["Head", "Rewards", "StepReward", "load_heads", "read_head", "reward_models"]
+
+_ROLES: tuple[Role, ...] = ("reward", "reward-2", "reward-3", "reward-4")
 
 
-def load_head(trio: Trio) -> Head | None:
-    """The head that the trio's kind of reward needs, None where it needs none.
+def load_heads(trio: Trio) -> tuple[Head | None, ...]:
+    """The head of each of the trio's rewards, None where it needs none.
 
     Raises:
-        BadHead: it cannot be read, is of another kind, or belongs to another model.
+        BadHead: one cannot be read, is of another kind, or belongs to another model.
     """
-    if trio.reward_kind not in ("value-head", "read-out") or trio.head is None:
+    return tuple(_load_head(stage, trio) for stage in trio.stages)
+
+
+def _load_head(stage: RewardConfig, trio: Trio) -> Head | None:
+    if stage.head is None:
         return None
-    head = read_head(trio.head)
-    wanted = ValueHead if trio.reward_kind == "value-head" else ReadOut
+    head = read_head(stage.head)
+    wanted = ValueHead if stage.kind == "value-head" else ReadOut
     if not isinstance(head, wanted):
-        raise BadHead(f"{trio.head} is no {trio.reward_kind}", hint="choose the --reward-kind that it was made for")
+        raise BadHead(f"{stage.head} is no {stage.kind}", hint="choose the --reward-kind that it was made for")
     if isinstance(head, ReadOut):
         head.check((trio.draft if head.role == "draft" else trio.target).path)
     return head
 
 
-def reward_config(trio: Trio, head: Head | None) -> RoleConfig | None:
-    """The model that reads the steps, None where the draft's own trace is enough.
+def reward_models(trio: Trio, heads: tuple[Head | None, ...]) -> dict[Role, tuple[int, RoleConfig]]:
+    """The models that read steps, by role: the place of the reward in the cascade, and the model's settings.
 
-    A judge, and a read-out of the target, use the target's weights where no third model is named.
+    Where the draft's own trace or a program is enough, there is none. A judge, and a read-out of the target, use the target's
+    weights where no further model is named.
     """
-    if trio.reward_kind == "confidence" or (isinstance(head, ReadOut) and head.role == "draft"):
-        return None
-    return trio.reward or trio.target
+    reading = [
+        (place, stage.model or trio.target)
+        for place, (stage, head) in enumerate(zip(trio.stages, heads, strict=True))
+        if stage.kind not in ("confidence", "verifier") and not (isinstance(head, ReadOut) and head.role == "draft")
+    ]
+    return dict(zip(_ROLES, reading, strict=False))
 
 
 @dataclass(frozen=True, slots=True)
-class Rewards:
-    """The trio's way to score, ready for prompts.
+class StepReward:
+    """One way to score, ready for prompts.
 
     Attributes:
-        config: the trio.
-        engine: of the model that reads the steps, see ``reward_config``.
-        head: see ``load_head``.
+        trio: whose it is.
+        config: of this reward.
+        last: whether no other one is asked after it.
+        role: of its model in counters.
+        engine: of the model that reads the steps; None where there is none.
+        head: see ``load_heads``.
+        verifier: the program that checks; None for other kinds.
     """
 
-    config: Trio
+    trio: Trio
+    config: RewardConfig
+    last: bool
+    role: Role
     engine: Engine | None
     head: Head | None
+    verifier: Verifier | None
 
     @property
     def tracing(self) -> Tracing:
         """What the draft's steps must carry to be scored."""
-        if self.engine is not None:
+        if self.engine is not None or self.verifier is not None:
             return "off"
         return "states" if isinstance(self.head, ReadOut) and {"last", "lasts"} & set(self.head.parts) else "numbers"
 
     def check(self, draft: Engine) -> None:
-        """Fail before the first prompt where a model cannot be read in the trio's way.
+        """Fail before the first prompt where a model cannot be read in this way.
 
         Args:
             draft: with no prompt open, to see whether its trace has states.
@@ -89,7 +110,7 @@ class Rewards:
         if head is not None and not head.matches(model.n_embd):
             raise BadHead(f"the head is not for states of {model.n_embd} numbers, as {model.path.name} has", hint="choose another one")
         if self.engine is not None:
-            self._layout(model, Prompt.of("1+1", self.config.system)).opening()
+            self._layout(model, Prompt.of("1+1", self.trio.system)).opening()
 
     def open(self, prompt: Prompt, cancel: CancelToken | None = None) -> Reward:
         """The reward at a prompt.
@@ -97,10 +118,12 @@ class Rewards:
         Raises:
             ContextFull: the prompt does not fit the reward model's context.
         """
-        engine, head, by = self.engine, self.head, self.config.reward_kind
+        engine, head, by = self.engine, self.head, self.config.name
+        if self.verifier is not None:
+            return CheckReward(self.verifier, prompt, by, self.trio.on_verifier_error == "target", cancel)
         if engine is not None:
             engine.check_fits(len(prompt.question.encode("utf-8", "replace")))
-            return ReadReward.open(engine, self._layout(engine.model, prompt), by, cancel)
+            return ReadReward.open(engine, self._layout(engine.model, prompt), by, cancel, self.role)
         if isinstance(head, ReadOut):
             return TraceReward(lambda trace, before: head.reward(step_features(trace, before, head.parts)), by)
         return TraceReward(lambda trace, before: confidence(trace), by)
@@ -111,7 +134,62 @@ class Rewards:
             return Skywork(model, head, prompt) if head.layout == "skywork" else QwenPrm(model, head, prompt)
         if isinstance(head, ReadOut):
             return OwnSteps(model, head, prompt)
-        if self.config.reward_kind == "tag-logits":
+        if self.config.kind == "tag-logits":
             tagged: Callable[..., Layout] = MathShepherd if self.config.layout == "math-shepherd" else RLHFlow
             return tagged(model, prompt)
-        return Judge(model, prompt) if self.config.reward_kind == "judge" else Digit(model, prompt)
+        return Judge(model, prompt) if self.config.kind == "judge" else Digit(model, prompt)
+
+
+@dataclass(frozen=True, slots=True)
+class Rewards:
+    """The trio's ways to score, in the order in which they are asked."""
+
+    stages: tuple[StepReward, ...]
+
+    @classmethod
+    def of(
+        cls, trio: Trio, heads: tuple[Head | None, ...], engines: Mapping[Role, Engine], verifiers: tuple[Verifier | None, ...]
+    ) -> Rewards:
+        """All of a trio's.
+
+        Args:
+            trio: the trio.
+            heads, verifiers: one for each of its rewards.
+            engines: of ``reward_models``, by role.
+        """
+        roles = {place: role for role, (place, _) in reward_models(trio, heads).items()}
+        made = []
+        for place, (stage, head, verifier) in enumerate(zip(trio.stages, heads, verifiers, strict=True)):
+            role = roles.get(place, "reward")
+            engine = engines[role] if place in roles else None
+            made.append(StepReward(trio, stage, place + 1 == len(trio.stages), role, engine, head, verifier))
+        return cls(tuple(made))
+
+    @property
+    def tracing(self) -> Tracing:
+        """What the draft's steps must carry to be scored by any of them."""
+        wanted = {stage.tracing for stage in self.stages}
+        return "states" if "states" in wanted else "numbers" if "numbers" in wanted else "off"
+
+    def check(self, draft: Engine) -> None:
+        """As ``StepReward.check``, for all of them."""
+        for stage in self.stages:
+            stage.check(draft)
+
+    def open(self, prompt: Prompt, cancel: CancelToken | None = None) -> Reward:
+        """The reward at a prompt: a cascade where there are several.
+
+        Raises:
+            ContextFull: the prompt does not fit a reward model's context.
+        """
+        if len(self.stages) == 1:
+            return self.stages[0].open(prompt, cancel)
+        opened: list[Stage] = []
+        try:
+            for stage in self.stages:
+                opened.append(Stage(stage.open(prompt, cancel), stage.config.band(last=stage.last)))
+        except BaseException:
+            for made in opened:
+                made.reward.close()
+            raise
+        return Cascade(opened)

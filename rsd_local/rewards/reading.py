@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
-from rsd_local.events import CancelToken, Counters, total
+from rsd_local.events import CancelToken, Counters, Role, total
 from rsd_local.rewards.layouts import Layout
 from rsd_local.runtime import Engine, Sequence
 from rsd_local.steps import Score, Step
@@ -44,17 +44,28 @@ class ReadReward:
         by: the reward's name in scores.
         cancel: ends whatever it reads.
         steps: that it has read.
+        role: of its model in counters.
     """
 
+    can_check = True
+
     def __init__(
-        self, layout: Layout, sequence: Sequence, family: list[Sequence], by: str, cancel: CancelToken | None, steps: int = 0
+        self,
+        layout: Layout,
+        sequence: Sequence,
+        family: list[Sequence],
+        by: str,
+        cancel: CancelToken | None,
+        steps: int = 0,
+        role: Role = "reward",
     ) -> None:
+        self._role = role
         self._layout, self._sequence, self._family, self._by, self._cancel, self._steps = layout, sequence, family, by, cancel, steps
         self._before = len(sequence)
         family.append(sequence)
 
     @classmethod
-    def open(cls, engine: Engine, layout: Layout, by: str, cancel: CancelToken | None) -> Self:
+    def open(cls, engine: Engine, layout: Layout, by: str, cancel: CancelToken | None, role: Role = "reward") -> Self:
         """A scorer at a layout's opening.
 
         Raises:
@@ -62,7 +73,7 @@ class ReadReward:
         """
         sequence = engine.sequence(layout.opening())
         sequence.counters.opening_tokens = len(sequence)
-        return cls(layout, sequence, [], by, cancel)
+        return cls(layout, sequence, [], by, cancel, role=role)
 
     def start_score(self, step: Step) -> PendingScore:
         """Begin to score the next step; its query, if any, is rolled back once it is read."""
@@ -98,7 +109,7 @@ class ReadReward:
 
     def fork(self) -> Self:
         """Another scorer that goes on from here and shares the cache."""
-        return type(self)(self._layout, self._sequence.fork(), self._family, self._by, self._cancel, self._steps)
+        return type(self)(self._layout, self._sequence.fork(), self._family, self._by, self._cancel, self._steps, self._role)
 
     def adopt(self, fork: Self) -> None:
         """Go on where a fork has come to; the fork gets what this one had."""
@@ -106,9 +117,9 @@ class ReadReward:
         self._steps, fork._steps = fork._steps, self._steps
         self._before, fork._before = fork._before, self._before
 
-    def counters(self) -> Counters:
+    def counters(self) -> dict[Role, Counters]:
         """What was evaluated so far, by this one and all that were forked from the same."""
-        return total(sequence.counters for sequence in self._family)
+        return {self._role: total(sequence.counters for sequence in self._family)}
 
     def close(self) -> None:
         """Give the cache back."""

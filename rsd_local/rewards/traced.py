@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Self
 
 from rsd_local.errors import EngineError
-from rsd_local.events import Counters
+from rsd_local.events import Counters, Role
 from rsd_local.rewards.features import Course
 from rsd_local.rewards.reading import PendingScore, as_score
 from rsd_local.steps import Step, Trace
@@ -29,6 +29,8 @@ class TraceReward:
     def __init__(self, score: TraceScore, by: str, course: Course = _NO_STEPS) -> None:
         self._score, self._by, self._course = score, by, course
         self._before = course  # the last step
+
+    can_check = True
 
     def start_score(self, step: Step) -> PendingScore:
         """Score the next step at once."""
@@ -58,9 +60,9 @@ class TraceReward:
         self._course, fork._course = fork._course, self._course
         self._before, fork._before = fork._before, self._before
 
-    def counters(self) -> Counters:
+    def counters(self) -> dict[Role, Counters]:
         """All zero."""
-        return Counters()
+        return {"reward": Counters()}
 
     def close(self) -> None:
         """There is nothing to give back."""

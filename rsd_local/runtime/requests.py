@@ -171,7 +171,7 @@ class Generation(Request[Step]):
         if self._on_text is not None:
             self._on_text(piece)
         if self._until is not None and self._until.feed(piece):
-            return "delimiter" if self._until.stopped is None else "stop"
+            return "stop" if self._until.stopped is not None else "block" if self._until.closed else "delimiter"
         if len(sequence.tokens) - self.start >= self._limit:
             return "length"
         return "context" if len(sequence.tokens) >= sequence.engine.context else None

@@ -9,6 +9,8 @@ FENCE_LIMIT = 16_384
 MATH_LIMIT = 4_096
 r"""Bytes after which a ``\[`` or ``$$`` counts as forgotten by its author."""
 
+_INFO_LIMIT = 32
+
 LINE, BLANK, CLOSED = 1, 2, 4
 """What a byte can end: a line, a line without anything in it, the line that closes a code block."""
 
@@ -40,7 +42,7 @@ class Markup:
     ``FENCE_LIMIT`` or ``MATH_LIMIT`` bytes is forgotten, at the next line or token.
     """
 
-    __slots__ = ("_at", "_before", "_char", "_code", "_column", "_fence", "_fence_at", "_indent", "_line_at", "_math", "_math_at",
+    __slots__ = ("_at", "_before", "_char", "_code", "_column", "_fence", "_fence_at", "_indent", "_info", "_line_at", "_math", "_math_at",
                  "_place", "_run", "_ticks")  # fmt: skip
 
     def __init__(self) -> None:
@@ -51,6 +53,7 @@ class Markup:
         self._column = 0  # where the text of the list item begins, 0 outside of lists
         self._char = self._run = 0  # the fence's character, and how many the line begins with
         self._fence = self._fence_at = 0  # the open fence's length, 0 for none, and where it began
+        self._info = b""  # what stands behind the fence that was opened last, as far as it is of interest
         self._math = self._math_at = 0  # what opened mathematics, "[" or "$", 0 for none, and where
         self._before = 0  # the byte before, where it is a backslash or dollar that matters
         self._ticks = self._code = 0  # backticks just before, and those that opened the code span
@@ -63,6 +66,11 @@ class Markup:
     def inside(self) -> bool:
         """Whether a code block or mathematics is open."""
         return bool(self._fence or self._math)
+
+    @property
+    def language(self) -> bytes:
+        """The first word behind the fence that was opened last, in small letters."""
+        return (self._info.split() or [b""])[0].lower()
 
     def starts_line(self, size: int) -> bool:
         """Whether the last ``size`` bytes are the first of their line, but for indentation and list markers."""
@@ -157,6 +165,8 @@ class Markup:
     def _take_fence(self, byte: int) -> None:
         place = self._place
         if place == _INFO:
+            if len(self._info) < _INFO_LIMIT:
+                self._info += bytes((byte,))
             if byte == self._char == _TICK:  # backticks behind backticks: a code span
                 self._fence, self._place = 0, _TEXT
                 self._code, self._ticks = (0, 0) if self._math else (self._run, 1)
@@ -166,11 +176,11 @@ class Markup:
         elif byte == self._char:
             self._run += 1
             if place == _TICKS and self._run == 3:
-                self._place, self._fence_at = _OPENING, self._at
+                self._place, self._fence_at, self._info = _OPENING, self._at, b""
             if self._place == _OPENING:
                 self._fence = self._run
         elif place == _OPENING:
-            self._place = _INFO
+            self._place, self._info = _INFO, bytes((byte,))
         elif place == _CLOSING:
             self._place = _TAIL if self._run >= self._fence and byte in _BLANKS else _TEXT
         else:

@@ -7,19 +7,20 @@ from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 
-from rsd_local.config import require
+from rsd_local.config import StopAfter, require
 from rsd_local.errors import ConfigError
 from rsd_local.segments.markup import BLANK, CLOSED, LINE, Markup
 from rsd_local.segments.matching import SENTENCE, WHITE, Matcher, Wanted, literal, pattern
 from rsd_local.steps import Part
 
-DELIMITERS = ("paragraph", "line", "sentence", "code-block", "tokens:N", "re:PATTERN", "text:TEXT")
+DELIMITERS = ("paragraph", "line", "sentence", "code-block", "fence", "tokens:N", "re:PATTERN", "text:TEXT")
 """The forms that a delimiter can have."""
 MAX_TOKENS = 65_536
 """The most tokens of a step under ``tokens:N``."""
 MAX_STOPS, MAX_STOP_BYTES = 16, 256
 
-_EVENTS = {"paragraph": BLANK, "line": LINE | BLANK | CLOSED, "code-block": BLANK | CLOSED}
+_EVENTS = {"paragraph": BLANK, "line": LINE | BLANK | CLOSED, "code-block": BLANK | CLOSED, "fence": CLOSED}
+_NOT_CODE = (b"bash", b"console", b"output", b"plaintext", b"powershell", b"sh", b"shell", b"text", b"txt", b"zsh")
 _WHITE = WHITE.encode()
 
 
@@ -48,6 +49,7 @@ class _Rule:
         tokens: after which one ends; 0 for no count.
         stops: the stop strings' bytes.
         tags: that open and close a thought; none where there are no thoughts.
+        stops_after_code: whether the answer ends with a closed code block.
     """
 
     events: int
@@ -55,6 +57,7 @@ class _Rule:
     tokens: int
     stops: tuple[bytes, ...]
     tags: tuple[bytes, ...]
+    stops_after_code: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +70,15 @@ class Segmenter:
 
     Args:
         delimiter: ``paragraph`` a blank line, with nothing in it, not even a space; ``line``; ``sentence`` (or a line);
-            ``code-block`` a closed code block, and outside of those a blank line; ``tokens:N`` every N tokens; ``re:PATTERN`` a
+            ``code-block`` a closed code block, and outside of those a blank line; ``fence`` a closed code block and nothing else,
+            so that a step is a block with the text before it; ``tokens:N`` every N tokens; ``re:PATTERN`` a
             match of a regular expression (``pattern``); ``text:TEXT`` a text, with ``\n``, ``\t``, ``\r`` and ``\\`` for what
             they stand for. Line ends may be ``\r\n`` in all but the last two.
         stop: strings that end the answer, wherever they stand.
         thought: the tags around a thought, such as ``("<think>", "</think>")``; None where the model has none. A step ends
             with the closing tag, too. The opening tag counts at the beginning of a line outside of code, and as white space.
+        stop_after: ``code-block`` ends the answer with its first closed code block, thoughts left out; blocks that are marked as
+            of a shell, or as output, do not count.
 
     Raises:
         ConfigError: a delimiter that is unknown (the nearest known one is named) or cannot be used, an empty or too long stop
@@ -82,6 +88,7 @@ class Segmenter:
     delimiter: str = "paragraph"
     stop: tuple[str, ...] = ()
     thought: tuple[str, str] | None = None
+    stop_after: StopAfter = "never"
     _rule: _Rule = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -97,14 +104,14 @@ class Segmenter:
             tags = tuple(_text_bytes(tag, "tag of a thought") for tag in self.thought)
             fine = len(tags) == 2 and tags[0] != tags[1] and all(tag == tag.strip() and b"\n" not in tag for tag in tags)
             require(fine, f"thought {self.thought!r} is no pair of tags", hint)
-        object.__setattr__(self, "_rule", _Rule(*_delimiter(self.delimiter), stops, tags))
+        object.__setattr__(self, "_rule", _Rule(*_delimiter(self.delimiter), stops, tags, self.stop_after == "code-block"))
 
     def start(self, *, in_thought: bool = False, steps: bool = True) -> Scan:
         """The beginning of an answer.
 
         Args:
             in_thought: whether it begins inside a thought that the chat template opened.
-            steps: whether steps end; without them, only a stop string ends anything: for answers that are split later.
+            steps: whether steps end; without them, only what ends the answer does: for answers that are split later.
 
         Raises:
             ConfigError: ``in_thought`` without tags of thoughts.
@@ -146,10 +153,11 @@ class Scan:
         part: which one the step so far belongs to: a thought, once it has a part of one.
         stopped: where in the step's bytes a stop string begins, once one is complete; 0 where it began in an earlier step.
         takes_back: how many of its bytes are those of earlier steps.
+        closed: whether the code block that ends the answer is closed.
     """
 
     __slots__ = ("_count", "_markup", "_matcher", "_rule", "_size", "_steps", "_tag_tail", "_tail", "_thinks",
-                 "_written", "part", "stopped", "takes_back")  # fmt: skip
+                 "_written", "closed", "part", "stopped", "takes_back")  # fmt: skip
 
     def __init__(self, rule: _Rule, in_thought: bool, steps: bool) -> None:
         self._rule, self._steps, self._thinks = rule, steps, in_thought
@@ -174,6 +182,7 @@ class Scan:
         self.part = "thought" if self._thinks else "answer"
         self.stopped: int | None = None
         self.takes_back = 0
+        self.closed = False
         self._size = self._count = 0  # bytes and tokens of the step
         self._written = False  # whether something other than white space stands in it
         if self._matcher:
@@ -198,7 +207,7 @@ class Scan:
         else:
             ended = self._take(piece) or ended
         self._size += len(piece)
-        return (ended and self._steps) or self.stopped is not None
+        return (ended and self._steps) or self.stopped is not None or self.closed
 
     def _seek_stop(self, piece: bytes) -> None:
         """Of several stop strings, the one counts that is complete first, and the longest of those."""
@@ -249,16 +258,22 @@ class Scan:
         for byte in piece:
             event = markup.take(byte)
             if event:
+                self._note_closed(event)
                 ended = ended or (event & events > 0 and self._written and not markup.inside)
             elif not self._written:
                 self._written = byte not in _WHITE
         return ended
 
+    def _note_closed(self, event: int) -> None:
+        """Sees whether what a byte ended is the code block that ends the answer."""
+        if event & CLOSED and self._rule.stops_after_code and not self._thinks and self._markup.language not in _NOT_CODE:
+            self.closed = True
+
     def _match(self, matcher: Matcher, piece: bytes) -> bool:
         """Searches the runs of a piece that stand inside or outside of code and mathematics."""
         begun, inside, ended = 0, self._markup.inside, False
         for place, byte in enumerate(piece):
-            self._markup.take(byte)
+            self._note_closed(self._markup.take(byte))
             if self._markup.inside != inside:
                 ended = matcher.take(piece[begun:place], not inside) or ended
                 begun, inside = place, not inside

@@ -9,7 +9,7 @@ from rsd_local.events import CancelToken
 from rsd_local.prompt import Prompt
 
 Check = Callable[[Prompt, tuple[str, ...], str], float | None]
-"""A check from Python: the prompt, the texts of the accepted steps, that of the new one → its reward in [0, 1], None for nothing to check."""
+"""A check from Python: of the prompt, the texts of the accepted steps and that of the new one. Gives its reward in [0, 1], or None."""
 
 
 class Verifier(Protocol):

@@ -1,152 +1,19 @@
-"""Settings: frozen dataclasses that validate themselves, and the reader of a trio's TOML file."""
+"""What one question's run depends on besides the trio: sampling, weighting, limits and sizes of searches."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal
 
-from rsd_local.errors import ConfigError
+from rsd_local.config.checks import require, require_choice
 
-ROLES = ("draft", "target", "reward")
-SYSTEM_PROMPT = "Please reason step by step, and put your final answer within \\boxed{}."
-
-FlashAttention = Literal["auto", "on", "off"]
-CacheType = Literal["f32", "f16", "bf16", "q8_0", "q4_0"]
-RewardKind = Literal["tag-logits", "judge", "digit", "confidence", "read-out", "value-head"]
-TagLayout = Literal["math-shepherd", "rlhflow"]
 WeightingKind = Literal["step", "constant", "clip", "ratio", "logistic"]
 Aggregate = Literal["last", "min", "product"]
 Fallback = Literal["auto", "on", "off"]
 Strategy = Literal["rsd", "target", "draft", "speculative", "majority", "best-of-n", "step-best-of-n", "beam"]
-
-
-def require(fine: bool, message: str, hint: str = "") -> None:
-    """Raises ConfigError with the message where ``fine`` is false."""
-    if not fine:
-        raise ConfigError(message, hint=hint)
-
-
-def require_choice(value: str, choices: Any, name: str) -> None:
-    """Raises ConfigError where ``value`` is none of a Literal's ``choices``."""
-    known = get_args(choices)
-    require(value in known, f"{name} {value!r} is unknown", hint=f"one of: {', '.join(known)}")
-
-
-@dataclass(frozen=True, slots=True)
-class RoleConfig:
-    """One role's model file and where it runs.
-
-    Attributes:
-        path: the GGUF file.
-        ctx_size: tokens that one question may take in this model; 0 is the model's own limit, at most 4,096.
-        gpu_layers: layers on the GPU; −1 is all, "auto" as many as fit beside the other roles'; without effect where
-            llama.cpp was built without a GPU.
-        main_gpu: the device that holds what is not split.
-        tensor_split: shares of the model by device, empty to leave it to llama.cpp.
-        flash_attention: whether attention is fused.
-        cache_type: the type of keys and values; a quantized one needs flash attention.
-        threads: CPU threads of the engine; 0 is the number of physical cores.
-        trusted: loads the file without a rehearsal.
-    """
-
-    path: Path
-    ctx_size: int = 0
-    gpu_layers: int | Literal["auto"] = "auto"
-    main_gpu: int = 0
-    tensor_split: tuple[float, ...] = ()
-    flash_attention: FlashAttention = "auto"
-    cache_type: CacheType = "f16"
-    threads: int = 0
-    trusted: bool = False
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "path", Path(self.path).expanduser())
-        object.__setattr__(self, "tensor_split", tuple(float(share) for share in self.tensor_split))
-        require(self.ctx_size >= 0, f"ctx_size {self.ctx_size} is negative")
-        layers: object = self.gpu_layers
-        counted = isinstance(layers, int) and not isinstance(layers, bool) and layers >= -1
-        require(counted or layers == "auto", f"gpu_layers {layers!r} is no number from -1 (all) on, nor auto")
-        require(self.main_gpu >= 0, f"main_gpu {self.main_gpu} is negative")
-        require(0 <= self.threads <= 512, f"threads {self.threads} is outside 0 to 512")
-        shares = self.tensor_split
-        require(all(0 <= share < math.inf for share in shares), f"tensor_split {shares} has a negative share")
-        require_choice(self.flash_attention, FlashAttention, "flash_attention")
-        require_choice(self.cache_type, CacheType, "cache_type")
-
-    @property
-    def layers_on_gpu(self) -> int:
-        """``gpu_layers`` as a number; −1 is all, and so is "auto" where nobody has made a plan."""
-        return -1 if self.gpu_layers == "auto" else self.gpu_layers
-
-    @property
-    def placement(self) -> tuple[object, ...]:
-        """Equal for roles that can share their weights."""
-        return (self.path.resolve(), self.gpu_layers, self.main_gpu, self.tensor_split)
-
-
-@dataclass(frozen=True, slots=True)
-class Trio:
-    """The three models, how the reward is read, and how the models are asked.
-
-    Attributes:
-        reward: None for kinds that need no third model: then ``judge`` and ``digit`` use the target's weights.
-        reward_kind: ``tag-logits`` and ``value-head`` for a process reward model, ``judge`` and ``digit`` for any instruct
-            model, ``confidence`` for the draft's own, ``read-out`` for a head fitted on the draft's or target's states.
-        layout: the text that a tag-logits model was trained on.
-        head: the file of a value-head or read-out.
-        threshold: the trio's own δ, used where the caller names none.
-        threshold_from: where δ comes from, for people; empty where nobody measured it.
-        system: the system prompt of draft and target, empty for none.
-        task: ``arithmetic`` sends questions through abacus' reader, which refuses everything else.
-        machine: what it suits, for people.
-        strategy: the algorithm, where the caller names none.
-        delimiter: where steps end, see ``segments.Segmenter``.
-        parallel: prompts answered at once; each takes its own share of every context.
-        queue: how many more may wait for their turn.
-        reuse: whether a prompt goes on from what earlier ones left in the caches. Without it, batches have the shapes that they
-            have for a prompt alone, whatever came before.
-        width: sequences that one question may hold in the draft and in the reward model, for strategies that try more
-            than one thing (``sequences_needed``).
-    """
-
-    draft: RoleConfig
-    target: RoleConfig
-    reward: RoleConfig | None = None
-    reward_kind: RewardKind = "tag-logits"
-    layout: TagLayout = "math-shepherd"
-    head: Path | None = None
-    threshold: float = 0.7
-    threshold_from: str = ""
-    system: str = SYSTEM_PROMPT
-    task: Literal["any", "arithmetic"] = "any"
-    machine: str = ""
-    parallel: int = 1
-    width: int = 1
-    strategy: Strategy = "rsd"
-    delimiter: str = "paragraph"
-    queue: int = 256
-    reuse: bool = True
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "head", self.head and Path(self.head).expanduser())
-        require_choice(self.reward_kind, RewardKind, "reward_kind")
-        require_choice(self.layout, TagLayout, "layout")
-        require_choice(self.task, Literal["any", "arithmetic"], "task")
-        require_choice(self.strategy, Strategy, "strategy")
-        require(0 <= self.queue <= 1_000_000, f"queue {self.queue} is outside 0 to 1,000,000")
-        kind = self.reward_kind
-        if kind in ("tag-logits", "value-head"):
-            require(self.reward is not None, f"reward kind {kind} needs a reward model", "name its GGUF file (--reward)")
-        if kind in ("confidence", "read-out"):
-            require(self.reward is None, f"reward kind {kind} takes no reward model", "leave --reward away")
-        needs_head = kind in ("value-head", "read-out")
-        require(self.head is not None or not needs_head, f"reward kind {kind} needs a head", "name its safetensors file (--head)")
-        require(self.head is None or needs_head, f"reward kind {kind} takes no head", "leave --head away, or choose read-out or value-head")
-        require(0.0 <= self.threshold <= 1.0, f"threshold {self.threshold} is outside 0 to 1")
-        require(1 <= self.parallel <= 64, f"parallel {self.parallel} is outside 1 to 64")
-        require(1 <= self.parallel * self.width <= 256, f"{self.parallel} questions of {self.width} sequences are more than 256")
+Unchecked = Literal["accept", "target"]
+StopAfter = Literal["never", "code-block"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +68,7 @@ class Weighting:
         steepness: α of ``logistic``.
         redrafts: how often the draft tries again before the target writes a step; needs a temperature above 0.
         hand_over: after so many places in a row whose step the target had to write, it writes all the rest; 0 for never.
+        unchecked: what becomes of a step of which the reward had nothing to check: it is accepted, or the target writes it.
     """
 
     kind: WeightingKind = "step"
@@ -209,9 +77,11 @@ class Weighting:
     steepness: float = 10.0
     redrafts: int = 0
     hand_over: int = 0
+    unchecked: Unchecked = "accept"
 
     def __post_init__(self) -> None:
         require_choice(self.kind, WeightingKind, "weighting")
+        require_choice(self.unchecked, Unchecked, "unchecked")
         require(0.0 <= self.threshold <= 1.0, f"threshold {self.threshold} is outside 0 to 1")
         require(0.0 <= self.probability <= 1.0, f"probability {self.probability} is outside 0 to 1")
         require(0.0 < self.steepness < math.inf, f"steepness {self.steepness} is not above 0")
@@ -229,6 +99,7 @@ class Limits:
         step_tokens: of one step; a longer one is cut there and judged as it is.
         repeats: how often in a row one step, or one cycle of steps, ends the solution; 0 for never.
         stop: texts that end the solution; they are no part of it.
+        stop_after: whether the solution ends with its first accepted code block; blocks for a shell and for output are none.
     """
 
     tokens: int = 2048
@@ -236,12 +107,14 @@ class Limits:
     step_tokens: int = 512
     repeats: int = 3
     stop: tuple[str, ...] = ()
+    stop_after: StopAfter = "never"
 
     def __post_init__(self) -> None:
         for name in ("tokens", "steps", "step_tokens"):
             require(getattr(self, name) >= 1, f"limit {name} {getattr(self, name)} is below 1")
         require(self.repeats == 0 or self.repeats >= 2, f"repeats {self.repeats} is neither 0 (never) nor 2 or more")
         object.__setattr__(self, "stop", tuple(self.stop))
+        require_choice(self.stop_after, StopAfter, "stop_after")
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +131,8 @@ class Search:
             like single rows, at most 4 (``Sequence.exact_rows``), and 4 where no batch is.
         fallback: whether the target evaluates a rejected step ahead and keeps what it would have written itself
             (``rsd``); ``auto`` where a measured rule says that it pays.
+        retries: how often the target tries again where its own step fails its check, of which the best one stays (``rsd``); at
+            temperature 0 further tries are drawn at 0.7.
     """
 
     candidates: int = 1
@@ -267,9 +142,11 @@ class Search:
     aggregate: Aggregate = "last"
     speculate: int = 0
     fallback: Fallback = "auto"
+    retries: int = 0
 
     def __post_init__(self) -> None:
         require(0 <= self.speculate <= 64, f"speculate {self.speculate} is outside 0 to 64")
+        require(0 <= self.retries <= 64, f"retries {self.retries} is outside 0 to 64")
         for name in ("candidates", "samples", "beams", "branches"):
             require(1 <= getattr(self, name) <= 64, f"{name} {getattr(self, name)} is outside 1 to 64")
         require_choice(self.aggregate, Aggregate, "aggregate")

@@ -1,0 +1,161 @@
+"""From flags to settings: the trio that they name, and what a run takes."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rsd_local.config import (
+    NEEDS_MODEL,
+    ROLES,
+    Limits,
+    Params,
+    RoleConfig,
+    Sampling,
+    Search,
+    Trio,
+    Weighting,
+    default_temperature,
+    require,
+    sequences_needed,
+)
+from rsd_local.errors import ConfigError, ModelNotFound
+
+_CHECKS = ("verifier", "tests", "schema", "code_file")
+_OF_THE_TRIO = ("threshold", "unchecked", "stop_after", "retries")
+"""What a trio has where no flag is given."""
+
+
+def make_trio(flags: dict[str, Any], parallel: int = 1, width: int | None = None, *, compares: bool = False) -> Trio:
+    """The trio that the flags name, with what they change.
+
+    Args:
+        flags: of ``trio_options``, and of ``run_options`` where the command has them.
+        parallel: prompts at once.
+        width: sequences of one prompt; without it, what the flags' strategy needs, or the trio's own.
+        compares: whether figures are compared: then no prompt goes on from what earlier ones left in the caches.
+
+    Raises:
+        ConfigError: a flag's value cannot be used, or some but not all of the models are named.
+    """
+    from rsd_local.catalogue import find_trio
+
+    named = {role: flags[role] for role in ("draft", "target", "reward") if flags[role]}
+    kind = flags["reward_kind"] or ("verifier" if flags["verifier"] else None)
+    checks = {name: flags[name] for name in _CHECKS if flags[name] is not None}
+    if flags["trio"] is None and named:
+        kind = kind or "tag-logits"
+        needed = ["draft", "target", *(["reward"] if not {*NEEDS_MODEL}.isdisjoint(kind.split(",")) else [])]
+        missing = [role for role in needed if role not in named]
+        if missing:
+            raise ConfigError(f"no {' and no '.join(missing)} model is named", hint="give --draft, --target and --reward, or --trio")
+        roles: dict[str, Any] = {role: RoleConfig(path) for role, path in named.items()}
+        trio = Trio(**roles, reward_kind=kind, head=flags["head"], **checks)
+    else:
+        trio = _changed(
+            find_trio(flags["trio"] or "abacus"),
+            named,
+            flags["reward_kind"] or (kind if flags["verifier"] else None),
+            flags["head"],
+            checks,
+        )
+        _require_files(trio, flags["trio"])
+    for flag, field, read in (
+        ("ctx_size", "ctx_size", int),
+        ("n_gpu_layers", "gpu_layers", lambda text: {"all": -1, "auto": "auto"}[text] if text in ("all", "auto") else int(text)),
+        ("main_gpu", "main_gpu", int),
+        ("tensor_split", "tensor_split", lambda text: tuple(float(share) for share in text.split(","))),
+        ("flash_attn", "flash_attention", str),
+        ("cache_type", "cache_type", str),
+        ("threads", "threads", int),
+    ):
+        for given in flags[flag]:
+            trio = _place(trio, flag, field, read, given)
+    plain = {name: flags[name] for name in ("layout", "system", "delimiter", "sandbox", "on_verifier_error") if flags[name] is not None}
+    plain["run_code"] = flags["run_code"]
+    if flags.get("strategy") is not None:
+        plain["strategy"] = flags["strategy"]
+    if flags["trust_file"]:
+        trio = trio.with_models(lambda role: dataclasses.replace(role, trusted=True))
+    if width is None:
+        width = sequences_needed(plain.get("strategy", trio.strategy), make_search(flags)) if "samples" in flags else 1
+    return dataclasses.replace(trio, parallel=parallel, width=width, reuse=trio.reuse and not compares, **plain)
+
+
+def _require_files(trio: Trio, name: str | None) -> None:
+    """Says how to get a trio of the catalogue whose files are not here."""
+    missing = [file.name for file in trio.files if not file.exists()]
+    if missing and name and not name.endswith(".toml"):
+        raise ModelNotFound(f"trio {name}: {', '.join(dict.fromkeys(missing))} not here", hint=f"rsd pull {name} fetches what is missing")
+
+
+def _changed(trio: Trio, named: dict[str, Path], kind: str | None, head: Path | None, checks: dict[str, Any]) -> Trio:
+    """The trio with other files, or with another kind of reward, which takes over no model that it cannot use.
+
+    A threshold belongs to a combination: of another one nobody knows it, and the usual one is taken.
+    """
+    roles = {role: dataclasses.replace(getattr(trio, role) or RoleConfig(path), path=path) for role, path in named.items()}
+    rewarded = checks if head is None else checks | {"head": head}
+    if kind is not None and (kind != trio.reward_kind or trio.rewards):
+        keeps = trio.reward if not {*NEEDS_MODEL}.isdisjoint(kind.split(",")) else None
+        gone: dict[str, Any] = {"verifier": "", "tests": None, "schema": None, "rewards": ()}
+        rewarded = gone | {"reward": keeps, "reward_kind": kind, "head": head} | checks
+    if rewarded or roles:
+        rewarded = rewarded | {"threshold": math.nan, "threshold_from": ""}
+    return dataclasses.replace(trio, **rewarded | roles)
+
+
+def _place(trio: Trio, flag: str, field: str, read: Callable[[str], Any], given: str) -> Trio:
+    role, _, text = given.rpartition("=")
+    if role not in ("", "draft", "target", "reward"):
+        raise ConfigError(f"--{flag.replace('_', '-')} {given}: {role!r} is no role", hint="draft, target or reward")
+    try:
+        value = read(text)
+    except ValueError:
+        raise ConfigError(f"--{flag.replace('_', '-')} {given}: {text!r} is no number") from None
+    if role == "reward" and not any(stage.model for stage in trio.stages):
+        raise ConfigError(f"--{flag.replace('_', '-')} {given}: this trio has no reward model", hint="it uses the target's, or none")
+    return trio.with_models(lambda one: dataclasses.replace(one, **{field: value}), (role,) if role else ROLES)
+
+
+def make_search(flags: dict[str, Any]) -> Search:
+    """The sizes of strategies as the flags have them."""
+    return Search(**{entry.name: flags[entry.name] for entry in dataclasses.fields(Search) if flags[entry.name] is not None})
+
+
+def make_params(flags: dict[str, Any], trio: Trio) -> Params:
+    """Sampling, weighting and limits as the flags have them; the trio's own where none is given."""
+    own = {
+        name: getattr(trio, name) if flags[name] is None else flags[name] for name in ("threshold", "unchecked", "stop_after", "retries")
+    }
+    search = dataclasses.replace(make_search(flags), retries=own["retries"])
+    usual = default_temperature(trio.strategy, search)
+    temperature = usual if flags["temp"] is None else flags["temp"]
+    require(temperature > 0 or not usual, f"{trio.strategy} samples: at temperature 0 every try is the same", "give a --temp above 0")
+    require(temperature > 0 or not flags["redrafts"], "a draft that tries again at temperature 0 writes the same", "give a --temp above 0")
+    penalties = {name: flags[name] for name in ("repeat_penalty", "presence_penalty", "frequency_penalty")}
+    return Params(
+        Sampling(
+            temperature, flags["top_k"], flags["top_p"], flags["min_p"], flags["seed"], **penalties, penalty_last_n=flags["repeat_last_n"]
+        ),
+        Weighting(
+            flags["weighting"],
+            own["threshold"],
+            flags["probability"],
+            flags["steepness"],
+            flags["redrafts"],
+            flags["hand_over"],
+            own["unchecked"],
+        ),
+        Limits(
+            tokens=flags["max_tokens"],
+            steps=flags["max_steps"],
+            repeats=flags["repeats"],
+            stop=flags["stop"],
+            stop_after=own["stop_after"],
+        ),
+        search,
+    )

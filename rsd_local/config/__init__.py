@@ -1,0 +1,54 @@
+"""Settings: frozen dataclasses that validate themselves."""
+
+from rsd_local.config.checks import require, require_choice
+from rsd_local.config.params import (
+    Aggregate,
+    Fallback,
+    Limits,
+    Params,
+    Sampling,
+    Search,
+    StopAfter,
+    Strategy,
+    Unchecked,
+    Weighting,
+    WeightingKind,
+    default_temperature,
+    sequences_needed,
+)
+from rsd_local.config.rewards import NEEDS_HEAD, NEEDS_MODEL, TAKES_MODEL, VERIFIERS, RewardConfig, RewardKind, TagLayout
+from rsd_local.config.roles import CacheType, FlashAttention, RoleConfig
+from rsd_local.config.trio import ROLES, SYSTEM_PROMPT, OnVerifierError, SandboxLevel, Trio
+
+__all__ = [
+    "NEEDS_HEAD",
+    "NEEDS_MODEL",
+    "ROLES",
+    "SYSTEM_PROMPT",
+    "TAKES_MODEL",
+    "VERIFIERS",
+    "Aggregate",
+    "CacheType",
+    "Fallback",
+    "FlashAttention",
+    "Limits",
+    "OnVerifierError",
+    "Params",
+    "RewardConfig",
+    "RewardKind",
+    "RoleConfig",
+    "Sampling",
+    "SandboxLevel",
+    "Search",
+    "StopAfter",
+    "Strategy",
+    "TagLayout",
+    "Trio",
+    "Unchecked",
+    "Weighting",
+    "WeightingKind",
+    "default_temperature",
+    "require",
+    "require_choice",
+    "sequences_needed",
+]

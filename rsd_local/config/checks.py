@@ -1,0 +1,19 @@
+"""What settings check themselves with."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+from rsd_local.errors import ConfigError
+
+
+def require(fine: bool, message: str, hint: str = "") -> None:
+    """Raises ConfigError with the message where ``fine`` is false."""
+    if not fine:
+        raise ConfigError(message, hint=hint)
+
+
+def require_choice(value: str, choices: Any, name: str) -> None:
+    """Raises ConfigError where ``value`` is none of a Literal's ``choices``."""
+    known = get_args(choices)
+    require(value in known, f"{name} {value!r} is unknown", hint=f"one of: {', '.join(known)}")

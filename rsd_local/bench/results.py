@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TypedDict
 
@@ -108,7 +108,7 @@ def _reward(stage: RewardConfig) -> dict[str, Any]:
     return made | files | {"model": stage.model and _role(stage.model), "verifier": _called(stage.verifier)}
 
 
-def _called(verifier: str | Callable[..., Any]) -> str:
+def _called(verifier: Any) -> str:
     """A verifier's name; of one from Python nothing else is known."""
     return verifier if isinstance(verifier, str) else f"{verifier.__module__}.{getattr(verifier, '__qualname__', type(verifier).__name__)}"
 

@@ -43,9 +43,14 @@ def origin(trio: Trio) -> None:
 
 
 def step(event: StepDone) -> None:
-    """Prints a step with its author and reward."""
-    reward = "" if event.reward is None else f" {event.reward:.2f}"
-    mark = f"target   (draft{reward})" if event.author == "target" else f"draft{reward}"
+    """Prints a step with its author and its reward, and behind a target's what became of the draft's."""
+    given = "" if event.reward is None else f" {event.reward:.2f}"
+    own = "" if event.own_reward is None else f" {event.own_reward:.2f}"
+    again = f", try {event.retries + 1}" if event.retries else ""
+    mark = f"draft{given}"
+    if event.author == "target":
+        mark = f"target{own}{again}" + (f"   (draft{given})" if event.rejected is not None else "")
+    mark += f"  {event.reward_by}" if event.reward_by else ""
     color = "yellow" if event.author == "target" else "green"
     click.echo(click.style(f"[{event.index + 1}] {mark}", fg=color) + f"  {event.seconds:.1f} s", err=True)
     click.echo(printable(event.text.strip("\n")) + "\n", err=True)
@@ -69,6 +74,9 @@ def ending(result: Result, *, boxed: bool = True) -> None:
     """Says why a run ended where that was not its own end, and, where one is looked for, that there is no boxed answer."""
     if result.finish_reason in _ENDINGS:
         click.secho(_ENDINGS[result.finish_reason], fg="yellow", err=True)
+    if result.unchecked_steps:
+        count = f"{result.unchecked_steps} step{'s' * (result.unchecked_steps != 1)}"
+        click.secho(f"{count} held nothing that could be checked", fg="yellow", err=True)
     if boxed and result.answer is None:
         click.secho("no \\boxed answer: here is the whole text", fg="yellow", err=True)
     if result.non_finite_rewards:

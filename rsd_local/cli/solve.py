@@ -62,7 +62,7 @@ def solve(question: str, stats: bool, as_json: bool, as_jsonl: bool, quiet: bool
             click.echo(json.dumps(render.result_object(result), ensure_ascii=False))
         elif not as_jsonl:
             if not quiet:
-                render.ending(result)
+                render.ending(result, boxed="\\boxed" in trio.system)
                 if trio.threshold_from and flags["threshold"] is None and trio.strategy == "rsd":
                     render.origin(trio)
             click.echo(printable(result.answer if result.answer is not None else result.text.strip()))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +13,7 @@ from rsd_local.config.roles import RoleConfig
 RewardKind = Literal["tag-logits", "judge", "digit", "confidence", "read-out", "value-head", "verifier"]
 TagLayout = Literal["math-shepherd", "rlhflow"]
 
+Checker = Any  # a Check or a Verifier of rewards.verifier, which lies above
 NEEDS_MODEL = ("tag-logits", "value-head")
 TAKES_MODEL = (*NEEDS_MODEL, "judge", "digit")
 NEEDS_HEAD = ("value-head", "read-out")
@@ -32,7 +32,7 @@ class RewardConfig:
         model: the model that reads steps; None for kinds that need none, and where ``judge`` and ``digit`` use the target's weights.
         layout: the text that a tag-logits model was trained on.
         head: the file of a value-head or read-out.
-        verifier: what checks a step, one of ``VERIFIERS``, or from Python a ``rewards.verifier.Check``.
+        verifier: what checks a step, one of ``VERIFIERS``, or from Python a ``rewards.verifier.Check`` or ``Verifier``.
         tests: a Python file that python-tests runs in place of the examples in the prompt.
         schema: the JSON schema of json-schema.
         code_file: the file that pytest:PATH writes the code to.
@@ -45,7 +45,7 @@ class RewardConfig:
     model: RoleConfig | None = None
     layout: TagLayout = "math-shepherd"
     head: Path | None = None
-    verifier: str | Callable[..., Any] = ""
+    verifier: str | Checker = ""
     tests: Path | None = None
     schema: Path | None = None
     code_file: str = "solution.py"
@@ -78,7 +78,9 @@ class RewardConfig:
         if self.kind != "verifier":
             require(not name, f"reward kind {self.kind} takes no verifier", "leave --verifier away, or choose --reward-kind verifier")
             return
-        require(isinstance(name, str) or callable(name), f"verifier {name!r} is neither a name nor something to call")
+        require(
+            isinstance(name, str) or callable(getattr(name, "check", name)), f"verifier {name!r} is no name and nothing to call"
+        )
         require(bool(name), "reward kind verifier needs a verifier", f"--verifier, one of: {', '.join(VERIFIERS)}")
         if isinstance(name, str):
             form, colon, rest = name.partition(":")

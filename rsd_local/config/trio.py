@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from rsd_local.config.checks import require, require_choice
 from rsd_local.config.params import Limits, Params, Search, StopAfter, Strategy, Unchecked, Weighting
-from rsd_local.config.rewards import MOST_REWARDS, NEEDS_HEAD, TAKES_MODEL, RewardConfig, TagLayout
+from rsd_local.config.rewards import MOST_REWARDS, NEEDS_HEAD, TAKES_MODEL, Checker, RewardConfig, TagLayout
 from rsd_local.config.roles import RoleConfig
 
 ROLES = ("draft", "target", "reward")
@@ -69,7 +69,7 @@ class Trio:
     delimiter: str = "paragraph"
     queue: int = 256
     reuse: bool = True
-    verifier: str | Callable[..., Any] = ""
+    verifier: str | Checker = ""
     tests: Path | None = None
     schema: Path | None = None
     code_file: str = "solution.py"

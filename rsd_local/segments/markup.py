@@ -64,6 +64,11 @@ class Markup:
         """Whether a code block or mathematics is open."""
         return bool(self._fence or self._math)
 
+    @property
+    def in_code(self) -> bool:
+        """Whether a code block is open."""
+        return bool(self._fence)
+
     def starts_line(self, size: int) -> bool:
         """Whether the last ``size`` bytes are the first of their line, but for indentation and list markers."""
         return self._place == _TEXT and self._at - self._line_at == size

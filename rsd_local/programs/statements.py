@@ -25,11 +25,12 @@ _DOUBTS = re.compile(
     r"|isn't|doesn't|shouldn't|n't)\b",
     re.IGNORECASE,
 )
-_PREFIX_REFUSED = re.compile(r"(?:\b(?:if|while|elif|return|or|not|lambda|in|def)|[=+\-*/%<>.\w]|\)[ \t]*,)[ \t]*$")
+_PREFIX_REFUSED = re.compile(r"(?:\b(?:if|while|elif|return|or|not|lambda|in|def)|[=+\-*/%<>.]|\)[ \t]*,)[ \t]*$")
 _BULLET = re.compile(r"^[ \t]*(?:[-*+•]|\(?\d+[.)])[ \t]+")
 _FOR = re.compile(r"^[ \t]*(?:[-*+][ \t]+)?(?:For|When|If|Given)[ \t]+(?=[A-Za-z_]\w*[ \t]*=[^=])", re.MULTILINE)
 _FOR_VERB = re.compile(
-    r"[ \t]*,?[ \t]*(?:then[ \t]+)?(?:the[ \t]+)?(?:output|result|answer|function)[ \t]+(?:should[ \t]+(?:be|return)|is|returns|will[ \t]+be)[ \t]*:?[ \t]*`?"
+    r"[ \t]*,?[ \t]*(?:then[ \t]+)?(?:the[ \t]+)?(?:output|result|answer|function)[ \t]+"
+    r"(?:should[ \t]+(?:be|return)|is|returns|will[ \t]+be)[ \t]*:?[ \t]*`?"
 )
 _INPUT = re.compile(r"^[ \t]*(?:[-*+][ \t]+)?\**(?:Sample[ \t]+)?[Ii]nput\**[ \t]*:\**[ \t]*\n?[ \t]*`?", re.MULTILINE)
 _OUTPUT = re.compile(
@@ -63,9 +64,7 @@ def _calls(text: str, taken: Sequence[Span], name: str, names: tuple[str, ...], 
         line_start = text.rfind("\n", 0, start) + 1
         before = _BULLET.sub("", text[line_start:start])
         end = bracket_end(text, start + len(wrappers[0]) if wrappers else match.end() - 1)
-        if end is None or _PREFIX_REFUSED.search(
-            re.sub(r"\b(?:and|for|assert|that|then|so|e\.g\.|when|example|calling|call|is)[ \t]*$", "", before)
-        ):
+        if end is None or _PREFIX_REFUSED.search(before):
             continue
         source = " ".join(line.strip() for line in text[start:end].split("\n"))
         stated = _stated(text, end)

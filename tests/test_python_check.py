@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 
 import pytest
-from rsd_local.sandbox import Bounds, Sandbox
 
 from rsd_local.programs.check import Verdict, check_python
 from rsd_local.programs.example import Example
+from rsd_local.sandbox import Bounds, Sandbox
 
 SQUARE = (
     Example("square(3)", "9", names=("square",)),
@@ -55,7 +55,8 @@ def test_right_code_passes_and_wrong_code_passes_in_part(sandbox: Sandbox) -> No
         f"{EVIL}def square(x):\n    return Any(7)",
         "class Any:\n    def __eq__(self, other): return True\n    def __sub__(self, other): return 0\n    def __abs__(self): return 0\n"
         "    def __lt__(self, other): return True\ndef square(x):\n    return Any()",
-        "class Meta(type):\n    def __eq__(self, other): return True\n    __hash__ = type.__hash__\n    def __sub__(self, other): return 0\n"
+        "class Meta(type):\n    def __eq__(self, other): return True\n"
+        "    __hash__ = type.__hash__\n    def __sub__(self, other): return 0\n"
         "class Any(metaclass=Meta): pass\ndef square(x):\n    return Any",
         "class Any(float):\n    def __sub__(self, other): return 0\n    def __eq__(self, other): return True\n"
         "def square(x):\n    return Any(1)",
@@ -155,9 +156,7 @@ def test_one_check_that_hangs_hides_no_other(sandbox: Sandbox) -> None:
     code = "def f(x):\n    while x == 2:\n        pass\n    return x\n"
     verdict = check(sandbox, code, examples=values(("f(1)", "1"), ("f(2)", "2"), ("f(3)", "3")), seconds=3)
     assert verdict.results == (True, False, True) and verdict.error == "f(2): took too long"
-    stubborn = (
-        "def f(x):\n    while x == 2:\n        try:\n            while True: pass\n        except BaseException: pass\n    return x\n"
-    )
+    stubborn = "def f(x):\n    while x == 2:\n        try:\n            while 1: pass\n        except BaseException: pass\n    return x"
     begun = time.monotonic()
     assert check(sandbox, stubborn, examples=values(("f(1)", "1"), ("f(2)", "2")), seconds=3).results == (True, False)
     assert time.monotonic() - begun < 20

@@ -5,17 +5,16 @@ from __future__ import annotations
 import ast
 import json
 import secrets
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from pathlib import Path
 
+from rsd_local.errors import VerifierFailed
 from rsd_local.events import CancelToken
 from rsd_local.programs.asked import defined_names
 from rsd_local.programs.blocks import parsed
 from rsd_local.programs.example import Example
-from rsd_local.sandbox import Bounds, Outcome, Sandbox
+from rsd_local.sandbox import Bounds, Outcome, Sandbox, python
 
 _HARNESS = "harness.py"
 _FILES = (_HARNESS, "comparison.py")
@@ -65,12 +64,13 @@ def check_python(
         cancel: ends it early.
 
     Raises:
+        VerifierFailed: Python did not start in the sandbox.
         Cancelled: ``cancel`` was called.
     """
     bounds = bounds or Bounds()
     wanted = sorted({*names, *(name for example in examples for name in example.names)})
     tokens = [secrets.token_hex(16) for _ in examples]
-    end, why = secrets.token_hex(16), secrets.token_hex(16)
+    begin, end, why = (secrets.token_hex(16) for _ in range(3))
     needed = _needed(code, wanted)
     job = {
         "preamble": preamble,
@@ -81,19 +81,22 @@ def check_python(
             for one, token in zip(examples, tokens, strict=True)
         ],
         "names": wanted,
+        "begin": begin,
         "end": end,
         "why": why,
         "seconds": 0.9 * bounds.seconds,
     }
     outcome = sandbox.run(
-        [sys.executable, "-I", _HARNESS, "{pipe}"],
+        python([_HARNESS, "{pipe}"], packages=True),
         files={name: (files("rsd_local.programs") / name).read_bytes() for name in _FILES},
         told=json.dumps(job).encode(),
-        readable=tuple({Path(sys.prefix), Path(sys.base_prefix)}),
         bounds=bounds,
         cancel=cancel,
     )
     said = set(outcome.said.decode("utf-8", "replace").split("\n"))
+    if begin not in said:  # no line of the code has run yet
+        words = outcome.stderr.decode("utf-8", "replace").strip().split("\n")[-1] or f"it ended by {outcome.ended}"
+        raise VerifierFailed(f"Python does not start in the sandbox: {words[:200]}", hint="rsd doctor shows what the sandbox can do")
     results = tuple(token in said for token in tokens)
     complete = all(results) and end in said
     return Verdict(sum(results), len(results), complete, "" if complete else _error(outcome, said, why), results)

@@ -1,4 +1,4 @@
-"""What is equal, said without asking code that nobody trusts. It runs in the sandbox beside ``harness``, and imports nothing of this package."""
+"""What is equal, said without asking code that nobody trusts. In the sandbox it shares the namespace of ``harness``."""
 
 from __future__ import annotations
 

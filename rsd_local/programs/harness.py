@@ -82,8 +82,8 @@ class Run:
     """One job: the code, then its checks.
 
     Args:
-        job: ``preamble``, ``blocks`` (code, needed), ``cases`` (source, expected, setup, printed, token), ``names``, ``end``,
-            ``why`` and ``seconds``.
+        job: ``preamble``, ``blocks`` (code, needed), ``cases`` (source, expected, setup, printed, token), ``names``,
+            ``begin``, ``end``, ``why`` and ``seconds``.
         pipe: the number of the file descriptor to report to.
     """
 
@@ -107,6 +107,7 @@ class Run:
 
     def run(self) -> None:
         """Runs all, and ends the process."""
+        self._say(self._job["begin"])
         sys.stdout = sys.stderr = io.StringIO()
         names = self._solution()
         if names is not None:
@@ -255,6 +256,10 @@ def _lines(text: str) -> list[str]:
 def main() -> None:
     """Reads the job and runs it."""
     job, pipe = json.loads(sys.stdin.buffer.read()), int(sys.argv[1])
+    if sys.platform == "win32":
+        import msvcrt
+
+        pipe = msvcrt.open_osfhandle(pipe, os.O_WRONLY)
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0)
     sys.stdin = open(0, encoding="utf-8", closefd=False)

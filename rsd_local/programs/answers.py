@@ -6,7 +6,8 @@ import ast
 from dataclasses import dataclass
 
 from rsd_local.programs.asked import defined_names
-from rsd_local.programs.blocks import code_blocks, parsed, python_code
+from rsd_local.programs.blocks import code_blocks, python_code
+from rsd_local.programs.syntax import parsed
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,8 @@ def step_code(steps: tuple[str, ...], step: str) -> StepCode:
         step: its text.
     """
     earlier = "".join(steps)
-    before, here = [], []
+    before: list[str] = []
+    here: list[str] = []
     for block in code_blocks(earlier + step):
         code = python_code(block)
         if code is not None:

@@ -8,7 +8,8 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from rsd_local.programs.blocks import code_blocks, parsed, python_code
+from rsd_local.programs.blocks import code_blocks, python_code
+from rsd_local.programs.syntax import parsed
 
 BUILTINS = frozenset(name for name in vars(builtins) if not name.startswith("_"))
 
@@ -77,13 +78,24 @@ def defined_names(body: Iterable[ast.stmt]) -> Iterator[str]:
             for alias in node.names:
                 yield alias.asname or alias.name.partition(".")[0]
         else:
-            for part in ast.walk(node):
-                if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store):
-                    yield part.id
-                elif isinstance(part, _Function | ast.ClassDef):
-                    yield part.name
-                elif isinstance(part, ast.Import | ast.ImportFrom):
-                    yield from (alias.asname or alias.name.partition(".")[0] for alias in part.names)
+            yield from _bound(node)
+
+
+def _bound(node: ast.AST) -> Iterator[str]:
+    """The names that a statement of another kind binds, those in its blocks included."""
+    if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+        yield node.id
+    elif isinstance(node, ast.ExceptHandler | ast.MatchAs | ast.MatchStar) and node.name:
+        yield node.name
+    elif isinstance(node, ast.MatchMapping) and node.rest:
+        yield node.rest
+    for part in ast.iter_child_nodes(node):
+        if isinstance(part, ast.comprehension):
+            yield from (name for inner in (part.iter, *part.ifs) for name in _bound(inner))  # its targets are its own
+        elif isinstance(part, ast.stmt):
+            yield from defined_names([part])
+        elif not isinstance(part, ast.Lambda):
+            yield from _bound(part)
 
 
 def called_names(tree: ast.AST) -> list[str]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ast
 import re
-import warnings
 from dataclasses import dataclass
 
+from rsd_local.programs.syntax import parsed
 from rsd_local.segments.markup import CLOSED, Markup
 
 _PREFIX = re.compile(r"[ \t]*(?:(?:[-+*]|[0-9]{1,9}[.)])[ \t]+)*")  # indentation and list markers
@@ -91,18 +91,6 @@ def console_input(session: str) -> str:
     """The lines behind ``>>>`` and ``...`` of a console session."""
     lines = [line.lstrip() for line in session.split("\n")]
     return "".join(line[4:] + "\n" for line in lines if _PROMPT.match(line))
-
-
-def parsed(code: str) -> ast.Module | None:
-    """The tree of code, None where it does not compile."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SyntaxWarning)
-            tree = ast.parse(code)
-            compile(code, "<code>", "exec", dont_inherit=True)
-            return tree
-    except (SyntaxError, ValueError, RecursionError, MemoryError, OverflowError):
-        return None
 
 
 def _calls(node: ast.AST) -> bool:

@@ -12,8 +12,8 @@ from importlib.resources import files
 from rsd_local.errors import VerifierFailed
 from rsd_local.events import CancelToken
 from rsd_local.programs.asked import defined_names
-from rsd_local.programs.blocks import parsed
 from rsd_local.programs.example import Example
+from rsd_local.programs.syntax import parsed
 from rsd_local.sandbox import Bounds, Outcome, Sandbox, python
 
 _HARNESS = "harness.py"

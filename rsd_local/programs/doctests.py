@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from rsd_local.programs.asked import BUILTINS, AskedCode, called_names, defined_names
 from rsd_local.programs.example import Example, callable_check
 from rsd_local.programs.literals import has_ellipsis, literal
+from rsd_local.programs.syntax import statements
 
 _ASSERT = re.compile(r"^[ \t]*(?:[-*+][ \t]+|[0-9]+[.)][ \t]+)?`?(assert\b)", re.MULTILINE)
 _PRINTS = re.compile(r"\bprint(?:s|ed|ing)?\b", re.IGNORECASE)
@@ -35,9 +36,8 @@ def read_asserts(text: str) -> tuple[list[Example], list[Span]]:
         found = _assert_at(text, match.start(1))
         if found is None:
             continue
-        source, end = found
+        source, end, tree = found
         spans.append((match.start(), end))
-        tree = ast.parse(source)
         names = called_names(tree)
         called = callable_check(source, names, ())
         if called and any(isinstance(part, ast.Call) for part in ast.walk(tree)) and not set(called) <= BUILTINS:
@@ -45,20 +45,19 @@ def read_asserts(text: str) -> tuple[list[Example], list[Span]]:
     return examples, spans
 
 
-def _assert_at(text: str, start: int) -> tuple[str, int] | None:
+def _assert_at(text: str, start: int) -> tuple[str, int, ast.Module] | None:
     """The statement that begins at a place, on one line or on several, and its end."""
     lines = text[start:].split("\n", _LINES)[:_LINES]
     end = start - 1
     for count in range(1, len(lines) + 1):
         end += len(lines[count - 1]) + 1
         source = "\n".join(lines[:count]).strip().rstrip("`")
-        try:
-            body = ast.parse(source).body
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
+        tree = statements(source)
+        if tree is None:
             if not lines[count - 1].strip():
                 return None
             continue
-        return (source, end) if len(body) == 1 and isinstance(body[0], ast.Assert) else None
+        return (source, end, tree) if len(tree.body) == 1 and isinstance(tree.body[0], ast.Assert) else None
     return None
 
 
@@ -76,14 +75,14 @@ def read_doctests(text: str, names: tuple[str, ...], asked: AskedCode) -> tuple[
     examples: list[Example] = []
     spans = []
     prints = bool(_PRINTS.search(text))
-    for statements, span in _sessions(text):
+    for session, span in _sessions(text):
         spans.append(span)
-        trees = [_tree(statement.source) for statement in statements]
+        trees = [statements(one.source) for one in session]
         own = {name for tree in trees if tree is not None for name in defined_names(tree.body)}
         wanted = names or tuple(name for tree in trees if tree is not None for name in called_names(tree) if name not in BUILTINS | own)
         keeps = bool(own)
         before: list[str] = []
-        for statement, tree in zip(statements, trees, strict=True):
+        for statement, tree in zip(session, trees, strict=True):
             if tree is not None:
                 example = _example(statement, tree, wanted, asked.known | own, "\n".join(before) if keeps else "", prints)
                 if example is not None:
@@ -124,39 +123,32 @@ def _example(
 
 def _sessions(text: str) -> Iterator[tuple[list[_Statement], Span]]:
     """Statements of each console session; a session ends with a line of other text, not with a blank one."""
-    statements: list[_Statement] = []
+    found: list[_Statement] = []
     start = end = place = 0
     margin, waits = "", False  # of the prompt; whether an output may follow
     for line in text.split("\n"):
         here, place = place, place + len(line) + 1
         bare = line.lstrip()
         if bare.startswith(">>>"):
-            if not statements:
+            if not found:
                 start = here
             margin, waits = line[: len(line) - len(bare)], True
-            statements.append(_Statement(bare[4:]))
-        elif waits and re.match(r"\.\.\.(?: |$)", bare) and not statements[-1].output:
-            statements[-1].source += "\n" + bare[4:]
+            found.append(_Statement(bare[4:]))
+        elif waits and re.match(r"\.\.\.(?: |$)", bare) and not found[-1].output:
+            found[-1].source += "\n" + bare[4:]
         elif waits and bare and not bare.startswith(("```", "~~~")):
             content = line.removeprefix(margin)
             ends = re.search(r"(?:\"\"\"|''')\s*$", content)
             content = content[: ends.start()] if ends else content
             if content.strip():
-                statements[-1].output.append(content.rstrip())
+                found[-1].output.append(content.rstrip())
             waits = not ends
         else:
             waits = False
-            if bare and statements:
-                yield statements, (start, end)
-                statements = []
+            if bare and found:
+                yield found, (start, end)
+                found = []
             continue
         end = place
-    if statements:
-        yield statements, (start, end)
-
-
-def _tree(source: str) -> ast.Module | None:
-    try:
-        return ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
+    if found:
+        yield found, (start, end)

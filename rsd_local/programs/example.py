@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from rsd_local.programs.asked import BUILTINS, called_names
 from rsd_local.programs.literals import has_ellipsis
+from rsd_local.programs.syntax import statements
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +43,8 @@ def callable_check(source: str, names: Iterable[str], known: Iterable[str]) -> t
         names: one of them must be called.
         known: names that it may use besides builtins.
     """
-    try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+    tree = statements(source)
+    if tree is None:
         return None
     wanted = set(names)
     called = tuple(name for name in called_names(tree) if name in wanted)

@@ -15,6 +15,7 @@ from rsd_local.programs.doctests import read_asserts, read_doctests
 from rsd_local.programs.example import Example
 from rsd_local.programs.literals import evaluated
 from rsd_local.programs.statements import read_statements
+from rsd_local.programs.syntax import syntax_tree
 
 __all__ = ["Example", "read_examples"]
 
@@ -77,9 +78,11 @@ def _type(example: Example) -> str | None:
 
 
 def _is_call(source: str) -> bool:
-    tree = ast.parse(source.strip(), mode="eval").body
-    return isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name) and tree.func.id not in BUILTINS
+    tree = syntax_tree(source.strip(), "eval")
+    call = tree.body if isinstance(tree, ast.Expression) else None
+    return isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id not in BUILTINS
 
 
 def _normal(source: str) -> str:
-    return ast.unparse(ast.parse(source.strip()))
+    tree = syntax_tree(source.strip())
+    return ast.unparse(tree) if tree else source

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import re
 
+from rsd_local.programs.syntax import syntax_tree
+
 _NUMBER = re.compile(r"[-+]?(?:\d[\d_]*(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?(?![\w])")
 _WORD = re.compile(r"(?:True|False|None|true|false|set\(\))(?!\w)")
 _STRING = re.compile(r"[rRbB]?(?:'(?:[^'\\\n]|\\.)*'|\"(?:[^\"\\\n]|\\.)*\")(?![\w'\"])")
@@ -75,11 +77,11 @@ def literal(source: str) -> str | None:
     """
     source = {"true": "True", "false": "False"}.get(source.strip(), source.strip())
     try:
-        tree = ast.parse(source, mode="eval")
         evaluated(source)
     except (SyntaxError, ValueError, TypeError, ZeroDivisionError, OverflowError, RecursionError, MemoryError):
         return None
-    return None if has_ellipsis(tree) else source
+    tree = syntax_tree(source, "eval")
+    return None if tree is None or has_ellipsis(tree) else source
 
 
 def evaluated(source: str) -> object:
@@ -91,7 +93,10 @@ def evaluated(source: str) -> object:
     Raises:
         ValueError, TypeError, ZeroDivisionError: it is none.
     """
-    return _value(ast.parse(source.strip(), mode="eval").body)
+    tree = syntax_tree(source.strip(), "eval")
+    if not isinstance(tree, ast.Expression):
+        raise ValueError("no expression")
+    return _value(tree.body)
 
 
 def has_ellipsis(tree: ast.AST) -> bool:

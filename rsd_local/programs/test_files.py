@@ -9,6 +9,7 @@ from pathlib import Path
 from rsd_local.errors import ConfigError
 from rsd_local.programs.asked import BUILTINS, called_names
 from rsd_local.programs.example import Example
+from rsd_local.programs.syntax import parsed
 
 CANDIDATE = "candidate"
 
@@ -66,10 +67,9 @@ def read_tests(source: str, where: str) -> TestSource:
     Raises:
         ConfigError: it is no Python, or has no test.
     """
-    try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError) as error:
-        raise ConfigError(f"{where} is no Python: {error}") from None
+    tree = parsed(source)
+    if tree is None:
+        raise ConfigError(f"{where} is no Python")
     setup: list[str] = []
     checks: list[Example] = []
     calls: list[tuple[str, tuple[str, ...]]] = []

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator
 from rsd_local.events import CancelToken
 from rsd_local.programs.answers import step_code
 from rsd_local.programs.asked import asked_code, defined_names
-from rsd_local.programs.blocks import code_blocks, parsed
+from rsd_local.programs.blocks import code_blocks
+from rsd_local.programs.syntax import parsed, statements
 from rsd_local.prompt import Prompt
 
 _ALWAYS = set(vars(builtins)) | {"__file__", "__annotations__", "__builtins__", "__path__", "__class__", "__module__", "__qualname__"}
@@ -59,7 +60,7 @@ def unbound_names(tree: ast.Module) -> set[str]:
         tree: that compiles.
     """
     if any(isinstance(node, ast.ImportFrom) and node.module == "__future__" for node in tree.body):
-        tree = _WithoutAnnotations().visit(ast.parse(ast.unparse(tree)))  # they are not evaluated
+        tree = _WithoutAnnotations().visit(statements(ast.unparse(tree)) or tree)  # they are not evaluated
     top = symtable.symtable(ast.unparse(ast.fix_missing_locations(tree)), "<code>", "exec")
     bound = {symbol.get_name() for symbol in top.get_symbols() if symbol.is_assigned() or symbol.is_imported() or symbol.is_namespace()}
     used: set[str] = set()

@@ -8,10 +8,10 @@ from pathlib import Path
 from rsd_local.events import CancelToken
 from rsd_local.programs.answers import last_function, step_code
 from rsd_local.programs.asked import AskedCode, asked_code
-from rsd_local.programs.blocks import parsed
 from rsd_local.programs.check import check_python
 from rsd_local.programs.example import Example
 from rsd_local.programs.examples import read_examples
+from rsd_local.programs.syntax import parsed
 from rsd_local.programs.test_files import read_test_file
 from rsd_local.prompt import Prompt
 from rsd_local.sandbox import Bounds, Sandbox

@@ -72,6 +72,11 @@ class Markup:
         """The first word behind the fence that was opened last, in small letters."""
         return (self._info.split() or [b""])[0].lower()
 
+    @property
+    def in_code(self) -> bool:
+        """Whether a code block is open."""
+        return bool(self._fence)
+
     def starts_line(self, size: int) -> bool:
         """Whether the last ``size`` bytes are the first of their line, but for indentation and list markers."""
         return self._place == _TEXT and self._at - self._line_at == size

@@ -1,0 +1,1 @@
+"""Python code in answers: finding it, finding the examples that it must pass, and running it against them."""

@@ -1,0 +1,166 @@
+"""Verifiers of Python code: what each gives a step, and what it has nothing to say of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rsd_local.errors import Cancelled, ConfigError, VerifierFailed
+from rsd_local.events import CancelToken
+from rsd_local.prompt import Prompt
+from rsd_local.rewards.verifier.pytest_file import PytestFile
+from rsd_local.rewards.verifier.python_compiles import PythonCompiles
+from rsd_local.rewards.verifier.python_tests import PythonTests
+from rsd_local.sandbox import Bounds, Sandbox
+
+TASK = Prompt.of(
+    "Complete the function.\n\n```python\nfrom typing import List\nimport math\n\ndef half(x):\n    return x / 2\n\n"
+    'def total(numbers: List[int]) -> int:\n    """The sum of all.\n    >>> total([1, 2])\n    3\n    >>> total([])\n    0\n    """\n```\n'
+)
+PLAIN = Prompt.of("What is a list?")
+
+
+def block(code: str, language: str = "python") -> str:
+    return f"Here it is:\n\n```{language}\n{code}\n```\n"
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Sandbox:
+    return Sandbox.find()
+
+
+@pytest.fixture(scope="module")
+def examples(sandbox: Sandbox) -> PythonTests:
+    return PythonTests(sandbox, bounds=Bounds(seconds=20))
+
+
+def reward(verifier: PythonTests | PythonCompiles | PytestFile, step: str, *steps: str, prompt: Prompt = TASK) -> float | None:
+    return verifier.check(prompt, steps, step, None)
+
+
+def test_the_reward_is_the_share_of_the_prompts_examples_that_pass(examples: PythonTests) -> None:
+    assert reward(examples, block("def total(numbers: List[int]):\n    return sum(numbers)")) == 1.0
+    assert reward(examples, block("def total(numbers):\n    return len(numbers)")) == 0.5
+    assert reward(examples, block("def total(numbers):\n    return 7")) == 0.0
+    assert reward(examples, block("def total(numbers) return")) == 0.0
+    assert reward(examples, block("total = None\nimport os; os._exit(0)")) == 0.0
+
+
+def test_a_step_without_python_and_a_prompt_without_examples_are_not_checked(examples: PythonTests) -> None:
+    assert reward(examples, "We add all numbers.\n\n") is None
+    assert reward(examples, block("let total = 0;", "javascript")) is None
+    assert reward(examples, block("[1, 2]", "")) is None
+    assert reward(examples, block("def total(): pass"), prompt=PLAIN) is None
+    assert examples.checks(TASK) and not examples.checks(PLAIN)
+
+
+def test_steps_before_are_run_and_a_block_cut_in_two_is_checked_with_its_end(examples: PythonTests) -> None:
+    helper = block("def add(a, b):\n    return a + b")
+    assert reward(examples, block("def total(n):\n    return add(n[0], n[1]) if n else 0"), helper) == 1.0
+    assert reward(examples, "    return sum(numbers)\n```\n", "```python\ndef total(numbers):\n") == 1.0
+    assert reward(examples, "That is all.\n", block("def total(numbers):\n    return 7")) is None
+
+
+def test_passing_all_and_not_coming_to_the_end_is_not_the_full_reward(examples: PythonTests) -> None:
+    code = "seen = []\ndef total(n):\n    seen.append(n)\n    if len(seen) > 1: __import__('os')._exit(0)\n    return sum(n)"
+    assert reward(examples, block(code)) == 0.5
+
+
+def test_a_check_is_cancelled_at_once(examples: PythonTests) -> None:
+    token = CancelToken()
+    token.cancel()
+    with pytest.raises(Cancelled):
+        examples.check(TASK, (), block("def total(n): return 0"), token)
+
+
+def test_a_file_of_tests_takes_the_place_of_the_examples(sandbox: Sandbox, tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from solution import total\nCASES = [([1], 1), ([2, 3], 5)]\nassert total([4]) == 4\n"
+        "def test_cases():\n    for given, wanted in CASES:\n        assert total(given) == wanted\n"
+        "def check(candidate):\n    assert candidate([]) == 0\n"
+        "if __name__ == '__main__':\n    raise SystemExit\n"
+    )
+    verifier = PythonTests(sandbox, path, bounds=Bounds(seconds=20))
+    assert reward(verifier, block("def total(n):\n    return sum(n)")) == 1.0
+    assert reward(verifier, block("def total(n):\n    return sum(n) if n else None")) == pytest.approx(2 / 3)
+    assert reward(verifier, block("def total(n):\n    return sum(n)"), prompt=PLAIN) == 1.0
+    for text, words in (("x = 1", "has no test"), ("def f(", "is no Python"), ("def test_a(tmp_path):\n    pass", "needs pytest")):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=words):
+            PythonTests(sandbox, path)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        PythonTests(sandbox, tmp_path / "none.py")
+
+
+@pytest.mark.parametrize(
+    ("code", "given"),
+    [
+        ("def total(numbers):\n    return sum(numbers)", 1.0),
+        ("def total(numbers):\n    return summ(numbers)", 0.0),
+        ("def total(numbers: Dict[str, int]):\n    return 1", 0.0),
+        ("from __future__ import annotations\ndef total(numbers: Dict[str, int]) -> Nothing:\n    x: Any = 1\n    return x", 1.0),
+        ("def total(numbers: List[int]):\n    return math.fsum(half(x) for x in numbers)", 1.0),
+        ("import no_such_package_at_all", 0.0),
+        ("try:\n    import no_such_package_at_all as fast\nexcept ImportError:\n    fast = None", 1.0),
+        ("import os.path, json as j\nfrom collections import deque\nj.dumps(deque()), os.path", 1.0),
+        ("from math import *\nanswer = gcd(4, 6)", 1.0),
+        ("def f():\n    global state\n    state = 1\ndef g():\n    return state", 1.0),
+        ("[x for x in range(3) if (y := x)]\nprint(y)\nprint([(a, b) for a in 'x' for b in a])", 1.0),
+        ("print([each for each in range(3)], each)", 0.0),
+        ("class A:\n    n = 1\n    def f(self):\n        return __class__, self.n, super()\nlambda q: q", 1.0),
+        ("try:\n    pass\nexcept ValueError as error:\n    print(error)\nwith open('f') as f, open('g') as (a, b):\n    print(f, a)", 1.0),
+        ("match 3:\n    case [a, *b] | {'k': a, **b}:\n        print(a, b)", 1.0),
+        ("def f(x:\n    return", 0.0),
+        ("if 'a' is 'a': pass\nprint('\\d')", 1.0),
+        ("exec('z = 1')\nprint(z)", 1.0),
+        ("raise SystemExit", 1.0),
+    ],
+)
+def test_code_compiles_where_syntax_names_and_imports_are_in_order(code: str, given: float) -> None:
+    assert reward(PythonCompiles(), block(code)) == given
+
+
+def test_compiling_runs_nothing_and_knows_the_steps_before(tmp_path: Path) -> None:
+    verifier, mark = PythonCompiles(), tmp_path / "mark"
+    assert reward(verifier, block(f"open({str(mark)!r}, 'w')")) == 1.0 and not mark.exists()
+    assert reward(verifier, block("print(add(1))"), block("def add(n):\n    return n")) == 1.0
+    assert reward(verifier, block("print(add(1))")) == 0.0
+    assert reward(verifier, block("print(add(1))"), block("def add(n:")) == 1.0, "what a broken block would bind is not known"
+    assert reward(verifier, block("print(given(1))"), prompt=Prompt.of("Use `given(x)`, which is there.")) == 1.0
+    assert reward(verifier, "words") is None and verifier.checks(PLAIN)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "pkg").mkdir()
+    (tmp_path / "pkg/__init__.py").write_text("")
+    (tmp_path / "pkg/code.py").write_text("def total(n):\n    raise NotImplementedError\n")
+    (tmp_path / "tests/test_total.py").write_text(
+        "import pytest\nfrom pkg.code import total\n@pytest.mark.parametrize('given, wanted', [([1], 1), ([2, 3], 5), ([], 0)])\n"
+        "def test_total(given, wanted):\n    assert total(given) == wanted\n"
+    )
+    return tmp_path
+
+
+def test_the_users_own_tests_say_how_good_a_step_is(sandbox: Sandbox, project: Path) -> None:
+    verifier = PytestFile(sandbox, project / "tests/test_total.py", project / "pkg/code.py", bounds=Bounds(seconds=60))
+    assert reward(verifier, block("def total(n):\n    return sum(n)")) == 1.0
+    assert reward(verifier, block("def total(n):\n    return sum(n) or None")) == pytest.approx(2 / 3)
+    assert reward(verifier, block("import os\nos._exit(0)")) == 0.0
+    assert reward(verifier, block("import sys\nsys.exit(0)")) == 0.0
+    assert reward(verifier, block("def other(): pass")) == 0.0
+    assert reward(verifier, block("def total(:")) == 0.0
+    assert reward(verifier, "words") is None
+    assert "NotImplementedError" in (project / "pkg/code.py").read_text(), "the user's own file stays as it is"
+
+
+def test_tests_that_cannot_be_collected_are_no_fault_of_a_step(sandbox: Sandbox, project: Path) -> None:
+    (project / "tests/test_total.py").write_text("import no_such_package_at_all\ndef test_a(): pass\n")
+    verifier = PytestFile(sandbox, project / "tests", Path("../pkg/code.py"), bounds=Bounds(seconds=60))
+    with pytest.raises(VerifierFailed, match="cannot collect tests"):
+        reward(verifier, block("def total(n):\n    return 0"))
+    with pytest.raises(ConfigError, match="no such file"):
+        PytestFile(sandbox, project / "none.py", Path("code.py"))

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rsd_local.bench import hub
+from rsd_local.bench import coding, hub
 from rsd_local.config import require
 from rsd_local.errors import ConfigError
 from rsd_local.evaluation.items import Item, jsonl_lines
@@ -49,11 +49,13 @@ def load_dataset(spec: str, limit: int | None = None, seed: int = 0, level: int 
 
 def has_answers(spec: str) -> bool:
     """Whether a data set has answers: false only for a file without a single one."""
-    return not Path(spec).is_file() or any("answer" in row for _, row in jsonl_lines(Path(spec)))
+    return not Path(spec).is_file() or any("answer" in row or coding.has_tests(row) for _, row in jsonl_lines(Path(spec)))
 
 
 def read_jsonl(file: Path, *, labelled: bool = True) -> list[Item]:
     """The questions of a JSONL file: ``question`` or ``problem``, ``answer``, and if there is one ``id``.
+
+    Rows with the fields of HumanEval or MBPP are questions with hidden tests.
 
     Raises:
         ConfigError: a line cannot be used; the message has its number.
@@ -61,7 +63,8 @@ def read_jsonl(file: Path, *, labelled: bool = True) -> list[Item]:
     items: dict[str, Item] = {}
     for number, line in jsonl_lines(file):
         where = f"{file}, line {number}"
-        item = _item(line if labelled else {"answer": ""} | line, f"{file.stem}-{number}", where, labelled)
+        name = f"{file.stem}-{number}"
+        item = coding.item(line, name, where) if coding.has_tests(line) else _item(line, name, where, labelled)
         require(item.id not in items, f"{where}: the id {item.id!r} stands there a second time")
         items[item.id] = item
     require(bool(items), f"{file} has no question")
@@ -71,7 +74,7 @@ def read_jsonl(file: Path, *, labelled: bool = True) -> list[Item]:
 def _item(row: dict[str, Any], default_id: str, where: str, labelled: bool) -> Item:
     question = row.get("question", row.get("problem"))
     require(isinstance(question, str) and bool(question.strip()), f"{where} has no 'question' or 'problem' that is a text")
-    answer = row.get("answer")
+    answer = row.get("answer", "" if not labelled else None)
     written = isinstance(answer, str | int | float) and not isinstance(answer, bool) and str(answer).strip()
     require(bool(written) or not labelled, f"{where} has no 'answer' that is a text or a number")
     name, level, subject = (None if row.get(key) is None else str(row[key]) for key in ("id", "level", "subject"))

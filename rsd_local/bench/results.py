@@ -30,13 +30,8 @@ class StepRow(TypedDict):
     tokens: int
 
 
-class Row(TypedDict):
-    """One question answered by one strategy.
-
-    ``counters`` and ``flops`` are empty and ``error`` is an error's code where the question could not be answered.
-    ``question`` and ``text`` (the solution) are the beginnings of their SHA-256, to tell equal ones by. ``seconds`` are of the
-    wall, with the other questions in flight beside it; ``config`` is the configuration's hash.
-    """
+class _Required(TypedDict):
+    """What every row has."""
 
     id: str
     strategy: str
@@ -56,6 +51,18 @@ class Row(TypedDict):
     flops: dict[str, float]
     seconds: float
     config: str
+
+
+class Row(_Required, total=False):
+    """One question answered by one strategy.
+
+    ``counters`` and ``flops`` are empty and ``error`` is an error's code where the question could not be answered.
+    ``question`` and ``text`` (the solution) are the beginnings of their SHA-256, to tell equal ones by. ``seconds`` are of the
+    wall, with the other questions in flight beside it; ``config`` is the configuration's hash. ``answer`` is the content of the
+    box, or the code that was graded. ``checks`` has, where tests come in parts, for each part whether all of its tests passed.
+    """
+
+    checks: dict[str, bool]
 
 
 def configuration(
@@ -81,7 +88,8 @@ def configuration(
 
 def describe_questions(items: Sequence[Item]) -> dict[str, Any]:
     """How many questions there are, and a digest of them."""
-    text = json.dumps([dataclasses.astuple(item) for item in items])
+    # Without tests an item is described as it was before there were any.
+    text = json.dumps([dataclasses.astuple(item)[: None if item.tests else -1] for item in items])
     return {"number": len(items), "sha256": hashlib.sha256(text.encode()).hexdigest()}
 
 
@@ -121,7 +129,7 @@ def versions() -> dict[str, str | None]:
 class Results(Journal[Row]):
     """The lines of a bench's folder."""
 
-    file_name, keys = RESULTS, Row.__annotations__
+    file_name, keys = RESULTS, _Required.__annotations__
 
     def __init__(self, file: BinaryIO, config: Config, rows: list[Row]) -> None:
         super().__init__(file, config, rows)

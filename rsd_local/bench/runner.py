@@ -14,7 +14,7 @@ from rsd_local.bench.results import Results, Row, StepRow
 from rsd_local.bench.strategies import Plan
 from rsd_local.config import Params, Strategy
 from rsd_local.errors import Cancelled, Closed, ConfigError, RSDError
-from rsd_local.evaluation.grading import Grader
+from rsd_local.evaluation.grading import Grade, Grader
 from rsd_local.evaluation.items import Item
 from rsd_local.evaluation.questions import question_pool, question_seed
 from rsd_local.events import CancelToken, Result
@@ -153,13 +153,20 @@ def _answer(solver: Solver, item: Item, plan: Plan, seed: int, grader: Grader, c
         seconds=round(seconds, 4),
         config=config,
     )
-    return row if result is None else _with_result(row, result, grader.grade(item, result.answer))
+    if result is None:
+        return row
+    try:
+        return _with_result(row, result, grader.grade_solution(item, result.text, result.answer, cancel))
+    except Cancelled:
+        return None
 
 
-def _with_result(row: Row, result: Result, correct: bool) -> Row | None:
+def _with_result(row: Row, result: Result, grade: Grade) -> Row | None:
     if result.finish_reason == "cancelled":
         return None
-    row["answer"], row["correct"], row["finish_reason"] = result.answer, correct, result.finish_reason
+    row["answer"], row["correct"], row["finish_reason"] = grade.answer, grade.right, result.finish_reason
+    if grade.checks:
+        row["checks"] = grade.checks
     row["text"] = _digest(result.text)
     row["n_steps"] = len(result.steps)
     row["steps"] = [StepRow(author=step.author, reward=step.reward, tokens=step.tokens) for step in result.steps]

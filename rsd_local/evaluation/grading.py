@@ -1,4 +1,5 @@
-"""Whether an answer is right: numbers and letters at once, expressions through math-verify in a process of its own."""
+"""Whether an answer is right: numbers and letters at once, expressions through math-verify in a process of its own, code by tests
+that run in the sandbox."""
 
 from __future__ import annotations
 
@@ -7,18 +8,42 @@ import importlib.util
 import multiprocessing
 import re
 import threading
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from types import TracebackType
 
 from rsd_local.answers import number, plain, same_number, without_text_commands
 from rsd_local.config import require
-from rsd_local.errors import RSDError
-from rsd_local.evaluation.items import Item
+from rsd_local.errors import ConfigError, RSDError
+from rsd_local.evaluation.items import HiddenTests, Item
+from rsd_local.events import CancelToken
+from rsd_local.programs.answers import graded_code
+from rsd_local.programs.check import check_python
+from rsd_local.programs.example import Example
+from rsd_local.programs.syntax import parsed
+from rsd_local.sandbox import Bounds, Sandbox
 
 _SECONDS_TO_START = 120.0  # importing sympy on a busy machine
 _MEMORY = 4 << 30  # bytes of the grader: 10^{10^{10}} must not take the machine with it
+_NO_SANDBOX = "these questions are graded by running what the models write"
+_RUN_CODE = "give --run-code to run it in a sandbox; rsd doctor shows what that keeps it from"
 _LETTER = re.compile(r"\W*([A-Z])\W*(?:[).:].*)?", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Grade:
+    """What was found of a solution.
+
+    Attributes:
+        right: whether it is.
+        answer: what was graded: the content of the box, or the code; None where there is none.
+        checks: for each part of the tests whether all of it passed; empty where there are no parts.
+    """
+
+    right: bool
+    answer: str | None
+    checks: dict[str, bool] = field(default_factory=dict)
 
 
 class Grader:
@@ -26,26 +51,31 @@ class Grader:
 
     Args:
         seconds: that math-verify may take for one answer; then the answer is wrong and the process starts anew.
+        sandbox: where the tests of code run; without it code is not graded.
+        bounds: of one answer's tests, 15 seconds by default.
     """
 
-    def __init__(self, seconds: float = 10.0) -> None:
-        self._seconds = seconds
+    def __init__(self, seconds: float = 10.0, sandbox: Sandbox | None = None, *, bounds: Bounds | None = None) -> None:
+        self._seconds, self._sandbox, self._bounds = seconds, sandbox, bounds or Bounds(seconds=15.0)
         self._lock = threading.Lock()
         self._process: BaseProcess | None = None
         self._pipe: Connection | None = None
 
     def grade(self, item: Item, answer: str | None) -> bool:
-        """Whether an answer is right; one that cannot be read is wrong.
+        """Whether an answer is right; one that cannot be read, or does not run, is wrong.
 
         Args:
             item: the question with its right answer.
-            answer: the content of the box, None where there is none.
+            answer: the content of the box, None where there is none; of a question with tests, the whole solution.
 
         Raises:
             RSDError: math-verify's process does not start.
+            ConfigError: the question has tests, and there is no sandbox.
         """
         if answer is None or not answer.strip():
             return False
+        if item.tests is not None:
+            return self._grade_code(item.tests, answer, None).right
         if item.grading == "choice":
             return letter(answer) == item.answer
         expected, given = number(item.answer), number(answer)
@@ -54,6 +84,39 @@ class Grader:
         if item.grading == "number":
             return False
         return plain(answer) == plain(item.answer) or self._ask(item.answer, answer)
+
+    def grade_solution(self, item: Item, text: str, answer: str | None, cancel: CancelToken | None = None) -> Grade:
+        """What is found of a whole solution.
+
+        Args:
+            item: the question.
+            text: the solution.
+            answer: the content of its box, None where there is none.
+            cancel: ends the tests early.
+
+        Raises:
+            RSDError, ConfigError: as ``grade``.
+            VerifierFailed: Python does not start in the sandbox.
+            Cancelled: ``cancel`` was called.
+        """
+        if item.tests is not None:
+            return self._grade_code(item.tests, text, cancel)
+        return Grade(self.grade(item, answer), answer)
+
+    def _grade_code(self, tests: HiddenTests, text: str, cancel: CancelToken | None) -> Grade:
+        if self._sandbox is None:
+            raise ConfigError(_NO_SANDBOX, hint=_RUN_CODE)
+        code = graded_code(text, tests.entry)
+        parts = dict.fromkeys((test.part for test in tests.tests if test.part), False)
+        if code is None or parsed(code) is None:
+            return Grade(False, code, parts)
+        examples = [Example(test.source, setup=tests.setup, names=(tests.entry,), part=test.part) for test in tests.tests]
+        verdict = check_python(
+            [code], examples, self._sandbox, preamble=tests.preamble, names=[tests.entry], bounds=self._bounds, cancel=cancel
+        )
+        for part in parts:
+            parts[part] = all(passed for test, passed in zip(tests.tests, verdict.results, strict=True) if test.part == part)
+        return Grade(verdict.complete, code, parts)
 
     def close(self) -> None:
         """Ends the process; the next expression starts it again."""
@@ -109,6 +172,11 @@ def require_math_verify(items: list[Item]) -> None:
     needed = any(item.grading == "math" for item in items)
     installed = importlib.util.find_spec("math_verify") is not None
     require(installed or not needed, "math-verify is not installed", "pip install 'rsd-local[bench]'")
+
+
+def require_sandbox(items: list[Item], sandbox: Sandbox | None) -> None:
+    """Raises ConfigError where questions are graded by tests and no code may run."""
+    require(sandbox is not None or all(item.tests is None for item in items), _NO_SANDBOX, _RUN_CODE)
 
 
 def letter(text: str) -> str | None:

@@ -11,7 +11,37 @@ from typing import Any, Literal
 from rsd_local.config import require
 from rsd_local.errors import ConfigError
 
-Grading = Literal["number", "math", "choice"]
+Grading = Literal["number", "math", "choice", "python"]
+
+
+@dataclass(frozen=True, slots=True)
+class HiddenTest:
+    """One test that no model and no reward ever sees.
+
+    Attributes:
+        source: Python statements that raise where the answer is wrong; they find the function by its name.
+        part: the group that it is counted in apart: ``shown`` where the question has it too, else ``hidden``; empty for none.
+    """
+
+    source: str
+    part: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HiddenTests:
+    """What an answer in Python is graded by.
+
+    Attributes:
+        entry: the function's name.
+        tests: all must pass.
+        preamble: imports and helpers of the question's code, which an answer need not repeat.
+        setup: statements that run before each test.
+    """
+
+    entry: str
+    tests: tuple[HiddenTest, ...]
+    preamble: str = ""
+    setup: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +51,11 @@ class Item:
     Attributes:
         id: unique in the data set.
         question: as the models read it, lettered choices included.
-        answer: the right one; the letter where ``grading`` is ``choice``.
-        grading: ``number`` takes plain numbers only, ``math`` any expression, ``choice`` a letter.
+        answer: the right one; the letter where ``grading`` is ``choice``, nothing where it is ``python``.
+        grading: ``number`` takes plain numbers only, ``math`` any expression, ``choice`` a letter, ``python`` code.
         level: how hard it is, in the data set's own words.
         subject: what it is about.
+        tests: what ``python`` is graded by.
     """
 
     id: str
@@ -33,6 +64,7 @@ class Item:
     grading: Grading = "math"
     level: str | None = None
     subject: str | None = None
+    tests: HiddenTests | None = None
 
 
 def jsonl_lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:

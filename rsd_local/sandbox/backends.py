@@ -27,6 +27,7 @@ WORK = "/tmp/rsd-sandbox"  # where a program starts that has a /tmp of its own
 _FILES = 4  # times the size of one file that all of them may take
 _INODES = 16384
 _OPEN_FILES = 128
+_FREE_USERS = (2_010_000_000, 2_147_000_000)  # above those that SSSD and systemd give, and below 2^31
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,17 +147,10 @@ def environment(folder: str) -> dict[str, str]:
 
 def free_user() -> int:
     """The number of a user that nobody has, another one each time, as far as this system's numbers go."""
-    import pwd
-
     lines = [[int(word) for word in line.split()] for line in Path("/proc/self/uid_map").read_text().splitlines()]
     first, count = max(((inside, count) for inside, _, count in lines), key=lambda entry: entry[1])
-    low, high = (1 << 30, 1 << 31) if count >= 1 << 31 else (first + count // 2, first + count - 1)
-    while True:
-        number = low + secrets.randbelow(max(1, high - low))
-        try:
-            pwd.getpwuid(number)
-        except KeyError:
-            return number
+    low, high = _FREE_USERS if count > _FREE_USERS[1] else (first + count // 2, first + count - 2)
+    return low + secrets.randbelow(max(1, high - low))
 
 
 def own_tasks() -> int:

@@ -1,8 +1,8 @@
 """Starts one program in its limits; run as a script of its own, with nothing imported of the package.
 
 It reads what to do from a file descriptor (``marshal``, of the same interpreter), makes namespaces and mounts where it is asked
-to, forks the program as an unprivileged user, waits for it, writes how it ended to another descriptor, and ends everything that the program
-left. It does so too when the caller closes its end of the control pipe, or is gone.
+to, forks the program as an unprivileged user, waits for it, writes how it ended to another descriptor, and ends everything that the
+program left. It does so too when the caller closes its end of the control pipe, or is gone.
 """
 
 from __future__ import annotations
@@ -11,35 +11,58 @@ import marshal
 import os
 import resource
 import select
-import signal
 import sys
-from typing import Any
+
+TYPE_CHECKING = False  # the modules typing and signal (for its enums) take longer to import than all else does
+if TYPE_CHECKING:
+    import signal
+    from typing import Any
+else:
+    import _signal as signal
 
 NEW_NAMESPACES = 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x20000000 | 0x40000000  # mount cgroup uts ipc pid net
 NEW_USER = 0x10000000
 NO_SUID, NO_DEVICES, NO_PROGRAMS, BIND, RECURSIVE, PRIVATE = 2, 4, 8, 4096, 16384, 1 << 18
 READ_ONLY, DETACH, MOUNT_SETATTR, AT_RECURSIVE = 1, 2, 442, 0x8000
-DIE_WITH_PARENT, NO_NEW_RIGHTS, ADOPT_ORPHANS = 1, 38, 36  # prctl
+DIE_WITH_PARENT, DUMPABLE, ADOPT_ORPHANS, NO_NEW_RIGHTS = 1, 4, 36, 38  # prctl
 
 
 def main(spec: dict[str, Any]) -> None:
+    """Does what it is told, and never returns."""
     status = spec["status"]
     for fd in (status, spec["control"]):
         os.set_inheritable(fd, False)
     try:
-        if spec["view"] is not None:
-            enter_namespaces(spec)
-        elif spec["adopt"]:
-            call(libc().prctl, ADOPT_ORPHANS, 1, 0, 0, 0)
+        confine(spec)
         os.write(status, b"s")
         ended = run(spec)
     except BaseException as error:
-        os.write(status, f"e{type(error).__name__}: {error}".encode("utf-8", "replace"))
-        os._exit(1)
-    if not spec["first"]:
-        end_children(spec["adopt"])
+        fail(status, error)
+    if spec["adopt"]:
+        end_children()
     os.write(status, b"" if ended is None else b"%d" % ended)
+    if not spec["first"]:
+        os.killpg(0, signal.SIGKILL)  # this process too
     os._exit(0)
+
+
+def confine(spec: dict[str, Any]) -> None:
+    """What this process does to itself, and what the program inherits."""
+    if sys.platform == "linux":
+        with open("/proc/self/oom_score_adj", "w") as file:  # where memory runs out, this goes first
+            file.write("1000")
+    if spec["view"] is not None:
+        enter_namespaces(spec)
+    if spec["adopt"]:
+        call(libc().prctl, ADOPT_ORPHANS, 1, 0, 0, 0)
+    if sys.platform == "linux" and not spec["uid"]:  # another process of the same user could read and write its memory and pipes
+        call(libc().prctl, DUMPABLE, 0, 0, 0, 0)
+
+
+def fail(status: int, error: BaseException) -> None:
+    """Says why the program could not be confined, and ends this process."""
+    os.write(status, f"e{type(error).__name__}: {error}\n".encode("utf-8", "replace"))
+    os._exit(1)
 
 
 def run(spec: dict[str, Any]) -> int | None:
@@ -57,16 +80,11 @@ def run(spec: dict[str, Any]) -> int | None:
     poll.register(reader, select.POLLIN)
     poll.register(spec["control"], select.POLLIN)
     while True:
-        ready = [fd for fd, _ in poll.poll()]
-        if spec["control"] in ready:
-            if not spec["first"]:
-                kill_group(program)
+        if spec["control"] in [fd for fd, _ in poll.poll()]:
             return None
         os.read(reader, 4096)
         while (found := os.waitpid(-1, os.WNOHANG))[0]:
             if found[0] == program:
-                if not spec["first"]:
-                    kill_group(program)
                 return os.waitstatus_to_exitcode(found[1])
 
 
@@ -76,11 +94,7 @@ def become(spec: dict[str, Any]) -> None:
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGCHLD, signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)
-        os.setsid()
-        if os.path.exists("/proc/self/oom_score_adj"):  # where memory runs out, this goes first
-            with open("/proc/self/oom_score_adj", "w") as file:
-                file.write("1000")
-        if spec["view"] is not None or spec["adopt"]:
+        if spec["view"] is not None or spec["adopt"]:  # bubblewrap has done so
             call(libc().prctl, NO_NEW_RIGHTS, 1, 0, 0, 0)
         if spec["uid"]:
             os.setgroups([])
@@ -97,8 +111,7 @@ def become(spec: dict[str, Any]) -> None:
         for number, most in spec["limits"]:
             limit(number, most)
     except BaseException as error:
-        os.write(spec["status"], f"e{type(error).__name__}: {error}".encode("utf-8", "replace"))
-        os._exit(1)
+        fail(spec["status"], error)
     try:
         os.execvpe(spec["argv"][0], spec["argv"], spec["env"])
     except OSError as error:
@@ -203,19 +216,9 @@ def call(function: Any, *values: Any) -> None:
         raise OSError(number, f"{function.__name__}: {os.strerror(number)}")
 
 
-def kill_group(leader: int) -> None:
-    try:
-        os.killpg(leader, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
-
-
-def end_children(adopted: bool) -> None:
+def end_children() -> None:
     """Ends what the program left, where there is no process namespace that would; orphans come to this process."""
-    while adopted:
-        children = list(descendants())
-        if not children:
-            return
+    while children := descendants():
         for pid in children:
             try:
                 os.kill(pid, signal.SIGKILL)

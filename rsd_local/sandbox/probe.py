@@ -119,7 +119,7 @@ def _protections(backend: Backend, held: dict[str, int]) -> tuple[Protection, ..
                    "a limit on each file, but not on all" if held["file"] else "no limit"),
         Protection("user", alone, _user(backend, held["uid"]) if alone else "is your user, and can see and end your other programs"),
         Protection("time", True, "a limit on seconds and on output"),
-        Protection("end", ended, "nothing of it is left when it ends" if ended else "what leaves its process group can go on"),
+        Protection("end", ended, "nothing of it is left when it ends" if ended else "can end what watches it, and go on"),
     )  # fmt: skip
 
 

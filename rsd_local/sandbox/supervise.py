@@ -8,9 +8,11 @@ import os
 import selectors
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -18,7 +20,7 @@ from rsd_local.errors import Cancelled, SandboxTooWeak
 from rsd_local.events import CancelToken
 from rsd_local.sandbox.bounds import Bounds, Outcome
 
-GRACE = 1.0  # seconds that the launcher has to end everything, before it is killed
+GRACE = 5.0  # seconds that the launcher has to end everything, before it is killed
 _CHUNK = 1 << 16
 
 
@@ -181,23 +183,15 @@ class _Loop:
     def end(self) -> None:
         """End everything that runs yet; returns when the launcher is gone, and with it all that it started."""
         self.pipes.close("control")
+        limit = time.monotonic() + GRACE
         try:
             if "status" in self.pipes.ours:
-                self._wait_for_status()
+                _wait_for(self.pipes.ours["status"], limit, lambda fd: not self._take("status", fd))
+            _wait_for_process(self.process, limit)  # a namespace's last processes go after its first one has closed its files
         finally:
-            if self.process.poll() is None:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(self.process.pid, 9)  # our child, and not waited for: the number is its own
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.process.pid, 9)  # not waited for yet, so the number is its own
             self.process.wait()
-
-    def _wait_for_status(self) -> None:
-        limit = time.monotonic() + GRACE
-        fd = self.pipes.ours["status"]
-        with selectors.DefaultSelector() as selector:
-            selector.register(fd, selectors.EVENT_READ)
-            while (left := limit - time.monotonic()) > 0:
-                if selector.select(left) and not self._take("status", fd):
-                    return
 
     def outcome(self, ended: Literal["exited", "time", "output"]) -> Outcome:
         """What is known at the end.
@@ -209,7 +203,26 @@ class _Loop:
         started, trouble, said = status[:1] == b"s", status.partition(b"e")[2], status[1:]
         if trouble or (not started and ended == "exited"):
             why = (trouble or bytes(self.read["stderr"])).decode("utf-8", "replace").strip().splitlines()
-            raise SandboxTooWeak(f"a program could not be confined: {why[-1] if why else 'its launcher ended early'}")
+            raise SandboxTooWeak(f"a program could not be confined: {why[0 if trouble else -1] if why else 'its launcher ended early'}")
         code = None if ended != "exited" else int(said) if said else -9
         stdout, stderr, told = (bytes(self.read[name][:most]) for name in ("stdout", "stderr", "said"))
         return Outcome(ended, code, stdout, stderr, told)
+
+
+def _wait_for(fd: int, limit: float, enough: Callable[[int], bool]) -> None:
+    with selectors.DefaultSelector() as selector:
+        selector.register(fd, selectors.EVENT_READ)
+        while (left := limit - time.monotonic()) > 0:
+            if selector.select(left) and enough(fd):
+                return
+
+
+def _wait_for_process(process: subprocess.Popen[bytes], limit: float) -> None:
+    """Waits until a process has ended, and leaves it to be waited for; where Linux or its pidfd is not there, no time at all."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            fd = os.pidfd_open(process.pid)
+            try:
+                _wait_for(fd, limit, lambda _: True)
+            finally:
+                os.close(fd)

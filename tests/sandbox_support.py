@@ -39,8 +39,11 @@ def processes_with(word: str, parent: int | None = None) -> list[int]:
     return found
 
 
-def as_another_user(code: str) -> list[str]:
-    """The lines that a Python text prints, run by a user who is not root; as root that is nobody, with a copy of the package."""
+def run_by(user: int, code: str) -> list[str]:
+    """The lines that a Python text prints, run by another user, or by root with a Python that other users can start too.
+
+    As root it is a copy of the package that runs, for the package itself may lie where nobody else comes to.
+    """
     if os.getuid() != 0:
         return _lines([sys.executable, "-c", code], ROOT)
     with tempfile.TemporaryDirectory() as folder:
@@ -48,11 +51,12 @@ def as_another_user(code: str) -> list[str]:
         shutil.copytree(ROOT / "rsd_local", Path(folder, "rsd_local"), ignore=shutil.ignore_patterns("__pycache__", "models", "*.gguf"))
         for python in (sys.executable, "/usr/bin/python3"):
             if _starts(python):
-                return _lines([python, "-c", code], Path(folder), user=NOBODY, group=NOBODY, extra_groups=[])
+                return _lines([python, "-c", code], Path(folder), user=user, group=user, extra_groups=[])
     pytest.skip("nobody can start no Python of 3.11 or later")
 
 
 def _starts(python: str) -> bool:
+    """Whether a user without rights can start it."""
     try:
         check = [python, "-c", "import sys; sys.exit(sys.version_info < (3, 11))"]
         return subprocess.run(check, user=NOBODY, group=NOBODY, extra_groups=[], cwd="/", capture_output=True).returncode == 0

@@ -13,6 +13,8 @@ from test_cli import rsd
 
 from rsd_local.cli.doctor import advice, doctor
 from rsd_local.runtime.devices import Device, devices
+from rsd_local.sandbox import Protection, Sandbox
+from rsd_local.sandbox.backends import Backend
 
 
 def test_it_says_what_is_there_and_that_it_works() -> None:
@@ -58,3 +60,29 @@ def test_a_trio_whose_files_are_not_there_is_named(tmp_path: Path) -> None:
         assert report["trios"]["abacus"] == "complete" and report["settings"]["there"]
     finally:
         own.unlink()
+
+
+def test_it_says_what_the_sandbox_keeps_programs_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    report = json.loads(rsd("doctor", "--json").stdout)["sandbox"]
+    held = {one["name"]: one["holds"] for one in report["protections"]}
+    assert {"files", "network", "processes", "memory", "user", "time"} <= set(held) and held["time"] is True
+    assert (report["advice"] == "") == all(held.values())
+
+    weak = Sandbox(
+        Backend("limits"), (Protection("network", False, "can reach the network"), Protection("time", True, "a limit on seconds"))
+    )
+    monkeypatch.setattr("rsd_local.sandbox.sandbox._found", [weak])
+    done = CliRunner().invoke(doctor)
+    assert done.exit_code == 0
+    assert (
+        "sandbox    limits\n           network DOES NOT HOLD: can reach the network\n           time: a limit on seconds\n" in done.stdout
+    )
+    if sys.platform == "linux":
+        assert "           for more: install bubblewrap" in done.stdout
+
+
+def test_a_machine_without_any_sandbox_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rsd_local.sandbox.sandbox._found", [])
+    monkeypatch.setattr("rsd_local.sandbox.sandbox._candidates", lambda: iter(()))
+    done = CliRunner().invoke(doctor)
+    assert done.exit_code == 0 and "sandbox    no program can be run in limits: there is no way to do it on this system\n" in done.stdout

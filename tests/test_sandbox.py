@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from sandbox_support import ROOT, as_another_user, holds, processes_with
+from sandbox_support import NOBODY, ROOT, holds, processes_with, run_by
 
 from rsd_local.errors import Cancelled, ConfigError, SandboxTooWeak
 from rsd_local.events import CancelToken
@@ -429,13 +429,40 @@ for name in ("bubblewrap", "namespaces"):
     assert box.run(python(["-c", forge])).exit_code == 5
     print(name, "holds")
 """
-    said = as_another_user(code)
+    said = run_by(NOBODY, code)
     assert len(said) == 2
     for line in said:
         name, outcome = line.split(" ", 1)
         assert outcome == "holds" or outcome.startswith("is not there"), line
     if os.getuid() == 0:
         assert "namespaces holds" in said
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a program a user of its own")
+def test_limits_alone_hold_more_with_a_user_of_its_own(mark: str) -> None:
+    code = f"""
+import os
+from rsd_local.sandbox import Bounds, Sandbox, python
+box = Sandbox.with_backend("limits")
+print(*(one.name for one in box.protections if not one.holds))
+bomb = "import os, sys\\nwhile True:\\n try: os.fork() or os.write(int(sys.argv[1]), b'c')\\n except OSError: pass"
+done = box.run(python(["-c", bomb, "{{pipe}}", {mark!r}]), bounds=Bounds(seconds=1.0, processes=16))
+print(done.ended, 1 <= len(done.said) <= 15)
+kill = "import os\\ntry: os.kill(os.getppid(), 9)\\nexcept PermissionError: os._exit(5)"
+print(box.run(python(["-c", kill])).exit_code)
+print(box.run(python(["-c", {DAEMON!r}, "{{pipe}}", {mark!r}, "0.1"])).exit_code)
+"""
+    assert run_by(0, code) == ["files network disk", "time True", "5", "0"]
+    assert not processes_with(mark)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="a distribution may allow user namespaces to bubblewrap alone")
+def test_without_bubblewrap_namespaces_hold_as_much(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(module, "_found", [])
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert Sandbox.find().backend == "namespaces"
+    with pytest.raises(SandboxTooWeak, match="bubblewrap is not installed"):
+        Sandbox.with_backend("bubblewrap")
 
 
 # What is refused, and other systems

@@ -8,6 +8,7 @@ import platform
 import shutil
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +31,8 @@ _BUILDS = {"CUDA": "-DGGML_CUDA=on", "Metal": "-DGGML_METAL=on", "ROCm": "-DGGML
 def doctor(as_json: bool) -> int:
     """Look at this machine, and whether rsd works on it.
 
-    Shows versions, devices, memory, caches and trios, and answers one question with abacus. Ends with 1 where that
-    answer is wrong or does not come.
+    Shows versions, devices, memory, caches and trios, what programs are kept from in the sandbox, and answers one question
+    with abacus. Ends with 1 where that answer is wrong or does not come.
     """
     import psutil
 
@@ -51,6 +52,7 @@ def doctor(as_json: bool) -> int:
         "cache": str(_cache()),
         "settings": {"file": str(user_models_file()), "there": user_models_file().exists()},
         "trios": {name: catalogue.state(name) for name in catalogue.trios},
+        "sandbox": sandbox(),
         "self_test": self_test(),
     }
     if as_json:
@@ -75,6 +77,23 @@ def advice(found: list[Device]) -> list[str]:
         there.append("Vulkan")
     install = "pip install --force-reinstall --no-cache-dir --no-binary llama-cpp-python llama-cpp-python"
     return [f'{name}: CMAKE_ARGS="{_BUILDS[name]}" {install}' for name in there]
+
+
+def sandbox() -> dict[str, Any]:
+    """What a program that runs with ``--run-code`` is kept from here, found by trying it, and what to do about what is missing."""
+    from rsd_local.errors import SandboxTooWeak
+    from rsd_local.sandbox import Sandbox
+
+    try:
+        found = Sandbox.find()
+    except SandboxTooWeak as error:
+        return {"backend": None, "protections": [], "why": str(error), "advice": error.hint}
+    try:
+        Sandbox.find("strict")
+        advice = ""
+    except SandboxTooWeak as error:
+        advice = error.hint
+    return {"backend": found.backend, "protections": [asdict(one) for one in found.protections], "why": "", "advice": advice}
 
 
 def self_test() -> dict[str, Any]:
@@ -111,8 +130,16 @@ def _lines(report: dict[str, Any], found: list[Device]) -> list[str]:
         f"settings   {report['settings']['file']}" + ("" if report["settings"]["there"] else " (not there: nothing of your own)"),
     ]
     lines += [f"trio       {name}: {state}" for name, state in report["trios"].items()]
+    lines += _sandbox_lines(report["sandbox"])
     outcome = f"{test['question']} = {test['answer']} in {test['seconds']:.2f} s" if "seconds" in test else test["why"]
     return [*lines, f"self-test  {'works' if test['works'] else 'FAILS'}: {outcome}"]
+
+
+def _sandbox_lines(found: dict[str, Any]) -> list[str]:
+    lines = [f"sandbox    {found['backend'] or found['why']}"]
+    for one in found["protections"]:
+        lines.append(f"           {one['name']}{'' if one['holds'] else ' DOES NOT HOLD'}: {one['how']}")
+    return [*lines, f"           for more: {found['advice']}"] if found["advice"] else lines
 
 
 def _cache() -> Path:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from rsd_local.errors import SandboxTooWeak
 from rsd_local.sandbox import macos
 from rsd_local.sandbox.bounds import Bounds
 from rsd_local.sandbox.supervise import Pipes
@@ -112,8 +113,14 @@ class Backend:
 
 
 def bubblewrap(view: View, room: int, *, user_namespace: bool) -> list[str]:
-    """The command of bubblewrap up to the program, which becomes the first process of its namespace."""
-    command = [shutil.which("bwrap") or "bwrap", "--die-with-parent", "--new-session", "--as-pid-1"]
+    """The command of bubblewrap up to the program, which becomes the first process of its namespace.
+
+    Raises:
+        SandboxTooWeak: it is not installed.
+    """
+    if (program := shutil.which("bwrap")) is None:
+        raise SandboxTooWeak("bubblewrap is not installed")
+    command = [program, "--die-with-parent", "--new-session", "--as-pid-1"]
     command += ["--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
     if user_namespace:
         command.append("--unshare-user")

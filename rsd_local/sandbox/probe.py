@@ -109,19 +109,20 @@ def _protections(backend: Backend, held: dict[str, int]) -> tuple[Protection, ..
     files, network = bool(held["read"] and held["write"]), bool(held["network"])
     alone = bool(held["others"] and held["signals"])
     ended = backend.isolated or backend.name == "limits" and backend.own_user
-    return (
-        Protection("files", files, f"{means}: sees the system and Python, writes in memory of its own" if files else
-                   "can read and write what its user can" if not backend.own_user else "can read what everybody can"),
-        Protection("network", network, f"{means}: has none" if network else "can reach the network and this machine's servers"),
-        Protection("processes", bool(held["processes"]), "a limit on how many it has" if held["processes"] else "can start any number"),
-        Protection("memory", bool(held["memory"]), "a limit for each process" if held["memory"] else "no limit"),
-        Protection("disk", bool(held["disk"] and held["file"]), "a limit on each file and on all" if held["disk"] and held["file"] else
-                   "a limit on each file, but not on all" if held["file"] else "no limit"),
-        Protection("user", alone, _user(backend, held["uid"]) if alone else "is your user, and can see and end your other programs"),
-        Protection("time", True, "a limit on seconds and on output"),
-        Protection("end", ended, "nothing of it is left when it ends" if ended else "can end what watches it, and go on"),
-    )  # fmt: skip
+    disk = bool(held["disk"] and held["file"])
+    seen = "can read what everybody can" if backend.own_user else "can read and write what you can"
+    found = (
+        ("files", files, f"{means}: sees the system and Python, writes in memory of its own", seen),
+        ("network", network, f"{means}: has none", "can reach the network and this machine's servers"),
+        ("processes", bool(held["processes"]), "a limit on how many it has", "can start any number"),
+        ("memory", bool(held["memory"]), "a limit for each process", "no limit"),
+        ("disk", disk, "a limit on each file and on all", "a limit on each file, but not on all" if held["file"] else "no limit"),
+        ("user", alone, _user(backend, held["uid"]), "is your user, and can see and end your other programs"),
+        ("time", True, "a limit on seconds and on output", ""),
+        ("end", ended, "nothing of it is left when it ends", "can end what watches it, and go on"),
+    )
+    return tuple(Protection(name, holds, how if holds else instead) for name, holds, how, instead in found)
 
 
 def _user(backend: Backend, uid: int) -> str:
-    return f"a user of its own ({uid})" if backend.own_user else f"your user ({uid}), alone and without rights"
+    return "each has a user of its own, who is nobody else" if backend.own_user else f"your user ({uid}), alone and without rights"

@@ -97,16 +97,7 @@ def supervise(command: list[str], spec: dict[str, Any], pipes: Pipes, told: byte
             with tempfile.TemporaryFile() as given:
                 marshal.dump(spec, given)
                 given.seek(0)
-                process = subprocess.Popen(
-                    [*command, str(given.fileno())],
-                    stdin=pipes.theirs["stdin"],
-                    stdout=pipes.theirs["stdout"],
-                    stderr=pipes.theirs["stderr"],
-                    pass_fds=(given.fileno(), *(pipes.theirs[name] for name in ("said", "status", "control"))),
-                    start_new_session=True,
-                    cwd="/",
-                    env=spec["env"],
-                )
+                process = _start([*command, str(given.fileno())], given.fileno(), pipes, spec["env"])
             loop = _Loop(process, pipes, told, bounds, wake)
             try:
                 pipes.close_theirs()
@@ -117,6 +108,22 @@ def supervise(command: list[str], spec: dict[str, Any], pipes: Pipes, told: byte
     finally:
         wake.close()
         pipes.close()
+
+
+def _start(command: list[str], given: int, pipes: Pipes, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            command,
+            stdin=pipes.theirs["stdin"],
+            stdout=pipes.theirs["stdout"],
+            stderr=pipes.theirs["stderr"],
+            pass_fds=(given, *(pipes.theirs[name] for name in ("said", "status", "control"))),
+            start_new_session=True,
+            cwd="/",
+            env=environment,
+        )
+    except OSError as error:
+        raise SandboxTooWeak(f"a program could not be confined: {command[0]}: {error.strerror}") from None
 
 
 class _Loop:

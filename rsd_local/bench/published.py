@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import tempfile
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -96,6 +97,8 @@ def _download(name: str, source: Publication) -> bytes:
         with urllib.request.urlopen(address, timeout=_SECONDS) as answer:
             data: bytes = answer.read(_BYTES)
     except (OSError, ValueError) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
         raise RSDError(f"{name} cannot be fetched from {address}: {error}", hint=_hint(name)) from None
     if not _is_right(source, data):
         raise RSDError(f"{name}: what {address} has is not the file of that commit", hint=_hint(name))

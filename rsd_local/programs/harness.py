@@ -102,9 +102,10 @@ class Run:
         for block in job["blocks"]:
             self._import(block["code"])
         self._compiled = [self._compile(case) for case in job["cases"]]
-        self._real = {
-            name: __import__(name) for _, _, used in self._compiled for name in used & sys.stdlib_module_names - set(job["names"])
-        }
+        self._real: dict[str, types.ModuleType] = {}
+        for name in {name for _, _, used in self._compiled for name in used} & sys.stdlib_module_names - set(job["names"]):
+            with contextlib.suppress(ImportError):
+                self._real[name] = __import__(name)
         modules = [builtins, math, operator, *self._real.values()]
         modules += [part for part in self._preamble.values() if isinstance(part, types.ModuleType)]
         self._modules = [(vars(module), dict(vars(module))) for module in modules]

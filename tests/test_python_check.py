@@ -101,6 +101,15 @@ def test_what_a_check_calls_from_the_prompt_is_the_prompts_own(sandbox: Sandbox)
         assert check(sandbox, cheat, examples=checks, preamble=preamble).passed == 0, cheat
 
 
+def test_a_library_that_a_check_names_is_the_library(sandbox: Sandbox) -> None:
+    checks = (Example("assert math.isclose(root(), 2.0)", names=("root",)),)
+    assert check(sandbox, "import math\ndef root(): return math.sqrt(4)", examples=checks).complete
+    assert not check(sandbox, "class math:\n    isclose = lambda *x: True\ndef root(): return 7", examples=checks).complete
+    assert not check(sandbox, "import math\nmath.isclose = lambda *x: True\ndef root(): return 7", examples=checks).complete
+    called = (Example("assert select([1]) == 1", names=("select",)),)
+    assert check(sandbox, "def select(x): return x[0]", examples=called).complete, "a function named like a module"
+
+
 @pytest.mark.parametrize(
     ("code", "expected", "passes"),
     [

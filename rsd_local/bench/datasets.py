@@ -1,4 +1,4 @@
-"""Questions with answers: the built-in arithmetic, JSONL files, and data sets of the hub by name."""
+"""Questions with answers: the built-in arithmetic, JSONL files, and data sets by name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rsd_local.bench import coding, hub
+from rsd_local.bench import coding, hub, published
 from rsd_local.config import require
 from rsd_local.errors import ConfigError
 from rsd_local.evaluation.items import Item, jsonl_lines
@@ -22,7 +22,7 @@ def load_dataset(spec: str, limit: int | None = None, seed: int = 0, level: int 
     """The questions of a data set, in the data set's order.
 
     Args:
-        spec: ``arithmetic``, the name of a data set on the hub, or the path of a JSONL file.
+        spec: ``arithmetic``, the name of a published data set, or the path of a JSONL file.
         limit: how many: a seeded choice, of which a smaller limit takes a part; None for all (100 of ``arithmetic``).
         seed: of that choice, of arithmetic's questions, and of the order of choices.
         level: 1 to 5 for ``arithmetic``, None for all in turn.
@@ -38,10 +38,12 @@ def load_dataset(spec: str, limit: int | None = None, seed: int = 0, level: int 
     require(level is None, "level is for arithmetic alone")
     if spec in hub.SOURCES:
         items = hub.fetch(spec, seed)
+    elif spec in published.SOURCES:
+        items = published.fetch(spec)
     elif Path(spec).is_file():
         items = read_jsonl(Path(spec), labelled=labelled)
     else:
-        known = [ARITHMETIC, *hub.SOURCES]
+        known = [ARITHMETIC, *hub.SOURCES, *published.SOURCES]
         near = difflib.get_close_matches(spec, known, 1)
         raise ConfigError(f"no data set and no file {spec!r}", hint=f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}")
     return _chosen(items, limit, seed)

@@ -13,6 +13,23 @@ from rsd_local.evaluation.stats import discordant, holm, mcnemar, paired_bootstr
 
 
 @dataclass(frozen=True, slots=True)
+class PartFigures:
+    """One part of the tests of a strategy's answers.
+
+    Attributes:
+        part: its name: ``shown`` tests stand in the question too, ``hidden`` ones do not.
+        passed: questions whose tests of this part all passed.
+        questions: those that have such tests, errors included.
+        interval: the 95 % Wilson interval of the share.
+    """
+
+    part: str
+    passed: int
+    questions: int
+    interval: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
 class StrategyFigures:
     """One strategy over its questions; costs leave out questions that ended in an error.
 
@@ -33,6 +50,7 @@ class StrategyFigures:
         fallback_steps: steps of ``rsd`` that the target wrote because the draft's was rejected, 0 of other strategies.
         kept: tokens of a rejected step that the target kept as its own, per such step.
         fallback_seconds: of the target's batches, catch-up included, per such step.
+        parts: where tests come in parts, the figures of each.
         beaten_by: strategies at least as accurate and at most as dear in full FLOPs, and better in one of the two.
     """
 
@@ -53,6 +71,7 @@ class StrategyFigures:
     fallback_steps: int
     kept: float
     fallback_seconds: float
+    parts: tuple[PartFigures, ...] = ()
     beaten_by: tuple[str, ...] = ()
 
 
@@ -152,7 +171,16 @@ def _strategy(label: str, lines: dict[str, Row], base: dict[str, Row], parallel:
         fallback_steps=fallback,
         kept=sum(counters["kept_tokens"] for counters in own) / max(1, fallback),
         fallback_seconds=sum(counters["seconds"] for counters in own) / max(1, fallback),
+        parts=_parts(rows),
     )
+
+
+def _parts(rows: list[Row]) -> tuple[PartFigures, ...]:
+    """Parts in the order of their tests; a question that ended in an error passed none of them."""
+    names = dict.fromkeys(part for row in rows for part in (row.get("checks") or {}))
+    counted = [row for row in rows if row["error"] is not None or row.get("checks")]
+    passed = {name: sum((row.get("checks") or {}).get(name, False) for row in counted) for name in names}
+    return tuple(PartFigures(name, passed[name], len(counted), wilson(passed[name], len(counted))) for name in names)
 
 
 def _written(row: Row) -> float:

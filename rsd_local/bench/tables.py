@@ -78,6 +78,11 @@ def remarks(summary: Summary) -> list[str]:
     for one in summary.strategies:
         if one.beaten_by:
             made.append(f"{one.label} is beaten on these questions, in accuracy for its full FLOPs, by {', '.join(one.beaten_by)}.")
+        made += [
+            f"{one.label}: all {part.part} tests passed on {part.passed} of {part.questions} questions "
+            f"({100 * part.passed / part.questions:.1f} %, 95 % interval {100 * part.interval[0]:.1f} to {100 * part.interval[1]:.1f})."
+            for part in one.parts
+        ]
         if one.errors:
             made.append(f"{one.label}: {one.errors} questions ended in an error; they count as wrong, and in no cost.")
         missing = summary.config["questions"]["number"] - one.questions

@@ -13,6 +13,7 @@ from rsd_local.programs.literals import has_ellipsis, literal
 from rsd_local.programs.syntax import statements
 
 _ASSERT = re.compile(r"^[ \t]*(?:[-*+][ \t]+|[0-9]+[.)][ \t]+)?`?(assert\b)", re.MULTILINE)
+_QUOTES = re.compile(r"^[rR]?(?:\"\"\"|''')[ \t]*(?=>>>)")  # a docstring that begins with its first example
 _PRINTS = re.compile(r"\bprint(?:s|ed|ing)?\b", re.IGNORECASE)
 _LINES = 40  # of one statement
 
@@ -62,7 +63,7 @@ def _assert_at(text: str, start: int) -> tuple[str, int, ast.Module] | None:
 
 
 def read_doctests(text: str, names: tuple[str, ...], asked: AskedCode) -> tuple[list[Example], list[Span]]:
-    """The examples of console sessions (``>>>``), and where these stand.
+    """The examples of console sessions (``>>>``), and where their input stands.
 
     A statement without an output checks nothing, but for a comparison; where a session has assignments, its later examples run
     what stands before them.
@@ -73,10 +74,10 @@ def read_doctests(text: str, names: tuple[str, ...], asked: AskedCode) -> tuple[
         asked: the prompt's code.
     """
     examples: list[Example] = []
-    spans = []
+    spans: list[Span] = []
     prints = bool(_PRINTS.search(text))
-    for session, span in _sessions(text):
-        spans.append(span)
+    for session, lines in _sessions(text):
+        spans += lines
         trees = [statements(one.source) for one in session]
         own = {name for tree in trees if tree is not None for name in defined_names(tree.body)}
         wanted = names or tuple(name for tree in trees if tree is not None for name in called_names(tree) if name not in BUILTINS | own)
@@ -121,20 +122,21 @@ def _example(
     return None
 
 
-def _sessions(text: str) -> Iterator[tuple[list[_Statement], Span]]:
-    """Statements of each console session; a session ends with a line of other text, not with a blank one."""
+def _sessions(text: str) -> Iterator[tuple[list[_Statement], list[Span]]]:
+    """Statements of each console session, and its lines of input; a session ends with a line of other text, not with a blank one."""
     found: list[_Statement] = []
-    start = end = place = 0
+    spans: list[Span] = []
+    place = 0
     margin, waits = "", False  # of the prompt; whether an output may follow
     for line in text.split("\n"):
         here, place = place, place + len(line) + 1
-        bare = line.lstrip()
+        bare = _QUOTES.sub("", line.lstrip())
         if bare.startswith(">>>"):
-            if not found:
-                start = here
-            margin, waits = line[: len(line) - len(bare)], True
+            spans.append((here, place))
+            margin, waits = line[: len(line) - len(line.lstrip())], True
             found.append(_Statement(bare[4:]))
         elif waits and re.match(r"\.\.\.(?: |$)", bare) and not found[-1].output:
+            spans.append((here, place))
             found[-1].source += "\n" + bare[4:]
         elif waits and bare and not bare.startswith(("```", "~~~")):
             content = line.removeprefix(margin)
@@ -146,9 +148,7 @@ def _sessions(text: str) -> Iterator[tuple[list[_Statement], Span]]:
         else:
             waits = False
             if bare and found:
-                yield found, (start, end)
-                found = []
-            continue
-        end = place
+                yield found, spans
+                found, spans = [], []
     if found:
-        yield found, (start, end)
+        yield found, spans

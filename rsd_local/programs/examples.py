@@ -45,19 +45,24 @@ def _read(text: str, asked: AskedCode) -> tuple[Example, ...]:
     asserts, taken = read_asserts(text)
     names = tuple(dict.fromkeys([*asked.names, *(name for example in asserts for name in example.names)]))
     doctests, sessions = read_doctests(text, names, asked)
-    found = [*doctests, *asserts, *read_statements(text, taken + sessions, names, asked)]
-    return tuple(_consistent(dict.fromkeys(found)))[:_MOST]
+    stated = _of_one_type(read_statements(text, taken + sessions, names, asked))
+    return tuple(_consistent(dict.fromkeys([*doctests, *asserts, *stated])))[:_MOST]
 
 
 def _consistent(examples: Iterable[Example]) -> list[Example]:
-    """The examples without those that contradict others, in value or, as definitions and slips of the pen do, in type."""
+    """The examples without those that contradict each other."""
     kept = list(examples)
     values: dict[tuple[str, str], set[str]] = {}
     for one in kept:
         if one.expected is not None:
             values.setdefault((one.setup, _normal(one.source)), set()).add(one.expected if one.printed else repr(evaluated(one.expected)))
-    kept = [one for one in kept if one.expected is None or len(values[one.setup, _normal(one.source)]) == 1]
-    plain = [one for one in kept if one.expected is not None and not one.printed and _is_call(one.source)]
+    return [one for one in kept if one.expected is None or len(values[one.setup, _normal(one.source)]) == 1]
+
+
+def _of_one_type(examples: Iterable[Example]) -> list[Example]:
+    """The examples without those whose values are of another type than most, as those of definitions and slips of the pen are."""
+    kept = list(examples)
+    plain = [one for one in kept if _is_call(one.source)]
     for name in {one.names[0] for one in plain}:
         group = [one for one in plain if one.names[0] == name]
         types = Counter(kind for one in group if (kind := _type(one)) is not None)

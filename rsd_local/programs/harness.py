@@ -97,17 +97,22 @@ class Run:
         self._quiet = [sys.settrace, sys.setprofile]
         self._builtins = dict(vars(builtins))
         self._told = False
+        self._say(job["begin"])
         self._preamble = self._preamble_names()
         for block in job["blocks"]:
             self._import(block["code"])
         self._compiled = [self._compile(case) for case in job["cases"]]
-        modules = [builtins, math, operator, *(part for part in self._preamble.values() if isinstance(part, types.ModuleType))]
+        self._real: dict[str, types.ModuleType] = {}
+        for name in {name for _, _, used in self._compiled for name in used} & sys.stdlib_module_names - set(job["names"]):
+            with contextlib.suppress(ImportError):
+                self._real[name] = __import__(name)
+        modules = [builtins, math, operator, *self._real.values()]
+        modules += [part for part in self._preamble.values() if isinstance(part, types.ModuleType)]
         self._modules = [(vars(module), dict(vars(module))) for module in modules]
         self._comparison = Comparison()
 
     def run(self) -> None:
         """Runs all, and ends the process."""
-        self._say(self._job["begin"])
         sys.stdout = sys.stderr = io.StringIO()
         names = self._solution()
         if names is not None:
@@ -138,7 +143,8 @@ class Run:
     def _check(self, case: dict[str, Any], parts: tuple[Any, Any, set[str]], names: dict[str, Any], last: bool) -> None:
         compared = self._comparison
         setup, code, mentioned = parts
-        scope = dict(names)
+        # A check that says math.isclose means the library's, also where its own import is left out.
+        scope = names | {name: module for name, module in self._real.items() if name in names and name not in self._preamble}
         scope |= {"__builtins__": dict(self._builtins), "__name__": "checks", "_rsd_compare_": self._compare,
                   "_rsd_binary_": compared.binary, "_rsd_truth_": compared.truth}  # fmt: skip
         compared.allowed = [value for name, value in names.items() if name in mentioned and is_of(value, type)]

@@ -17,7 +17,7 @@ _COMMENT = re.compile(r"[ \t]*#[ \t]*(?:(?:[Oo]utput|[Rr]esult)[ \t]*:[ \t]*)?")
 # What may stand behind a value: the line's end, a comment, a remark, a new sentence; a second value may not.
 _VALUE_NEXT = r"(?![ \t]*(?:[\d\"'\[({-]|True\b|False\b|None\b))"
 _END = re.compile(
-    rf"[`*]*(?:[.;!]?[ \t]*(?:\n|$)|[.;!][ \t]|[ \t]*#|[ \t]*//|[ \t]+\(|\)|,[ \t]+{_VALUE_NEXT}|,[ \t]*\n"
+    rf"[`*]*(?:[.;:!]?[ \t]*(?:\n|$)|[.;!][ \t]|[ \t]*#|[ \t]*//|[ \t]+\(|\)|,[ \t]+{_VALUE_NEXT}|,[ \t]*\n"
     rf"|[ \t]+(?:and|because|since|as|while|for|where)\b{_VALUE_NEXT}|[ \t]*\"\"\"|[ \t]*''')"
 )
 _DOUBTS = re.compile(

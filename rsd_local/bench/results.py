@@ -60,9 +60,12 @@ class Row(_Required, total=False):
     ``question`` and ``text`` (the solution) are the beginnings of their SHA-256, to tell equal ones by. ``seconds`` are of the
     wall, with the other questions in flight beside it; ``config`` is the configuration's hash. ``answer`` is the content of the
     box, or the code that was graded. ``checks`` has, where tests come in parts, for each part whether all of its tests passed.
+    ``unchecked`` steps held nothing that a reward could check; ``decided_by`` counts draft steps by the reward that decided.
     """
 
     checks: dict[str, bool]
+    unchecked: int
+    decided_by: dict[str, int]
 
 
 def configuration(

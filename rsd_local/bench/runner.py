@@ -167,6 +167,7 @@ def _with_result(row: Row, result: Result, grade: Grade) -> Row | None:
     row["answer"], row["correct"], row["finish_reason"] = grade.answer, grade.right, result.finish_reason
     if grade.checks:
         row["checks"] = grade.checks
+    row["unchecked"], row["decided_by"] = result.unchecked_steps, result.decided_by
     row["text"] = _digest(result.text)
     row["n_steps"] = len(result.steps)
     row["steps"] = [StepRow(author=step.author, reward=step.reward, tokens=step.tokens) for step in result.steps]

@@ -58,9 +58,10 @@ def bench(
     from rsd_local.bench.strategies import read_strategies
     from rsd_local.cli import render
     from rsd_local.cli.progress import progress
-    from rsd_local.evaluation.grading import Grader, require_math_verify
+    from rsd_local.evaluation.grading import Grader, require_math_verify, require_sandbox
     from rsd_local.events import CancelToken
     from rsd_local.reasoner import Reasoner
+    from rsd_local.sandbox import Sandbox
 
     base = trio.params()
     base = dataclasses.replace(base, limits=dataclasses.replace(base.limits, tokens=max_tokens))
@@ -68,9 +69,11 @@ def bench(
     trio = dataclasses.replace(trio, width=max(sequences_needed(plan.strategy, plan.params.search) for plan in plans))
     items = load_dataset(dataset, limit, seed, level)
     require_math_verify(items)
+    sandbox = Sandbox.find(trio.sandbox) if trio.run_code else None
+    require_sandbox(items, sandbox)
     config = configuration(trio, dataset, limit, level, seed, items, plans)
     cancel = CancelToken()
-    with Results.open(out, config, resume) as results, Reasoner.open(trio, render.loading()) as reasoner, Grader() as grader:
+    with Results.open(out, config, resume) as results, Reasoner.open(trio, render.loading()) as reasoner, Grader(sandbox=sandbox) as grader:
         previous = signal.signal(signal.SIGINT, lambda *_: cancel.cancel())
         try:
             with progress() as watch:

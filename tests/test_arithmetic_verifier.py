@@ -359,3 +359,121 @@ def test_where_nothing_can_be_read_there_is_no_reward(text: str) -> None:
 
 def test_there_are_200_equations_and_each_is_another() -> None:
     assert len(RIGHT) + len(WRONG) >= 200 and len(set(RIGHT + WRONG + NOTHING)) == len(RIGHT + WRONG + NOTHING)
+
+
+def test_a_step_with_one_wrong_equation_is_wrong() -> None:
+    assert Arithmetic().check(PROMPT, (), "First 2 + 3 = 5. Then 5 * 4 = 25.") == 0.0
+
+
+def test_each_neighbour_of_a_chain_is_an_equation() -> None:
+    found = equations("Total = 2 * 3 * 4 = 6 * 4 = 25")
+    assert [(one.left, one.right, one.holds) for one in found] == [(24, 24, True), (24, 25, False)]
+
+
+def test_a_chain_may_go_on_in_the_next_line() -> None:
+    found = equations("\\begin{aligned}\nx &= 3 \\times 4 \\\\\n&= 13\n\\end{aligned}")
+    assert [(one.left, one.right, one.holds) for one in found] == [(12, 13, False)]
+
+
+def test_an_item_of_a_list_and_a_minus_are_told_apart_by_what_is_right() -> None:
+    assert [one.holds for one in equations("- 3 + 4 = 7\n- 3 + 4 = 1\n- 3 + 4 = 8")] == [True, True, False]
+
+
+def test_a_chain_that_computes_with_its_result_at_once_is_not_called_wrong() -> None:
+    assert [one.holds for one in equations("3 + 4 = 7 * 2 = 14")] == [None, True]
+
+
+@pytest.mark.parametrize(
+    ("text", "holds"),
+    [
+        ("10/3 = 3.33", True),
+        ("10/3 = 3.3", True),
+        ("10/3 = 3", None),
+        ("20/3 = 6.66", None),
+        ("20/3 = 6.6", None),
+        ("20/3 = 6.68", False),
+        ("7/2 = 4", False),
+        ("1.25 * 1.5 = 1.9", None),
+        ("1.25 * 1.5 = 1.88", True),
+        ("0.125 * 1 = 0.12", True),
+        ("0.125 * 1 = 0.13", True),
+        ("20/3 ≈ 7", True),
+        ("20/3 ≈ 6", None),
+        ("20/3 ≈ 8", False),
+        ("987 * 2 ≈ 2,000", True),
+    ],
+)
+def test_results_are_compared_as_far_as_their_digits_show(text: str, holds: bool | None) -> None:
+    assert [one.holds for one in equations(text)] == [holds]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "(" * 50_000,
+        "1+" * 45_000 + "1=2",
+        "2^" * 40_000 + "2=3",
+        "9^9^9^9 = 1",
+        "2^512^2 = 1",
+        "9" * 90_000 + " = 1",
+        "1 = " * 24_000,
+        "\\frac{" * 16_000,
+        "\\[" * 50_000,
+        "\\begin{a}" * 11_000,
+        "* " * 50_000,
+        ("1+" * 59 + "1=60 ") * 800,
+        "1+1=2 " * 20_000,
+    ],
+)
+def test_no_text_takes_long_or_raises(text: str) -> None:
+    began = time.perf_counter()
+    equations(text)
+    assert time.perf_counter() - began < 20
+
+
+def test_a_step_that_is_too_long_is_not_read() -> None:
+    assert equations("1 + 1 = 3\n" * 20_000) == ()
+
+
+@given(st.text(alphabet=st.sampled_from("0123456789.,+-*/^()=≈$% x\\{}|!\nab"), max_size=60))
+@settings(max_examples=300, deadline=None)
+def test_any_text_can_be_read(text: str) -> None:
+    for one in equations(text):
+        assert isinstance(one.left, Fraction) and one.holds in (True, False, None)
+
+
+SIGNS = {"+": ["+", " + "], "-": [" - ", " − "], "*": [" * ", "×", " x ", r" \times ", r"\cdot "], "/": ["/", " ÷ ", r" \div "]}
+FORMS = ["{}", "So, {}.", "**{}**", "${}$", r"\[ {} \]", "3. {}", "Total: {}", "we get {} in all", "({})", "x = {}"]
+
+
+@st.composite
+def computed(draw: st.DrawFn) -> tuple[str, int | Fraction, str]:
+    """Two or three numbers with signs between them as they may be written, their value, and a form of the text around."""
+    text = str(draw(st.integers(1, 2000)))
+    exact = text
+    for _ in range(draw(st.integers(1, 2))):
+        sign, number = draw(st.sampled_from("+-*/")), draw(st.integers(1, 999))
+        text += draw(st.sampled_from(SIGNS[sign])) + str(number)
+        exact += f"{sign}Fraction({number})"
+    return text, Fraction(eval(exact, {"Fraction": Fraction})), draw(st.sampled_from(FORMS))
+
+
+def written(value: Fraction) -> str:
+    """A value as a number with thousands' separators, or as a fraction."""
+    return f"{value.numerator:,}" if value.denominator == 1 else f"{value.numerator}/{value.denominator}"
+
+
+@given(computed())
+@settings(max_examples=300, deadline=None)
+def test_a_right_equation_is_right_in_any_form(case: tuple[str, Fraction, str]) -> None:
+    text, value, form = case
+    assert Arithmetic().check(PROMPT, (), form.replace("{}", f"{text} = {written(value)}")) == 1.0
+
+
+@given(computed(), st.integers(1, 50))
+@settings(max_examples=300, deadline=None)
+def test_with_another_result_it_is_wrong(case: tuple[str, Fraction, str], more: int) -> None:
+    text, value, form = case
+    changed = round(value) + more + 1
+    assume(Fraction(text.split()[0]) != changed if text.split()[0].isdigit() else True)
+    assert Arithmetic().check(PROMPT, (), form.replace("{}", f"{text} = {changed:,}")) == 0.0

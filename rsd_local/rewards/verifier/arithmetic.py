@@ -21,7 +21,8 @@ from fractions import Fraction
 
 from rsd_local.events import CancelToken
 from rsd_local.prompt import Prompt
-from rsd_local.rewards.verifier.arithmetic_sides import MAX_TOKENS, Side, left_side, right_side
+from rsd_local.rewards.verifier.arithmetic_scan import MAX_TOKENS, Side
+from rsd_local.rewards.verifier.arithmetic_sides import left_side, right_side
 from rsd_local.rewards.verifier.arithmetic_tokens import SHOWN, Token, clean, tokens
 from rsd_local.rewards.verifier.arithmetic_values import Unreadable, judge
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
-from rsd_local.rewards.verifier.arithmetic_sides import Item, Side
+from rsd_local.rewards.verifier.arithmetic_scan import Item, Side
 from rsd_local.rewards.verifier.arithmetic_words import CONVERSIONS, FAMILY, MONEY, singular
 
 _MAX_BITS = 4096  # of a numerator or a denominator

@@ -22,8 +22,8 @@ NEXT = OPERATORS | set("plus minus over r more less fewer than half thirds quart
 """Words right behind a number that may change what it says."""
 
 PREFIXES = set(
-    """times plus minus by over twice half double triple thrice quadruple root sqrt log ln exp sin cos tan negative mod modulo than less more
-    squared cubed absolute floor ceil max min gcd lcm dozen hundred thousand million percent per x fraction opposite square cube
+    """times plus minus by over twice half double triple thrice quadruple root sqrt log ln exp sin cos tan negative mod modulo than less
+    more squared cubed absolute floor ceil max min gcd lcm dozen hundred thousand million percent per x fraction opposite square cube
     subtracting""".split()
 )
 """Words that make something else of the number behind them."""

@@ -70,6 +70,7 @@ _REPLACED = [
     (re.compile(r"\\%"), "%"),
     (re.compile(r"(?<!\\)\\\*"), "*"),
     (re.compile(r"\\(?:times|cdot|ast)(?![A-Za-z])"), " × "),
+    (re.compile(r"\\(?:ldots|dots|cdots)(?![A-Za-z])"), "…"),
     (re.compile(r"\\div(?![A-Za-z])"), " ÷ "),
     (re.compile(r"\\(?:approx|simeq|sim)(?![A-Za-z])"), " ≈ "),
     (re.compile(r"\\(?:neq?|leq?|geq?|lt|gt|equiv|ll|gg)(?![A-Za-z])"), " ≠ "),

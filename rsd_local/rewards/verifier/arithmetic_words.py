@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 PROSE = set(
-    """so and then which that is are was were the a an we he she they it i you for in on at from to because since or but with if when has have
-    had this these those by as of than thus therefore hence after before while where leaving giving gives left who not total altogether
+    """so and then which that is are was were the a an we he she they it i you for in on at from to because since or but with if when has
+    have had this these those by as of than thus therefore hence after before while where leaving giving gives left who not total altogether
     each every remaining plus minus times divided multiplied over into out be will can makes make means since get gets also only""".split()
 )
 """Words that are no part of a unit."""

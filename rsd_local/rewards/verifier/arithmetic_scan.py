@@ -36,6 +36,7 @@ class Side:
         items: the expression.
         units: of its numbers, empty for one that has none.
         doubtful: whether it may say something else than what was read.
+        ranges: whether it may be a range, as in "pages 3-5".
         dots: whether a number goes on (3.33…).
         first: its first token.
         last: the one behind its last.
@@ -44,6 +45,7 @@ class Side:
     items: list[Item] = field(default_factory=list)
     units: list[str] = field(default_factory=list)
     doubtful: bool = False
+    ranges: bool = False
     dots: bool = False
     first: int = 0
     last: int = 0
@@ -173,7 +175,7 @@ class Scan:
             return True
         if token.mark == "dash" or (token.text == "-" and token.mark == "tight" and len(self._side.items) == 1):
             last, number = self._side.items[-1], follows.value if follows is not None else Fraction(0)
-            self._side.doubtful = self._side.doubtful or token.mark == "dash" or last.value < number  # pages 3-5
+            self._side.ranges = self._side.ranges or token.mark == "dash" or last.value < number
         if token.mark == "x" and follows is not None and follows.text in ("2", "3"):
             self._side.doubtful = True  # x² may have lost its sign
         self._put(token.text)

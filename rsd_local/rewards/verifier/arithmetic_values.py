@@ -268,6 +268,8 @@ def _doubtful(left: Side, right: Side, values: tuple[Fraction, Fraction], about:
     """Whether two sides that differ may still be meant to be the same."""
     if left.doubtful or right.doubtful or _units_differ(left, right) or _converted(left, right, *values):
         return True
+    if left.ranges and values[1] >= 0:
+        return True
     for side in (left, right):
         percents, numbers = (sum(item.code == code for item in side.items) for code in ("%", "n"))
         if percents and percents < numbers and side.has("+", "-"):

@@ -372,6 +372,11 @@ def test_each_neighbour_of_a_chain_is_an_equation() -> None:
     assert [(one.left, one.right, one.holds) for one in found] == [(24, 24, True), (24, 25, False)]
 
 
+def test_a_number_that_may_be_cut_off_is_not_called_wrong() -> None:
+    assert [one.holds for one in equations("5 * 8 = 4")] == [None]
+    assert [one.holds for text in ("5 * 8 = 4.", "5 * 8 = 4\n\n", "5 * 8 = 400", "5 * 8 = 5") for one in equations(text)] == [False] * 4
+
+
 def test_a_chain_may_go_on_in_the_next_line() -> None:
     found = equations("\\begin{aligned}\nx &= 3 \\times 4 \\\\\n&= 13\n\\end{aligned}")
     assert [(one.left, one.right, one.holds) for one in found] == [(12, 13, False)]

@@ -10,6 +10,7 @@ A result may be rounded to the digits it shows:
 - ``=`` with one decimal: right if the exact value has no end (``10/3 = 3.3``), otherwise not decided (``1.25 * 1.5 = 1.9``).
 - ``=`` with none: not decided if the exact value has no end (``100/3 = 33``), otherwise wrong (``7/2 = 4``).
 - digits that are cut off (``2/3 = 0.66``): not decided. ``3.33…`` is right.
+- a number at the very end of the text that is the beginning of the right one (``5 * 8 = 4``): not decided, it may be cut off.
 - ``≈`` and "about": right within half of the last digit's place (trailing zeros do not count), not decided within one, otherwise wrong.
 """
 
@@ -23,7 +24,7 @@ from rsd_local.events import CancelToken
 from rsd_local.prompt import Prompt
 from rsd_local.rewards.verifier.arithmetic_scan import MAX_TOKENS, Side
 from rsd_local.rewards.verifier.arithmetic_sides import left_side, right_side
-from rsd_local.rewards.verifier.arithmetic_tokens import SHOWN, Token, clean, tokens
+from rsd_local.rewards.verifier.arithmetic_tokens import MAX_DIGITS, SHOWN, Token, clean, tokens
 from rsd_local.rewards.verifier.arithmetic_values import Unreadable, judge
 
 _SIGNS = ("equals", "about", "relation")
@@ -97,7 +98,18 @@ def _equation(text: str, before: Sequence[Token], behind: Sequence[Token], opens
         one, other, holds = judge(left, right, sign.kind == "about" or left.dots)
     except Unreadable:
         return None
-    return Equation(text[before[left.first].start : behind[right.last - 1].end].translate(SHOWN), one, other, holds)
+    end = behind[right.last - 1].end
+    if holds is False and end == len(text) and one * other >= 0 and _is_cut(behind[right.last - 1], one):
+        holds = None
+    return Equation(text[before[left.first].start : end].translate(SHOWN), one, other, holds)
+
+
+def _is_cut(last: Token, value: Fraction) -> bool:
+    """Whether a number at the very end of a text is the beginning of the right one: a limit of tokens may have cut it off."""
+    places = 10**MAX_DIGITS
+    whole, rest = divmod(abs(value), 1)
+    digits = f"{int(whole):,}" if "," in last.text else f"{int(whole)}"
+    return last.kind == "number" and f"{digits}.{int(rest * places):0{MAX_DIGITS}}".startswith(last.text)
 
 
 def _first_clause(behind: Sequence[Token]) -> Sequence[Token]:

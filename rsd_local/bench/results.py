@@ -132,7 +132,7 @@ def versions() -> dict[str, str | None]:
 class Results(Journal[Row]):
     """The lines of a bench's folder."""
 
-    file_name, keys = RESULTS, _Required.__annotations__
+    file_name, keys, grows = RESULTS, _Required.__annotations__, "strategies"
 
     def __init__(self, file: BinaryIO, config: Config, rows: list[Row]) -> None:
         super().__init__(file, config, rows)

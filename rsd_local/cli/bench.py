@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @click.option("--level", type=int, metavar="1…5", help="Level of arithmetic. Default: all in turn.")
 @click.option("-P", "--parallel", type=int, default=1, show_default=True, metavar="N", help="Questions answered at once.")
 @click.option("-n", "--max-tokens", type=int, default=2048, show_default=True, help="Tokens of a solution.")
-@click.option("--resume", is_flag=True, help="Go on with a folder that was left unfinished.")
+@click.option("--resume", is_flag=True, help="Go on with a folder that was left unfinished, or add strategies to it.")
 @question_options
 @trio_options
 def bench(

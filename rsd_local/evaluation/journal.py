@@ -32,6 +32,8 @@ class Journal(Generic[R]):
     file_name: ClassVar[str]
     keys: ClassVar[Collection[str]]
     """What every line has."""
+    grows: ClassVar[str] = ""
+    """The table of the configuration that a later run may add to."""
 
     def __init__(self, file: BinaryIO, config: Config, rows: list[R]) -> None:
         self._file = file
@@ -56,7 +58,7 @@ class Journal(Generic[R]):
             else:
                 require(resume, f"{folder} is not empty", "--resume goes on with it; or give another folder")
                 there = read_config(folder)
-                _refuse_other(folder, upgraded(there, config), config)
+                config = cls._joined(folder, upgraded(there, config), config)
                 if _is_of_0_1(there):
                     log.warning("%s was begun by rsd-local 0.1; its rows stay, and new ones are written by this version", folder)
             rows = cls._mend(folder / cls.file_name)
@@ -64,6 +66,18 @@ class Journal(Generic[R]):
         except OSError as error:
             raise ConfigError(f"{folder} cannot be used: {error}", hint="give another folder") from None
         return cls(file, config, rows)
+
+    @classmethod
+    def _joined(cls, folder: Path, there: Config, here: Config) -> Config:
+        """The configuration of a folder that is gone on with, and what this run adds to it."""
+        if cls.grows:
+            here = here | {cls.grows: there[cls.grows] | here[cls.grows]}
+            added = here[cls.grows].keys() - there[cls.grows].keys()
+            there = there | {cls.grows: there[cls.grows] | {name: here[cls.grows][name] for name in added}}
+            if added:
+                _write_config(folder, there)
+        _refuse_other(folder, there, here)
+        return here
 
     def append(self, row: R) -> None:
         """Writes a line, and waits until it is on the disk."""
@@ -136,24 +150,23 @@ class Journal(Generic[R]):
 
 
 def upgraded(config: Config, here: Config) -> Config:
-    """A configuration that 0.1 wrote, as this version writes it; every other one as it is.
+    """A configuration that an earlier version wrote, as this one writes it.
 
-    Settings that came later have the value that keeps what 0.1 did. Draws at a temperature above 0 are others since then, so a
+    Settings that came later have the value that keeps what was done without them. Draws of 0.1 at a temperature above 0 are others since then, so a
     folder that goes on has rows of both: each names its own configuration's hash.
 
     Args:
         config: of the folder.
         here: of this run, which says what settings there are now.
     """
-    if not _is_of_0_1(config):
-        return config
     made: Config = json.loads(json.dumps(config))
-    made["versions"]["rsd-local"] = importlib.metadata.version("rsd-local")
+    if _is_of_0_1(config):
+        made["versions"]["rsd-local"] = importlib.metadata.version("rsd-local")
     trio = made.get("trio", {})
-    trio.update({key: value for key, value in _SINCE_0_2["trio"].items() if key not in trio and key in here.get("trio", {})})
+    trio.update({key: value for key, value in _SINCE["trio"].items() if key not in trio and key in here.get("trio", {})})
     for params in [made.get("params", {}), *(made.get("strategies") or {}).values()]:
-        for group in set(params) & set(_SINCE_0_2):
-            params[group].update({key: value for key, value in _SINCE_0_2[group].items() if key not in params[group]})
+        for group in set(params) & set(_SINCE):
+            params[group].update({key: value for key, value in _SINCE[group].items() if key not in params[group]})
     for role in trio.values():
         if isinstance(role, dict):
             role.pop("engines", None)
@@ -164,12 +177,27 @@ def _is_of_0_1(config: Config) -> bool:
     return str(config.get("versions", {}).get("rsd-local")).startswith("0.1.")
 
 
-_SINCE_0_2: dict[str, dict[str, Any]] = {
-    "trio": {"strategy": "rsd", "delimiter": "paragraph", "reuse": False},
+_SINCE: dict[str, dict[str, Any]] = {
+    "trio": {
+        "strategy": "rsd",
+        "delimiter": "paragraph",
+        "reuse": False,
+        "verifier": "",
+        "tests": None,
+        "schema": None,
+        "code_file": "solution.py",
+        "rewards": [],
+        "unchecked": "accept",
+        "stop_after": "never",
+        "retries": 0,
+        "on_verifier_error": "error",
+    },
     "sampling": {"repeat_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0, "penalty_last_n": 64},
-    "weighting": {"redrafts": 0, "hand_over": 0},
-    "limits": {"stop": []},
+    "weighting": {"redrafts": 0, "hand_over": 0, "unchecked": "accept"},
+    "limits": {"stop": [], "stop_after": "never"},
+    "search": {"retries": 0},
 }
+"""Settings that came after 0.1, with the value that they had before there was a choice."""
 
 
 def config_hash(config: Config) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rsd_local.bench.results import Row
 from rsd_local.evaluation.journal import Config
-from rsd_local.evaluation.stats import discordant, holm, mcnemar, paired_bootstrap, wilson
+from rsd_local.evaluation.stats import discordant, holm, mcnemar, paired_bootstrap, ratio_bootstrap, wilson
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,21 @@ class PartFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class UncheckedFigures:
+    """The questions in whose answers a reward had something that it could not check.
+
+    Attributes:
+        questions: how many.
+        right: how many of them were answered right.
+        by_target: how many have no step of the draft.
+    """
+
+    questions: int
+    right: int
+    by_target: int
+
+
+@dataclass(frozen=True, slots=True)
 class StrategyFigures:
     """One strategy over its questions; costs leave out questions that ended in an error.
 
@@ -42,15 +58,19 @@ class StrategyFigures:
         full_flops: per question, 2·N per token evaluated by any model.
         paper_ratio: of the target's paper FLOPs on the questions of both, None without a target.
         full_ratio: of the target's full FLOPs.
+        full_interval: its 95 % paired bootstrap interval.
         tokens: written by draft and target per question, discarded ones included.
         seconds: of the wall per question, with the others in flight beside it.
         per_minute: questions a minute of the whole machine: ``parallel`` · 60 / seconds.
         speed: the target's seconds over this one's on the questions of both; above 1 is faster.
+        speed_interval: its 95 % paired bootstrap interval.
         target_share: share of steps that the target wrote, None without a step.
         fallback_steps: steps of ``rsd`` that the target wrote because the draft's was rejected, 0 of other strategies.
         kept: tokens of a rejected step that the target kept as its own, per such step.
         fallback_seconds: of the target's batches, catch-up included, per such step.
         parts: where tests come in parts, the figures of each.
+        unchecked: of questions with steps that the reward could not check, None where there is none.
+        decided_by: draft steps by the reward that decided about them.
         beaten_by: strategies at least as accurate and at most as dear in full FLOPs, and better in one of the two.
     """
 
@@ -71,7 +91,11 @@ class StrategyFigures:
     fallback_steps: int
     kept: float
     fallback_seconds: float
+    full_interval: tuple[float, float] | None = None
+    speed_interval: tuple[float, float] | None = None
     parts: tuple[PartFigures, ...] = ()
+    unchecked: UncheckedFigures | None = None
+    decided_by: dict[str, int] = field(default_factory=dict)
     beaten_by: tuple[str, ...] = ()
 
 
@@ -171,8 +195,20 @@ def _strategy(label: str, lines: dict[str, Row], base: dict[str, Row], parallel:
         fallback_steps=fallback,
         kept=sum(counters["kept_tokens"] for counters in own) / max(1, fallback),
         fallback_seconds=sum(counters["seconds"] for counters in own) / max(1, fallback),
+        full_interval=ratio_bootstrap([one["flops"]["full"] for one, _ in shared], [other["flops"]["full"] for _, other in shared]),
+        speed_interval=ratio_bootstrap([other["seconds"] for _, other in shared], [one["seconds"] for one, _ in shared]),
         parts=_parts(rows),
+        unchecked=_unchecked(answered),
+        decided_by=dict(sum((Counter(row.get("decided_by")) for row in answered), Counter())),
     )
+
+
+def _unchecked(rows: list[Row]) -> UncheckedFigures | None:
+    found = [row for row in rows if row.get("unchecked")]
+    if not found:
+        return None
+    by_target = sum(all(step["author"] == "target" for step in row["steps"]) for row in found)
+    return UncheckedFigures(len(found), sum(row["correct"] for row in found), by_target)
 
 
 def _parts(rows: list[Row]) -> tuple[PartFigures, ...]:

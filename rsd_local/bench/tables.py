@@ -34,7 +34,8 @@ READING = (
     "FLOPs, tokens and seconds are per question. *Paper* FLOPs: 2·N per generated token, discarded ones and the reward model's "
     "tokens after the question included. *Full* FLOPs: 2·N per token that any model evaluated, questions and catch-up included. "
     "Seconds are of the wall, with the other questions in flight beside it; *a minute* is questions a minute of the whole machine. "
-    "*Speed* is the target's seconds over the strategy's. *Target share* is the share of steps that the target wrote."
+    "*Speed* is the target's seconds over the strategy's. *Target share* is the share of steps that the target wrote. "
+    "In parentheses: 95 % paired bootstrap intervals of the ratios (10,000 resamples of the questions)."
 )
 PAIR_READING = (
     "Difference in accuracy on the questions that both answered, in points, with a paired bootstrap interval (10,000 resamples). "
@@ -83,6 +84,15 @@ def remarks(summary: Summary) -> list[str]:
             f"({100 * part.passed / part.questions:.1f} %, 95 % interval {100 * part.interval[0]:.1f} to {100 * part.interval[1]:.1f})."
             for part in one.parts
         ]
+        if one.unchecked is not None:
+            left = one.unchecked
+            made.append(
+                f"{one.label}: on {left.questions} of {one.questions} questions there was something that no reward could check; "
+                f"{left.right} of them were answered right, {left.by_target} by the target alone."
+            )
+        if len(one.decided_by) > 1:
+            shares = ", ".join(f"{name} ({count:,})" for name, count in one.decided_by.items())
+            made.append(f"{one.label}: draft steps were decided by {shares}.")
         if one.errors:
             made.append(f"{one.label}: {one.errors} questions ended in an error; they count as wrong, and in no cost.")
         missing = summary.config["questions"]["number"] - one.questions
@@ -149,11 +159,11 @@ def _strategy(one: StrategyFigures) -> list[str]:
         flops(one.paper_flops),
         _times(one.paper_ratio),
         flops(one.full_flops),
-        _times(one.full_ratio),
+        _times(one.full_ratio, one.full_interval),
         f"{one.tokens:,.0f}",
         f"{one.seconds:.2f}",
         f"{one.per_minute:,.1f}",
-        _times(one.speed),
+        _times(one.speed, one.speed_interval),
         "–" if one.target_share is None else f"{100 * one.target_share:.0f} %",
     ]
 
@@ -174,8 +184,11 @@ def _pair(pair: PairFigures) -> list[str]:
     ]
 
 
-def _times(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"
+def _times(value: float | None, interval: tuple[float, float] | None = None) -> str:
+    """A ratio, and its interval where it has one and is not always 1."""
+    if value is None:
+        return "–"
+    return f"{value:.2f}" if interval is None or interval[0] == interval[1] else f"{value:.2f} ({interval[0]:.2f} … {interval[1]:.2f})"
 
 
 def _safe(cell: str) -> str:

@@ -78,9 +78,7 @@ class RewardConfig:
         if self.kind != "verifier":
             require(not name, f"reward kind {self.kind} takes no verifier", "leave --verifier away, or choose --reward-kind verifier")
             return
-        require(
-            isinstance(name, str) or callable(getattr(name, "check", name)), f"verifier {name!r} is no name and nothing to call"
-        )
+        require(isinstance(name, str) or callable(getattr(name, "check", name)), f"verifier {name!r} is no name and nothing to call")
         require(bool(name), "reward kind verifier needs a verifier", f"--verifier, one of: {', '.join(VERIFIERS)}")
         if isinstance(name, str):
             form, colon, rest = name.partition(":")

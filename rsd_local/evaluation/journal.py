@@ -152,8 +152,8 @@ class Journal(Generic[R]):
 def upgraded(config: Config, here: Config) -> Config:
     """A configuration that an earlier version wrote, as this one writes it.
 
-    Settings that came later have the value that keeps what was done without them. Draws of 0.1 at a temperature above 0 are others since then, so a
-    folder that goes on has rows of both: each names its own configuration's hash.
+    Settings that came later have the value that keeps what was done without them. Draws of 0.1 at a temperature above 0 are others
+    since then, so a folder that goes on has rows of both: each names its own configuration's hash.
 
     Args:
         config: of the folder.

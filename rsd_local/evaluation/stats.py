@@ -1,4 +1,4 @@
-"""The statistics of a comparison: intervals of a share and of a paired difference, and McNemar's test."""
+"""The statistics of a comparison: intervals of a share, of a paired difference and of a ratio, and McNemar's test."""
 
 from __future__ import annotations
 
@@ -38,6 +38,28 @@ def paired_bootstrap(first: Sequence[bool], second: Sequence[bool], seed: int = 
     shares = [won / total, lost / total, (total - won - lost) / total]
     drawn = np.random.default_rng(seed).multinomial(total, shares, size=RESAMPLES)
     low, high = np.percentile((drawn[:, 0] - drawn[:, 1]) / total, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def ratio_bootstrap(costs: Sequence[float], others: Sequence[float], seed: int = 0) -> tuple[float, float] | None:
+    """The 95 % percentile interval of the ratio of two sums over the same questions, which are resampled; None where one could be 0.
+
+    Args:
+        costs: of each question.
+        others: the costs that they are divided by, in the same order.
+        seed: of the resamples.
+    """
+    import numpy as np
+
+    above, below = np.array(costs, np.float64), np.array(others, np.float64)
+    if not len(below) or below.min() <= 0:
+        return None
+    # How often each question is in a resample: a row a resample, some at a time, for thousands of questions would fill the memory.
+    draws, ratios = np.random.default_rng(seed), []
+    for _ in range(20):
+        times = draws.multinomial(len(below), np.full(len(below), 1 / len(below)), size=RESAMPLES // 20)
+        ratios.append((times @ above) / (times @ below))
+    low, high = np.percentile(np.concatenate(ratios), [2.5, 97.5])
     return float(low), float(high)
 
 

@@ -7,7 +7,7 @@ import threading
 from concurrent.futures import Future
 from typing import Self
 
-from rsd_local.errors import Cancelled, VerifierFailed
+from rsd_local.errors import Cancelled, SandboxTooWeak, VerifierFailed
 from rsd_local.events import CancelToken, Counters, Role
 from rsd_local.prompt import Prompt
 from rsd_local.rewards.reading import PendingScore
@@ -61,7 +61,7 @@ class CheckReward:
             value = self._verifier.check(self._prompt, steps, step, stop)
         except Cancelled:
             raise
-        except VerifierFailed:
+        except (VerifierFailed, SandboxTooWeak):
             if not self._tolerant:
                 raise
             return Score(None, self._by, failed=True)

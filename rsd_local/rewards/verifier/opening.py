@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, cast
 
 from rsd_local.config import RewardConfig, Trio, require
 from rsd_local.rewards.verifier.base import Verifier
@@ -22,14 +23,12 @@ def open_verifier(config: RewardConfig, trio: Trio) -> Verifier | None:
         f"verifier {config.name} runs {'a program of yours' if config.name == 'command' else 'code that a model wrote'}",
         "give --run-code (in Python Trio(run_code=True)) if that is your wish",
     )
-    if hasattr(config.verifier, "check"):
-        made: Verifier = config.verifier
-        return made
-    if not isinstance(config.verifier, str):
+    given: Any = config.verifier
+    if not isinstance(given, str):
         from rsd_local.rewards.verifier.calls import Called
 
-        return Called(config.verifier, config.name)
-    _, _, rest = config.verifier.partition(":")
+        return cast(Verifier, given) if hasattr(given, "check") else Called(given, config.name)
+    _, _, rest = given.partition(":")
     match config.name:
         case "python-tests" | "pytest":
             return _running(config, trio, rest)
@@ -64,7 +63,7 @@ def _running(config: RewardConfig, trio: Trio, path: str) -> Verifier:
     if config.name == "pytest":
         from rsd_local.rewards.verifier.pytest_file import PytestFile
 
-        return PytestFile(sandbox, Path(path), config.code_file)
+        return PytestFile(sandbox, Path(path), Path(config.code_file))
     from rsd_local.rewards.verifier.python_tests import PythonTests
 
     return PythonTests(sandbox, config.tests)

@@ -144,7 +144,7 @@ def test_a_model_that_was_not_asked_about_a_step_has_read_it_all_the_same(files:
     reader = role(files["dense-reward"])
     rewards = (
         RewardConfig("verifier", verifier=unsure, lower=0.2, upper=0.8),
-        RewardConfig("tag-logits", model=reader, lower=0.4, upper=0.5),
+        RewardConfig("tag-logits", model=reader, lower=0.3, upper=0.42),
         RewardConfig("tag-logits", model=reader, layout="rlhflow"),
     )
     with opened(files, *rewards) as reasoner:
@@ -164,10 +164,10 @@ def test_a_model_that_was_not_asked_about_a_step_has_read_it_all_the_same(files:
                         fresh.read(before)
                     scores.append(fresh.start_score(tries[0]).result().value)
             assert scores[0] is not None
-            sure = not 0.4 <= scores[0] < 0.5
+            sure = not 0.3 <= scores[0] < 0.42
             seen.add(sure)
             assert event.reward == pytest.approx(scores[0 if sure else 1], abs=1e-4), event.index
-        assert seen == {False, True} and end.counters["reward"].evaluated_tokens > end.counters["reward-2"].evaluated_tokens > 0
+        assert seen == {False, True} and end.counters["reward"].decode_calls > end.counters["reward-2"].decode_calls > 0
 
 
 def test_the_best_of_several_candidates_is_one_that_the_cascade_ranked_highest(files: dict[str, Path]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from rsd_local.config import Limits, Params, RoleConfig, Sampling, Search, Trio, Weighting
+from rsd_local.config import Limits, Params, RewardConfig, RoleConfig, Sampling, Search, Trio, Weighting
 from rsd_local.errors import RSDError
 from rsd_local.events import CancelToken, Counters, Drafted, Event, Finished, Rejected, Result, StepDone, TextWritten
 from rsd_local.prompt import Message, Prompt
@@ -35,6 +35,7 @@ __all__ = [
     "Reasoner",
     "Rejected",
     "Result",
+    "RewardConfig",
     "RoleConfig",
     "Run",
     "Sampling",

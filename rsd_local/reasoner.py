@@ -169,11 +169,12 @@ class Conversation:
     """Questions in a row, each a longer prompt than the one before, whose beginning is still in the caches.
 
     Attributes:
+        config: of the trio.
         turns: questions and the answers to them, as far as they were accepted.
     """
 
     def __init__(self, reasoner: Reasoner, params: Params | None) -> None:
-        self._reasoner, self._params = reasoner, params
+        self._reasoner, self._params, self.config = reasoner, params, reasoner.config
         self.turns: list[tuple[str, str]] = []
 
     def prompt(self, question: str) -> Prompt:

@@ -31,6 +31,9 @@ _HELP = """\
 /clear             forget what was said
 /quit              leave, as does Ctrl-D; Ctrl-C stops an answer"""
 
+_OF_A_TRIO = ("draft", "target", "reward", "reward_kind", "head", "layout", "verifier", "tests", "schema", "code_file", "threshold")
+"""Flags that belong to the trio that they were given for."""
+
 
 @click.command(cls=StrictCommand)
 @trio_options
@@ -119,7 +122,7 @@ class Session:
         from rsd_local.events import CancelToken, Drafted, StepDone
         from rsd_local.reasoner import collect
 
-        cancel, events = CancelToken(), []
+        cancel, events, trio = CancelToken(), [], chat.config
         with _interrupts(cancel.cancel), render.drafts(shown=not self.quiet) as drafted:
             for event in chat.stream(question, self.params, cancel=cancel):
                 events.append(event)
@@ -128,7 +131,7 @@ class Session:
                 else:
                     drafted("")
                     if isinstance(event, StepDone) and not self.quiet:
-                        render.step(event)
+                        render.step(event, trio)
         result = collect(iter(events))
         self.said.append((question, result))
         if not self.quiet:
@@ -176,12 +179,12 @@ class Session:
     def _trio(self, name: str = "") -> None:
         if name:
             # What the flags say of single models belongs to the trio they were given for.
-            flags = self.flags | {"trio": name} | dict.fromkeys(("draft", "target", "reward", "reward_kind", "head", "layout"))
+            flags = self.flags | {"trio": name} | dict.fromkeys(_OF_A_TRIO)
             trio = make_trio(flags)
             assert self.trio is not None
             self.before = self.flags, self.trio, self.params, self.said
             self.trio, self.flags = trio, flags
-            self.params = replace(self.params, weighting=replace(self.params.weighting, threshold=trio.threshold))
+            self.params = make_params(flags, trio)
             self.said = []
         click.echo(printable(f"trio {_called(self.flags)}, threshold {self.params.weighting.threshold:g}"), err=True)
 

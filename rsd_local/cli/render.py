@@ -42,15 +42,19 @@ def origin(trio: Trio) -> None:
     click.secho(printable(f"threshold {trio.threshold:g}, from {trio.threshold_from}"), dim=True, err=True)
 
 
-def step(event: StepDone) -> None:
-    """Prints a step with its author and its reward, and behind a target's what became of the draft's."""
+def step(event: StepDone, trio: Trio) -> None:
+    """Prints a step with its author and its reward, and behind a target's what became of the draft's.
+
+    Where programs score, or several rewards, the one that decided is named.
+    """
     given = "" if event.reward is None else f" {event.reward:.2f}"
     own = "" if event.own_reward is None else f" {event.own_reward:.2f}"
     again = f", try {event.retries + 1}" if event.retries else ""
     mark = f"draft{given}"
     if event.author == "target":
         mark = f"target{own}{again}" + (f"   (draft{given})" if event.rejected is not None else "")
-    mark += f"  {event.reward_by}" if event.reward_by else ""
+    names = len(trio.stages) > 1 or trio.stages[0].kind == "verifier"
+    mark += f"  {event.reward_by or 'unchecked'}" if names and (event.author == "draft" or event.rejected is not None) else ""
     color = "yellow" if event.author == "target" else "green"
     click.echo(click.style(f"[{event.index + 1}] {mark}", fg=color) + f"  {event.seconds:.1f} s", err=True)
     click.echo(printable(event.text.strip("\n")) + "\n", err=True)

@@ -54,7 +54,7 @@ def solve(question: str, stats: bool, as_json: bool, as_jsonl: bool, quiet: bool
                 if as_jsonl:
                     click.echo(json.dumps(render.event_object(event), ensure_ascii=False))
                 elif isinstance(event, StepDone) and not quiet:
-                    render.step(event)
+                    render.step(event, trio)
         finally:
             signal.signal(signal.SIGINT, previous)
         result = collect(iter(events))

@@ -4,7 +4,8 @@
 
 The draft answers the first --train and the last --test questions; read-outs are fitted on the former, and all rewards are
 measured on the steps of the latter, each labelled by its solution's answer. Everything is kept in --work: a second run goes
-on where the first was stopped. --kinds and --target-train choose parts, for machines that have not the time for all.
+on where the first was stopped. --kinds and --target-train choose parts, for machines that have not the time for all. Questions that
+are graded by tests, such as HumanEval's, need --run-code.
 """
 
 from __future__ import annotations
@@ -26,13 +27,14 @@ from rsd_local.calibration.rollouts import Labelling, RolloutRow, Rollouts, Stat
 from rsd_local.calibration.training import CHOICES, Quality, Steps, as_head, gather, measure
 from rsd_local.cli.progress import counting
 from rsd_local.config import RewardKind
-from rsd_local.evaluation.grading import Grader
+from rsd_local.evaluation.grading import Grader, require_sandbox
 from rsd_local.evaluation.items import Item
 from rsd_local.evaluation.journal import Journal
 from rsd_local.evaluation.questions import question_pool
 from rsd_local.events import CancelToken
 from rsd_local.rewards.features import FEATURES
 from rsd_local.runtime import Model
+from rsd_local.sandbox import Sandbox
 from rsd_local.steps import Step
 
 KINDS = ("confidence", "draft", "target", "judge", "digit")
@@ -117,12 +119,12 @@ class Comparison:
         return first, second
 
 
-def roll_out_all(comparison: Comparison) -> None:
-    """Lets the draft answer what it has not answered yet."""
+def roll_out_all(comparison: Comparison, sandbox: Sandbox | None) -> None:
+    """Lets the draft answer what it has not answered yet; code is graded in the sandbox."""
     if len({row["id"] for row in comparison.rollouts.rows} & {item.id for item in comparison.items}) == len(comparison.items):
         return
     trio, params = replace(comparison.trio, target=comparison.trio.draft), Params(Sampling(0.0), limits=LIMITS, search=Search(samples=1))
-    with Reasoner.open(trio) as reasoner, Grader() as grader, counting("rollouts") as watch:
+    with Reasoner.open(trio) as reasoner, Grader(sandbox=sandbox) as grader, counting("rollouts") as watch:
         roll_out(
             reasoner, comparison.items, params, Labelling(), comparison.rollouts, grader, seed=0, cancel=CancelToken(), watch=watch
         )  # fmt: skip
@@ -190,9 +192,12 @@ def main() -> None:
     arguments.add_argument("--parallel", type=int, default=24)
     arguments.add_argument("--threads", type=int, default=0, help="of each model; 0 is the number of physical cores")
     arguments.add_argument("--head", type=Path, help="where the draft's read-out goes")
+    arguments.add_argument("--run-code", action="store_true", help="allow to run code that the draft wrote, in a sandbox")
     chosen = arguments.parse_args()
 
     whole = load_dataset(chosen.data, None, 0)
+    sandbox = Sandbox.find() if chosen.run_code else None
+    require_sandbox(whole, sandbox)
     if chosen.train + chosen.test > len(whole):
         arguments.error(f"{chosen.data} has {len(whole)} questions, fewer than --train and --test together")
     draft, target = (RoleConfig(path, 1152, threads=chosen.threads) for path in (chosen.draft, chosen.target))
@@ -200,7 +205,7 @@ def main() -> None:
     config = {"draft": chosen.draft.name, "data": Path(chosen.data).name, "tokens": LIMITS.tokens, "features": FEATURES}
     with Rollouts.open(chosen.work, config, resume=True) as rollouts:
         comparison = Comparison(trio, chosen.work, whole[: chosen.train] + whole[-chosen.test :], chosen.train, rollouts)
-        roll_out_all(comparison)
+        roll_out_all(comparison, sandbox)
         solutions, tested = comparison.rows, comparison.tested
         right = sum(row["correct"] for row in tested)
         measured = f"measured on {len(tested)}, {right} of them right ({right / len(tested):.1%})"

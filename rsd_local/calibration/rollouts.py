@@ -38,8 +38,9 @@ Watch = Callable[[int, int], None]
 class RolloutRow(TypedDict):
     """One sampled solution.
 
-    ``labels`` has, for each step, how good it is in [0, 1]; ``confidences`` the geometric mean of its tokens'
-    probabilities; ``features`` the rows of what is ``STORED``, see ``pack``. A question that does not fit the context has no steps.
+    ``answer`` is the content of the box, or the code that was graded. ``labels`` has, for each step, how good it is in [0, 1];
+    ``confidences`` the geometric mean of its tokens' probabilities; ``features`` the rows of what is ``STORED``, see ``pack``. A
+    question that does not fit the context has no steps.
     """
 
     id: str
@@ -138,20 +139,19 @@ def _rollouts_of(trio: LocalTrio, prompt: Prompt, item: Item, params: Params, la
         solutions = [[] for _ in range(params.search.samples)]
     rows: list[RolloutRow] = []
     for number, steps in enumerate(solutions):
-        steps = [step for step in steps if not step.blank]
         text = "".join(step.text for step in steps)
-        answer = boxed(text)
-        right = grader.grade(item, answer)
-        labels = [float(right)] * len(steps)
+        steps = [step for step in steps if not step.blank]
+        grade = grader.grade_solution(item, text, boxed(text), trio.cancel)
+        labels = [float(grade.right)] * len(steps)
         if labelling.label == "mc" and steps:
             with closing(trio.writer("draft", prompt)) as writer:
-                labels = [*_continued(writer, trio, item, steps, number, params, labelling, grader), float(right)]
+                labels = [*_continued(writer, trio, item, steps, number, params, labelling, grader), float(grade.right)]
         traces = [step.trace for step in steps]
         features = [step_features(trace, Course(index), STORED) for index, trace in enumerate(traces) if trace is not None]
         confidences = [confidence(trace) for trace in traces if trace is not None]
         texts = [step.text for step in steps]
         rows.append(RolloutRow(
-            id=item.id, sample=number, steps=texts, answer=answer, correct=right, labels=labels, confidences=confidences,
+            id=item.id, sample=number, steps=texts, answer=grade.answer, correct=grade.right, labels=labels, confidences=confidences,
             features=pack(features),
         ))  # fmt: skip
     return rows
@@ -170,7 +170,8 @@ def _continued(
         tries = [Stream(params.sampling.seed, DRAFT, 0, place + 1, first + attempt) for attempt in range(labelling.continuations)]
         with continued(writer, tries, room, params.sampling, trio.segmenter) as written:
             ends = list(written)
-        right = [grader.grade(item, boxed((text + end.raw).decode("utf-8", "replace"))) for end in ends]
+        wholes = [(text + end.raw).decode("utf-8", "replace") for end in ends]
+        right = [grader.grade_solution(item, whole, boxed(whole), trio.cancel).right for whole in wholes]
         yield sum(right) / len(right)
 
 

@@ -1,11 +1,15 @@
-"""A sweep as a table."""
+"""A sweep and the bands of a cascade as tables."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rsd_local.bench.tables import markdown
+from rsd_local.calibration.bands import StageFigures
 from rsd_local.calibration.tuning import Point, Sweep
 
 _HEADS = ("δ", "accuracy", "95 %", "target share", "paper FLOPs", "full FLOPs", "s/question")
+_BAND_HEADS = ("reward", "band", "asked", "decided", "as the last", "95 %", "saves")
 
 
 def table(sweep: Sweep, chosen: Point | None = None) -> str:
@@ -26,3 +30,24 @@ def _row(point: Point, target: Point, chosen: Point | None) -> tuple[str, ...]:
         f"{target.full / point.full:.2f}× fewer",
         f"{point.seconds:.2f}",
     )
+
+
+def band_table(figures: Sequence[StageFigures], threshold: float) -> str:
+    """Markdown: one line for each reward of a cascade, in the order in which they are asked.
+
+    Args:
+        figures: of each.
+        threshold: of the last one.
+    """
+    return markdown(_BAND_HEADS, [_stage(one, threshold) for one in figures])
+
+
+def _stage(one: StageFigures, threshold: float) -> tuple[str, ...]:
+    steps = f"{one.asked}", f"{one.decided}"
+    if one.band is None:
+        return one.name, f"from {threshold:g}", *steps, "", "", ""
+    band = f"{one.band[0]:.4g} to {one.band[1]:.4g}" + ("" if one.chosen else " (kept)")
+    if one.agreement is None:
+        return one.name, band, *steps, "", "", f"{one.saved:.1%}"
+    low, high = one.interval
+    return one.name, band, *steps, f"{one.agreement:.1%}", f"{low:.1%} to {high:.1%}", f"{one.saved:.1%}"

@@ -1,7 +1,9 @@
 """The threshold as a choice: what each δ gives on some questions, and the one that fits a stated wish.
 
 A run under step weighting takes the same path for every δ above all rewards that it rejected and up to the least that it
-accepted. So one run serves all thresholds of that range, and a sweep of many needs few runs.
+accepted. So one run serves all thresholds of that range, and a sweep of many needs few runs. Of a cascade only the last reward's
+numbers count: the others have bands of their own. Where it cannot be told whose number decided (two rewards of the last one's name), or
+where the target's own steps are checked too (``retries``), a run serves its own threshold alone.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from rsd_local.evaluation.grading import Grader
 from rsd_local.evaluation.items import Item
 from rsd_local.evaluation.questions import question_pool, question_seed
 from rsd_local.evaluation.stats import wilson
-from rsd_local.events import CancelToken, Result
+from rsd_local.events import CancelToken, Result, StepDone
 from rsd_local.reasoner import Reasoner
 
 
@@ -26,8 +28,8 @@ class Path:
     """One run, and the thresholds for which it is the run.
 
     Attributes:
-        above: the largest reward that it rejected, −∞ for none.
-        up_to: the least reward that it accepted, +∞ for none.
+        above: the largest reward that its threshold rejected, −∞ for none.
+        up_to: the least reward that its threshold accepted, +∞ for none.
         correct: whether its answer is right.
         steps, target_steps: of the solution.
         seconds: of the wall, with other questions beside it.
@@ -92,6 +94,10 @@ class Sweep:
     labelled: bool
 
 
+class _Unanswered(Exception):
+    """A question that ended in an error."""
+
+
 UNANSWERED = Path(-math.inf, math.inf, False, 0, 0, 0.0, 0.0, 0.0)
 """Of a question that ended in an error: wrong at every threshold, and nobody's cost."""
 
@@ -108,7 +114,7 @@ def sweep(
     Args:
         reasoner: an open trio.
         items: the questions.
-        params: of every run; the weighting is set here.
+        params: of every run. The threshold is set here, but where no reward is compared with it: then it stays the only point.
         grader: says which answers are right.
         seed: of all draws.
         points: thresholds to try beside 0 and 1, at least 2.
@@ -125,7 +131,7 @@ def sweep(
     require(any(path.steps for paths in targets for path in paths), "the target could not answer one of the questions", "try rsd solve")
     drafts = runs.each("draft alone", lambda place: [runs.path(place, "draft")])
     first = runs.each("rewards", lambda place: [runs.path(place, "rsd")])
-    grid = thresholds(runs.rewards, points)
+    grid = thresholds(runs.rewards, points) if runs.rewards else [params.weighting.threshold]
 
     def rest(place: int) -> list[Path]:
         known = list(first[place])
@@ -145,7 +151,7 @@ class _Runs:
     """Runs of the questions of one sweep.
 
     Attributes:
-        rewards: all that RSD gave at δ = 0, where nothing is rejected.
+        rewards: all that the threshold is compared with at δ = 0, where none of them rejects anything.
         answers: the target's own, by the question's place.
     """
 
@@ -174,18 +180,32 @@ class _Runs:
         """One run of one question."""
         sampling = replace(self.params.sampling, seed=question_seed(self.seed, place))
         params = replace(self.params, weighting=replace(self.params.weighting, threshold=threshold), sampling=sampling)
-        result = self.reasoner.solve(self.items[place].question, params, strategy=strategy, cancel=self.cancel)
+        try:
+            result = self.reasoner.solve(self.items[place].question, params, strategy=strategy, cancel=self.cancel)
+        except (Cancelled, Closed, ConfigError):
+            raise
+        except RSDError:
+            raise _Unanswered from None
         if result.finish_reason == "cancelled":
             raise Cancelled("cancelled")
         if strategy == "target":
             self.answers[place] = result.answer
-        if strategy == "rsd" and threshold == 0.0:
-            self.rewards.extend(step.reward for step in result.steps if step.reward is not None)
-        return path_of(result, self._right(place, result))
+        *others, last = self._names
+        path = path_of(result, self._right(place, result), last if others else "")
+        if strategy == "rsd":
+            if threshold == 0.0:
+                self.rewards.extend(step.reward for step in _compared(result, last if others else "") if step.reward is not None)
+            if last in others or params.search.retries:
+                path = replace(path, above=math.nextafter(threshold, -math.inf), up_to=threshold)
+        return path
+
+    @property
+    def _names(self) -> list[str]:
+        return [stage.name for stage in self.reasoner.config.stages]
 
     def _right(self, place: int, result: Result) -> bool:
         if self.labelled:
-            return self.grader.grade(self.items[place], result.answer)
+            return self.grader.grade_solution(self.items[place], result.text, result.answer, self.cancel).right
         own = self.answers.get(place)  # none where the target ended in an error
         return own is not None and self.grader.grade(replace(self.items[place], answer=own), result.answer)
 
@@ -193,16 +213,26 @@ class _Runs:
 def _tried(work: Callable[[int], list[Path]], place: int) -> list[Path]:
     try:
         return work(place)
-    except (Cancelled, Closed, ConfigError):
-        raise
-    except RSDError:
+    except _Unanswered:
         return [UNANSWERED]
 
 
-def path_of(result: Result, correct: bool) -> Path:
-    """A run's path."""
-    rejected = [step.rejected.reward for step in result.steps if step.rejected is not None and step.rejected.reward is not None]
-    accepted = [step.reward for step in result.steps if step.author == "draft" and step.reward is not None]
+def _compared(result: Result, last: str) -> list[StepDone]:
+    """The steps whose reward was compared with the run's threshold."""
+    return [step for step in result.steps if not last or step.reward_by == last]
+
+
+def path_of(result: Result, correct: bool, last: str = "") -> Path:
+    """A run's path.
+
+    Args:
+        result: of the run.
+        correct: whether its answer is right.
+        last: the name of the last reward of a cascade; empty where there is but one.
+    """
+    compared = _compared(result, last)
+    rejected = [step.rejected.reward for step in compared if step.rejected is not None and step.rejected.reward is not None]
+    accepted = [step.reward for step in compared if step.author == "draft" and step.reward is not None]
     return Path(
         max(rejected, default=-math.inf),
         min(accepted, default=math.inf),

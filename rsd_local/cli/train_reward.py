@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rsd_local.events import Author
     from rsd_local.reasoner import Reasoner
     from rsd_local.rewards.heads import ReadOut
+    from rsd_local.sandbox import Sandbox
 
 
 @click.command("train-reward", cls=StrictCommand)
@@ -75,24 +76,28 @@ def train_reward(
     require(not out.is_dir(), f"{out} is a directory", "name the file that --out is to be")
     require(out.parent.is_dir(), f"{out.parent} is no directory", "make it first")
     width = max(samples, continuations if label == "mc" else 1) + 1
-    params = Params(Sampling(temperature, seed=seed), limits=Limits(tokens=max_tokens), search=Search(samples=samples))
     flags["reward_kind"] = "confidence"  # the draft's trace, and no third model
     trio = make_trio(flags, parallel=parallel, width=width, compares=True)
+    limits = Limits(tokens=max_tokens, stop_after=trio.stop_after)
+    params = Params(Sampling(temperature, seed=seed), limits=limits, search=Search(samples=samples))
 
     from rsd_local.bench.datasets import load_dataset
     from rsd_local.calibration.rollouts import Labelling
     from rsd_local.calibration.training import train
     from rsd_local.cli import render
-    from rsd_local.evaluation.grading import require_math_verify
+    from rsd_local.evaluation.grading import require_math_verify, require_sandbox
     from rsd_local.reasoner import Reasoner
+    from rsd_local.sandbox import Sandbox
 
     items = load_dataset(data, limit, seed)
     require_math_verify(items)
+    sandbox = Sandbox.find(trio.sandbox) if trio.run_code else None
+    require_sandbox(items, sandbox)
     folder = rollouts or out.with_name(f"{out.name}.rollouts")
     opened = trio if role == "target" else dataclasses.replace(trio, target=trio.draft)  # a target that nobody asks
     with _rollouts(folder, trio, items, params, Labelling(label, continuations), resume) as kept:
         with Reasoner.open(opened, render.loading()) as reasoner:
-            steps = _steps(reasoner, items, params, Labelling(label, continuations), kept, role, folder)
+            steps = _steps(reasoner, items, params, Labelling(label, continuations), kept, role, folder, sandbox)
             head, quality = train(steps, role, reasoner.engines()[role].model, held_out, seed)
     head.about["data"], head.about["label"], head.about["samples"] = Path(data).name, label, samples
     head.save(out)
@@ -118,8 +123,9 @@ def _rollouts(folder: Path, trio: Trio, items: list[Item], params: Params, label
 
 
 def _steps(
-    reasoner: Reasoner, items: list[Item], params: Params, labelling: Labelling, kept: Rollouts, role: Author, folder: Path
-) -> Steps:
+    reasoner: Reasoner, items: list[Item], params: Params, labelling: Labelling, kept: Rollouts, role: Author, folder: Path,
+    sandbox: Sandbox | None,
+) -> Steps:  # fmt: skip
     """Rolls out what is missing, and lets the target read it where its states are asked for; Ctrl-C keeps what is done."""
     from rsd_local.calibration.rollouts import TargetStates, read_states, roll_out
     from rsd_local.calibration.training import gather
@@ -132,7 +138,7 @@ def _steps(
     cancel, width = CancelToken(), reasoner.engines()[role].model.n_embd
     previous = signal.signal(signal.SIGINT, lambda *_: cancel.cancel())
     try:
-        with Grader() as grader, counting("rollouts") as watch:
+        with Grader(sandbox=sandbox) as grader, counting("rollouts") as watch:
             roll_out(reasoner, items, params, labelling, kept, grader, seed=params.sampling.seed, cancel=cancel, watch=watch)
         if role == "draft":
             return gather(kept.rows, width)

@@ -82,9 +82,10 @@ def test_a_band_ends_where_the_two_begin_to_differ() -> None:
 
 
 def test_equal_scores_are_on_one_side() -> None:
-    pairs = [(0.1, False)] * 30 + [(0.5, False)] * 3 + [(0.5, True)] * 27 + [(0.9, True)] * 30
+    pairs = [(0.1, False)] * 60 + [(0.5, False)] * 3 + [(0.5, True)] * 27 + [(0.9, True)] * 30
     assert band_of(pairs, 1.0) == (0.5, 0.9)
     assert band_of(pairs, 0.95) == (0.5, 0.5), "57 of 60 are accepted from 0.5 on"
+    assert band_of(pairs[30:], 0.95) == (0.5, 0.9), "but three of the 33 that are to be rejected are more than one in twenty"
     assert band_of([(0.5, place % 2 == 0) for place in range(100)], 0.95) == (0.0, 1.0)
 
 
@@ -109,6 +110,13 @@ def test_where_the_two_sides_cross_the_one_that_decides_more_goes_first() -> Non
     assert band_of(more, 0.95) == (0.4, 0.4)
 
 
+def test_a_reward_that_knows_nothing_decides_nothing_though_nearly_all_is_accepted() -> None:
+    chance = random.Random(1)
+    pairs = [(chance.random(), chance.random() < 0.97) for _ in range(1000)]
+    lower, upper = band_of(pairs, 0.95)
+    assert lower == 0.0 and sum(value >= upper for value, _ in pairs) < 100
+
+
 def test_each_side_agrees_as_asked_and_no_wider_side_would() -> None:
     chance = random.Random(5)
     for agreement in (0.8, 0.95, 1.0):
@@ -121,11 +129,14 @@ def test_each_side_agrees_as_asked_and_no_wider_side_would() -> None:
             lower, upper = band_of(pairs, agreement)
             rejected = lambda at: [not good for value, good in pairs if value < at]  # noqa: B023, E731
             accepted = lambda at: [good for value, good in pairs if value >= at]  # noqa: B023, E731
-            fits = lambda side: len(side) >= FEWEST and sum(side) >= agreement * len(side)  # noqa: B023, E731
+            good = sum(accepts for _, accepts in pairs)
+            leak = lambda side, others: len(side) - sum(side) <= (1 - agreement) * min(len(side), others) + 1e-9  # noqa: B023, E731
+            fits_below = lambda at: len(rejected(at)) >= FEWEST and leak(rejected(at), good)  # noqa: B023, E731
+            fits_above = lambda at: len(accepted(at)) >= FEWEST and leak(accepted(at), len(pairs) - good)  # noqa: B023, E731
             assert 0 <= lower <= upper <= 1
-            assert (lower == 0.0 or fits(rejected(lower))) and (upper == 1.0 or fits(accepted(upper)))
+            assert (lower == 0.0 or fits_below(lower)) and (upper == 1.0 or fits_above(upper))
             values = {value for value, _ in pairs}
-            wider = [at for at in values if (lower < at <= upper and fits(rejected(at))) or (lower <= at < upper and fits(accepted(at)))]
+            wider = [at for at in values if (lower < at <= upper and fits_below(at)) or (lower <= at < upper and fits_above(at))]
             assert not wider, (lower, upper, wider)
 
 

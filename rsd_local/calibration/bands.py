@@ -4,8 +4,8 @@ The bands come first, for the last reward's decisions at the threshold that the 
 bands, so that its figures are those of the cascade that is kept. Where the sweep chooses another threshold, a second run of
 ``rsd tune`` chooses the bands for that one.
 
-Agreement is a share of steps. Where the last reward accepts nearly all of them, one that knows nothing agrees as often by accepting
-everything: then ask for more than the last one's own share.
+A reward is sure where it agrees with the last one on a share of the steps, and lets through no more than the rest of that share of all
+that the last one would decide otherwise.
 
 Every reward scores every step of the draft's own solutions. A part of the questions chooses the bands and is used for nothing else. That
 a small model decides where it is sure, and a large one where it is not, is ConfSpec's idea (arXiv 2602.18447).
@@ -176,9 +176,10 @@ def choose(steps: Sequence[StepScores], stages: Sequence[RewardConfig], threshol
 def band_of(pairs: Sequence[tuple[float, bool]], agreement: float) -> Band:
     """The widest parts of a reward's range in which it agrees with another one.
 
-    ``upper`` is the least value from which on at least this share of steps is accepted, ``lower`` the largest below which at least
-    this share is rejected. Where the two cross, one of them gives way, so that more steps are decided, or more of them alike. A side
-    with fewer than ``FEWEST`` steps stays open: 0 or 1. From 1 on a step is accepted in any case.
+    ``upper`` is the least value from which on at least this share of steps is accepted, and beyond which no more than the rest of that
+    share of all rejected steps lies; ``lower`` the same the other way round. So a reward that knows nothing is not sure by accepting
+    everything, though nearly everything be accepted. Where the two cross, one of them gives way, so that more steps are decided, or
+    more of them alike. A side with fewer than ``FEWEST`` steps stays open: 0 or 1. From 1 on a step is accepted in any case.
 
     Args:
         pairs: of each step the reward's value in [0, 1], and whether the other one accepts.
@@ -192,8 +193,9 @@ def band_of(pairs: Sequence[tuple[float, bool]], agreement: float) -> Band:
     accepted = [0, *itertools.accumulate(int(good) for _, good in ordered)]
     total, good = len(ordered), accepted[-1]
 
-    def enough(agreeing: int, count: int) -> bool:
-        return count >= FEWEST and agreeing >= agreement * count - 1e-9
+    def enough(agreeing: int, count: int, others: int) -> bool:
+        wrong = count - agreeing
+        return count >= FEWEST and wrong <= (1 - agreement) * min(count, others) + 1e-9
 
     def worth(band: Band) -> tuple[int, int]:
         """How many steps it decides, and how many of them as the other one."""
@@ -203,9 +205,9 @@ def band_of(pairs: Sequence[tuple[float, bool]], agreement: float) -> Band:
     lowers, uppers = [0.0], [1.0]
     for value in dict.fromkeys([*values, *(math.nextafter(value, 1.0) for value in values[-1:])]):
         below = bisect.bisect_left(values, value)  # equal values are on one side
-        if enough(below - accepted[below], below):
+        if enough(below - accepted[below], below, good):
             lowers.append(value)
-        if enough(good - accepted[below], total - below):
+        if enough(good - accepted[below], total - below, total - good):
             uppers.append(value)
     lower, upper = max(lowers), min(uppers)
     if lower <= upper:

@@ -37,6 +37,17 @@ def loading() -> LoadProgress | None:
     return show
 
 
+def confinement(trio: Trio) -> None:
+    """Says so where code that a model wrote will be run and cannot be kept from files or network."""
+    if not trio.run_code:
+        return
+    from rsd_local.sandbox import Sandbox
+
+    open_to = [one.name for one in Sandbox.find(trio.sandbox).protections if not one.holds and one.name in ("files", "network")]
+    if open_to:
+        click.secho(f"code is not kept from {' and '.join(open_to)} on this machine: rsd doctor says why", fg="yellow", err=True)
+
+
 def origin(trio: Trio) -> None:
     """Says where the threshold in use comes from."""
     click.secho(printable(f"threshold {trio.threshold:g}, from {trio.threshold_from}"), dim=True, err=True)

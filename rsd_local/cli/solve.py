@@ -46,6 +46,8 @@ def solve(question: str, stats: bool, as_json: bool, as_jsonl: bool, quiet: bool
 
     cancel = CancelToken()
     events = []
+    if not quiet:
+        render.confinement(trio)
     with Reasoner.open(trio, None if quiet else render.loading()) as reasoner:
         previous = signal.signal(signal.SIGINT, lambda *_: cancel.cancel())
         try:

@@ -86,6 +86,8 @@ class Session:
         here = self.trio
         with ExitStack() as opened:
             try:
+                if not self.quiet:
+                    render.confinement(here)
                 reasoner = opened.enter_context(Reasoner.open(here, None if self.quiet else render.loading()))
                 chat = opened.enter_context(reasoner.converse(self.params))
             except RSDError as error:

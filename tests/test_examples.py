@@ -195,6 +195,15 @@ def test_assert_lines_name_the_function_where_no_code_does() -> None:
     assert pairs(">>> twice(2)\n4\n") == [("twice(2)", "4")]
 
 
+def test_an_assertion_that_is_always_true_is_not_read() -> None:
+    assert pairs("Write it.\n\nassert (f(3) == 9, 'three')\nassert f(4) == 16") == [("assert f(4) == 16", None)]
+
+
+def test_what_the_prompt_defines_keeps_its_decorators() -> None:
+    code = "from dataclasses import dataclass\n\n@dataclass\nclass Point:\n    x: int\n\ndef mirror(p):\n    pass\n"
+    assert "@dataclass\nclass Point" in asked_code(f"Complete this.\n\n```python\n{code}```\n").preamble
+
+
 def test_inputs_with_outputs_are_read_where_they_name_all_parameters() -> None:
     head = 'def add(a, b):\n    """Add.\n    '
     assert pairs(f'{head}For a = 1, b = -2 the output should be -1.\n    """\n') == [("add(1, -2)", "-1")]

@@ -22,10 +22,10 @@ def open_verifier(config: RewardConfig, trio: Trio) -> Verifier | None:
         f"verifier {config.name} runs {'a program of yours' if config.name == 'command' else 'code that a model wrote'}",
         "give --run-code (in Python Trio(run_code=True)) if that is your wish",
     )
-    if hasattr(config.verifier, "check"):
-        made: Verifier = config.verifier
-        return made
     if not isinstance(config.verifier, str):
+        if hasattr(config.verifier, "check"):
+            made: Verifier = config.verifier
+            return made
         from rsd_local.rewards.verifier.calls import Called
 
         return Called(config.verifier, config.name)

@@ -49,7 +49,7 @@ class PytestFile:
         VerifierFailed: pytest is not installed.
     """
 
-    def __init__(self, sandbox: Sandbox, path: Path, code_file: Path, *, bounds: Bounds | None = None) -> None:
+    def __init__(self, sandbox: Sandbox, path: Path, code_file: Path | str, *, bounds: Bounds | None = None) -> None:
         self._sandbox, self._bounds = sandbox, bounds or Bounds(seconds=60.0)
         path = path.absolute()
         require(path.exists(), f"{path}: no such file or folder of tests")

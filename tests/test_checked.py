@@ -207,6 +207,21 @@ def test_the_target_tries_again_until_its_own_step_passes_or_the_best_one_stays(
     assert {(True, 0), (False, 3)} <= ended and any(passed and retries for passed, retries in ended)
 
 
+def test_a_reward_of_the_drafts_own_has_nothing_to_say_of_the_targets_step(files: dict[str, Path]) -> None:
+    """With retries the target's steps are checked too, and they have no trace; the next reward of a cascade decides then."""
+
+    def unsure(prompt: Prompt, steps: tuple[str, ...], step: str) -> float | None:
+        return None
+
+    params = Params(FEW, Weighting("step", threshold=0.9), replace(LIMITS, tokens=80), Search(retries=2))
+    confidence, reader = RewardConfig("confidence"), RewardConfig("tag-logits", model=role(files["dense-reward"]))
+    for rewards, checked in (((confidence,), False), ((RewardConfig("verifier", verifier=unsure), confidence, reader), True)):
+        with opened(files, *rewards) as reasoner:
+            events, _ = told(reasoner, params)
+            own = [event.own_reward for event in events if isinstance(event, StepDone) and event.author == "target"]
+            assert own and all((reward is not None) == checked for reward in own)
+
+
 def test_without_retries_no_step_of_the_target_is_checked(files: dict[str, Path]) -> None:
     asked: list[str] = []
 

@@ -269,6 +269,15 @@ def test_what_is_printed_is_compared_where_that_is_what_is_asked(sandbox: Sandbo
     assert check(sandbox, code, examples=values(("f(1)", "0"), ("f(1)", "1"))).results == (True, False)
 
 
+def test_standard_output_is_a_file_as_any(sandbox: Sandbox) -> None:
+    code = (
+        "import sys\nsys.stdout.reconfigure(encoding='utf-8', errors='replace')\nprint('größer', file=sys.stderr)\n"
+        "def f(n):\n    sys.stdout.buffer.write(b'one\\n')\n    sys.stdout.write(f'{n}\\n')\n"
+        "def g(n):\n    sys.stdout.close()\n    return n\n"
+    )
+    assert check(sandbox, code, examples=(Example("f('zwölf')", "one\nzwölf", printed=True, names=("f",)), *values(("g(1)", "1")))).complete
+
+
 def test_a_function_named_like_a_builtin_can_be_what_is_asked_for(sandbox: Sandbox) -> None:
     assert check(sandbox, "def sum(x):\n    return 7\n", examples=(Example("sum([1])", "7", names=("sum",)),)).complete
     assert not check(sandbox, "def sum(x):\n    return 7\n", examples=(Example("assert f() == sum([7, 1])", names=("f",)),)).complete

@@ -25,7 +25,7 @@ import time
 import types
 from collections.abc import Callable
 from functools import partial
-from io import StringIO
+from io import BytesIO, TextIOWrapper
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class Run:
 
     def run(self) -> None:
         """Runs all, and ends the process."""
-        sys.stdout = sys.stderr = StringIO()
+        sys.stdout, sys.stderr = _text_file(BytesIO()), _text_file(BytesIO())
         names = self._solution()
         if names is not None:
             for place, case in enumerate(self._job["cases"]):
@@ -156,12 +156,13 @@ class Run:
         scope |= {"__builtins__": dict(self._builtins), "__name__": "checks", "_rsd_compare_": self._compare,
                   "_rsd_binary_": compared.binary, "_rsd_truth_": compared.truth}  # fmt: skip
         compared.allowed = [value for name, value in names.items() if name in mentioned and is_of(value, type)]
-        output = sys.stdout = StringIO()
+        written = BytesIO()
+        sys.stdout = _text_file(written)
         try:
             self._restore()
             value = self._limited(lambda: self._evaluate(setup, code, scope), last)
             self._restore()
-            if isinstance(code, Exception) or not self._passes(case, value, StringIO.getvalue(output)):
+            if isinstance(code, Exception) or not self._passes(case, value, written):
                 raise AssertionError(f"gave {self._shown(value)}, not {case['expected']}")
             self._say(case["token"])
         except BaseException as error:
@@ -173,9 +174,10 @@ class Run:
         exec(setup, scope)
         return eval(code, scope)
 
-    def _passes(self, case: dict[str, Any], value: Any, output: str) -> bool:
+    def _passes(self, case: dict[str, Any], value: Any, written: BytesIO) -> bool:
         if case["expected"] is None:
             return True
+        output = "" if written.closed else written.getvalue().decode("utf-8", "replace")
         if case["printed"]:
             shown = "".join((output, "" if value is None else repr(value)))  # joined, a text is a plain one
             return _lines(shown) == _lines(case["expected"])
@@ -281,6 +283,11 @@ def _names(node: ast.stmt) -> set[str]:
 
 def _stop(*_: object) -> None:
     raise _TimeUp
+
+
+def _text_file(written: BytesIO) -> TextIOWrapper:
+    """A file of text as standard output is one, with a buffer below it."""
+    return TextIOWrapper(written, "utf-8", "replace", "", write_through=True)
 
 
 def _lines(text: str) -> list[str]:

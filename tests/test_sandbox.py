@@ -405,6 +405,12 @@ def test_the_strongest_is_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
             Sandbox.with_backend(name)
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="it is about root")
+def test_nothing_runs_as_root_with_limits_alone() -> None:
+    """Such a program could end every process of the machine; where root's programs can get no user of their own, nothing runs."""
+    assert all(backend.own_user for backend in module._candidates())
+
+
 def test_strict_refuses_what_does_not_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     weak = Sandbox(None, (Protection("files", False, "open"), Protection("time", True, "short"), Protection("network", False, "open")))  # type: ignore[arg-type]
     monkeypatch.setattr(module, "_found", [weak])

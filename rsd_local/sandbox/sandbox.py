@@ -159,13 +159,15 @@ def _candidates() -> Iterator[Backend]:
             yield Backend("limits", own_user=True)
     if sys.platform == "darwin":
         yield Backend("sandbox-exec")
-    yield Backend("limits")
+    if not root:  # nothing holds root by limits alone: it could end every process of the machine
+        yield Backend("limits")
 
 
 def _hint() -> str:
     if sys.platform != "linux":
         return "run rsd in a container or a virtual machine of Linux"
-    return "install bubblewrap (apt-get install bubblewrap), and allow user namespaces where they are forbidden"
+    hint = "install bubblewrap (apt-get install bubblewrap), and allow user namespaces where they are forbidden"
+    return f"{hint}; or do not run rsd as root" if os.getuid() == 0 else hint
 
 
 def _require_inside(name: str) -> None:

@@ -31,6 +31,13 @@ class Trace:
     entropies: Floats
     after: Floats | None = None
 
+    @classmethod
+    def empty(cls) -> Trace:
+        """Of a step whose writer lets nothing be seen."""
+        import numpy as np
+
+        return cls(np.zeros((0, 0), np.float32), np.zeros(0, np.float32), np.zeros(0, np.float32))
+
     @property
     def end(self) -> Floats:
         """The state (n_embd,) after the last token of text: an end-of-text token is none."""

@@ -17,7 +17,7 @@ from tiny import chain, write_model, write_script
 from rsd_local import Limits, Params, Prompt, Reasoner, Sampling, Trio, Weighting
 from rsd_local.config import RewardConfig, Search
 from rsd_local.decoding.solution import Solution
-from rsd_local.errors import ConfigError, VerifierFailed
+from rsd_local.errors import ConfigError, SandboxTooWeak, VerifierFailed
 from rsd_local.events import CancelToken, Drafted, Event, Finished, StepDone
 from rsd_local.roles import DRAFT, TARGET, Stream
 from rsd_local.segments import Segmenter
@@ -207,6 +207,21 @@ def test_the_target_tries_again_until_its_own_step_passes_or_the_best_one_stays(
     assert {(True, 0), (False, 3)} <= ended and any(passed and retries for passed, retries in ended)
 
 
+def test_a_reward_of_the_drafts_own_has_nothing_to_say_of_the_targets_step(files: dict[str, Path]) -> None:
+    """With retries the target's steps are checked too, and they have no trace; the next reward of a cascade decides then."""
+
+    def unsure(prompt: Prompt, steps: tuple[str, ...], step: str) -> float | None:
+        return None
+
+    params = Params(FEW, Weighting("step", threshold=0.9), replace(LIMITS, tokens=80), Search(retries=2))
+    confidence, reader = RewardConfig("confidence"), RewardConfig("tag-logits", model=role(files["dense-reward"]))
+    for rewards, checked in (((confidence,), False), ((RewardConfig("verifier", verifier=unsure), confidence, reader), True)):
+        with opened(files, *rewards) as reasoner:
+            events, _ = told(reasoner, params)
+            own = [event.own_reward for event in events if isinstance(event, StepDone) and event.author == "target"]
+            assert own and all((reward is not None) == checked for reward in own)
+
+
 def test_without_retries_no_step_of_the_target_is_checked(files: dict[str, Path]) -> None:
     asked: list[str] = []
 
@@ -264,6 +279,58 @@ def test_a_verifier_that_does_not_work_is_an_error_or_the_targets_affair(files: 
         result = reasoner.solve(QUESTION, Params(FEW, STEP, LIMITS))
         assert {step.author for step in result.steps} == {"target"} and result.non_finite_rewards > 3
         assert all(step.reward_failed for step in result.steps)
+
+
+class Given:
+    """A verifier of the user's own class, which nobody has tried before."""
+
+    def __init__(self, value: object, waits: threading.Event | None = None) -> None:
+        self.value, self.waits = value, waits
+
+    def check(self, prompt: Prompt, steps: tuple[str, ...], step: str, cancel: CancelToken | None) -> object:
+        if self.waits is not None:
+            self.waits.wait(60)
+        if isinstance(self.value, BaseException):
+            raise self.value
+        return self.value
+
+    def checks(self, prompt: Prompt) -> bool:
+        return True
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (ZeroDivisionError("by nought"), "verifier Given raised ZeroDivisionError: by nought"),
+        (SystemExit(3), "verifier Given raised SystemExit: 3"),
+        (SandboxTooWeak("no room"), "no room"),
+        (float("nan"), "verifier Given answered nan"),
+        (7, "verifier Given answered 7"),
+        ("good", "verifier Given answered 'good'"),
+    ],
+)
+def test_a_verifier_of_a_users_class_may_do_no_more_harm_than_a_callable(files: dict[str, Path], value: object, message: str) -> None:
+    params = Params(FEW, STEP, replace(LIMITS, tokens=40))
+    with opened(files, RewardConfig("verifier", verifier=Given(value))) as reasoner:
+        with pytest.raises(VerifierFailed, match=message):
+            reasoner.solve(QUESTION, params)
+    with opened(files, RewardConfig("verifier", verifier=Given(value)), on_verifier_error="target") as reasoner:
+        result = reasoner.solve(QUESTION, params)
+        assert {step.author for step in result.steps} == {"target"} and all(step.reward_failed for step in result.steps)
+
+
+def test_a_verifier_that_does_not_hear_a_cancel_is_left_behind(files: dict[str, Path]) -> None:
+    release = threading.Event()
+    with opened(files, RewardConfig("verifier", verifier=Given(1.0, release))) as reasoner:
+        run = reasoner.run(QUESTION, Params(FEW, STEP, LIMITS))
+        timer = threading.Timer(0.5, run.cancel)
+        timer.start()
+        began = time.monotonic()
+        assert run.result().finish_reason == "cancelled" and time.monotonic() - began < 10
+    release.set()
 
 
 def test_a_check_that_waits_is_cancelled_at_once(files: dict[str, Path]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -42,3 +43,14 @@ def test_each_source_goes_before_the_next(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.delenv("RSD_THRESHOLD")
     table = rsd("config").stdout
     assert any(line.startswith("threshold ") and line.endswith(catalogue) for line in table.splitlines())
+
+
+def test_the_files_of_a_cascade_are_shown_and_another_verifier_leaves_those_of_the_first(tmp_path: Path) -> None:
+    models = '[draft]\npath = "d.gguf"\n[target]\npath = "t.gguf"\n'
+    one, two = tmp_path / "one.toml", tmp_path / "two.toml"
+    one.write_text(f'reward_kind = "verifier"\nverifier = "python-tests"\ntests = "t.py"\n{models}')
+    two.write_text(f'[[reward]]\nkind = "verifier"\nverifier = "python-tests"\ntests = "t.py"\n[[reward]]\nkind = "confidence"\n{models}')
+    assert shown("--trio", one)["tests"][0] == str(tmp_path / "t.py")
+    other = shown("--trio", one, "--verifier", "arithmetic")
+    assert (other["verifier"][0], other["tests"][0]) == ("arithmetic", None)
+    assert shown("--trio", two)["rewards"][0][0]["tests"] == str(tmp_path / "t.py")

@@ -78,6 +78,11 @@ def test_a_call_with_its_value_is_read_in_all_the_ways_that_people_write_it(line
         "twice(2) returns 1 and 2",
         "twice(2) returns 1, 2",
         "twice(2) == 4 apples",
+        "twice(3) = 3! = 6",
+        "twice(2) = 4 as a string",
+        "twice(2) = 12.57 (rounded)",
+        "twice(2) = 4 (approximately)",
+        "Old behaviour: twice(2) == 5.",
         'twice(2) == ""four"',
         "twice(2) == 'four",
         "twice(2) => 7 - 2 = 4",
@@ -193,6 +198,37 @@ def test_assert_lines_name_the_function_where_no_code_does() -> None:
     assert pairs("Write a function `twice(x)`.\n- `twice(2)` returns 4") == [("twice(2)", "4")]
     assert pairs("Write a function twice(x) that doubles: twice(2) == 4") == [("twice(2)", "4")]
     assert pairs(">>> twice(2)\n4\n") == [("twice(2)", "4")]
+
+
+def test_an_assertion_that_is_always_true_is_not_read() -> None:
+    assert pairs("Write it.\n\nassert (f(3) == 9, 'three')\nassert f(4) == 16") == [("assert f(4) == 16", None)]
+
+
+def test_what_the_prompt_defines_keeps_its_decorators() -> None:
+    code = "from dataclasses import dataclass\n\n@dataclass\nclass Point:\n    x: int\n\ndef mirror(p):\n    pass\n"
+    assert "@dataclass\nclass Point" in asked_code(f"Complete this.\n\n```python\n{code}```\n").preamble
+
+
+@pytest.mark.parametrize(
+    ("report", "read"),
+    [
+        ("Steps to reproduce:\n\n```python\n>>> f(2)\n5\n```\n\nExpected: `4`. Please fix `f(x)`.", []),
+        ("`f(x)` gives wrong answers:\n\n```\nf(2) == 5\n```\n\nWrite the correct one.", []),
+        ("Currently:\n\n    >>> f(2)\n    5\n\nIt should be:\n\n    >>> f(2)\n    4\n\nFix `f(x)`.", [("f(2)", "4")]),
+        ("Write `f(x)`.\n\nActual result:\n\nf(2) == 5\n\nExpected result:\n\nf(2) == 4", [("f(2)", "4")]),
+        ("This is wrong:\n\n```python\ndef f(x):\n    '''Double.\n    >>> f(2)\n    4\n    '''\n    return 5\n```", [("f(2)", "4")]),
+        ("`f(x)` is wrong, these must pass:\n\n```python\nassert f(2) == 4\n```", [("assert f(2) == 4", None)]),
+    ],
+)
+def test_what_a_bug_report_says_it_got_is_no_example(report: str, read: list[tuple[str, str | None]]) -> None:
+    assert pairs(report) == read
+
+
+@pytest.mark.parametrize("remark", ["You can return the answer in any order.", "Change the list in place.", "It shuffles randomly."])
+def test_one_order_of_several_is_no_example(remark: str) -> None:
+    prompt = f"Write `pick(xs)`. {remark}\n\n>>> pick([1, 2])\n[2, 1]\n>>> pick([])\n[]\n\npick([1, 2, 3]) == (3, 2)"
+    assert pairs(prompt) == [("pick([])", "[]")]
+    assert len(pairs(prompt.replace(remark, ""))) == 3
 
 
 def test_inputs_with_outputs_are_read_where_they_name_all_parameters() -> None:

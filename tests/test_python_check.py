@@ -122,6 +122,8 @@ def test_a_library_that_a_check_names_is_the_library(sandbox: Sandbox) -> None:
         ("'1'", "1", False),
         ("None", "None", True),
         ("[]", "None", False),
+        ("10**9 + 1", "1000000000", False),
+        ("1e9 + 1", "1000000000", True),
         ("0", "None", False),
         ("float('nan')", "0.0", False),
         ("collections.Counter('aab')", "{'a': 2, 'b': 1}", True),
@@ -149,6 +151,68 @@ def test_a_class_that_equals_everything_is_refused_wherever_it_hides(sandbox: Sa
         assert check(sandbox, f"{code}def f():\n    return {value}", examples=checks).passed == 0, value
     truths = (Example("assert f()", names=("f",)), Example("assert not f()", names=("f",)), Example("assert f() or 0", names=("f",)))
     assert check(sandbox, f"{code}Any.__bool__ = lambda self: True\ndef f():\n    return anything", examples=truths).passed == 0
+
+
+@pytest.mark.parametrize(
+    ("imports", "value", "expected"),
+    [
+        ("from unittest.mock import ANY", "ANY", "9"),
+        ("import weakref", "weakref.proxy(anything)", "9"),
+        ("from types import MappingProxyType", "MappingProxyType(Dict())", "{1: 2}"),
+        ("from collections import UserList", "given(UserList(), data=[anything])", "[9]"),
+        ("from collections import UserString", "given(UserString(''), data=anything)", "'abc'"),
+        ("from fractions import Fraction", "given(Fraction(1), _numerator=anything)", "9"),
+        ("import collections\ncollections.deque = dict", "{1: 99}", "{1: 2}"),
+        ("import io\nio.StringIO = type('S', (), dict(write=lambda *x: 0, getvalue=lambda s: Text()))", "None", "9"),
+    ],
+)
+def test_nothing_of_the_library_says_for_another_class_that_it_is_equal(sandbox: Sandbox, imports: str, value: str, expected: str) -> None:
+    code = (
+        "class Any:\n    def __eq__(self, other): return True\n    def __hash__(self): return 1\nanything = Any()\n"
+        "class Dict(dict):\n    def __eq__(self, other): return True\n"
+        "class Line(str):\n    def __eq__(self, other): return True\n    def rstrip(self): return self\n"
+        "class Text(str):\n    def __len__(self): return 1\n    def strip(self): return self\n"
+        "    def split(self, by): return [Line()]\n    def __radd__(self, other): return self\n"
+        "def given(value, **names):\n    for name, one in names.items():\n        setattr(value, name, one)\n    return value\n"
+    )
+    checks = (*values(("f()", expected)), Example("f()", "what is printed", printed=True, names=("f",)))
+    assert check(sandbox, f"{code}{imports}\ndef f():\n    return {value}", examples=checks).passed == 0
+
+
+def test_what_shows_itself_as_any_text_has_printed_nothing(sandbox: Sandbox) -> None:
+    code = (
+        "class Line(str):\n    def __eq__(self, other): return True\n    def rstrip(self): return self\n"
+        "class Text(str):\n    def strip(self): return self\n    def split(self, by): return [Line()]\n"
+        "    def __radd__(self, other): return self\n"
+        "class Shown:\n    def __repr__(self): return Text('x')\ndef f():\n    return Shown()\n"
+    )
+    assert check(sandbox, code, examples=(Example("f()", "hello", printed=True, names=("f",)),)).passed == 0
+
+
+def test_the_prompts_classes_are_the_same_for_the_code_and_for_the_checks(sandbox: Sandbox) -> None:
+    preamble = (
+        "from dataclasses import dataclass\nfrom enum import Enum\nfrom collections import namedtuple\n"
+        "@dataclass\nclass Point:\n    x: int\n    y: int\n    def total(self): return self.x + self.y\n"
+        "class Side(Enum):\n    LEFT = 1\n    RIGHT = 2\nPair = namedtuple('Pair', 'a b')\ndef origin(): return Point(0, 0)\n"
+    )
+    checks = (
+        Example("assert mirror(Point(1, 2)) == Point(2, 1)", names=("mirror",)),
+        Example("mirror(Point(1, 2)).total()", "3", names=("mirror",)),
+        Example("assert mirror(Side.LEFT) == Side.RIGHT", names=("mirror",)),
+        Example("assert mirror(Side.RIGHT) is Side.LEFT", names=("mirror",)),
+        Example("assert mirror(Pair(1, 2)) == Pair(2, 1)", names=("mirror",)),
+    )
+    right = (
+        "def mirror(one):\n    assert isinstance(origin(), Point)\n    if isinstance(one, Point): return Point(one.y, one.x)\n"
+        "    if isinstance(one, Pair): return Pair(one.b, one.a)\n    return Side.RIGHT if one is Side.LEFT else Side.LEFT\n"
+    )
+    assert check(sandbox, right, examples=checks, preamble=preamble).complete
+    assert check(sandbox, preamble + right, examples=checks, preamble=preamble).complete, "with the classes once more"
+    assert not check(sandbox, right.replace("one.y, one.x", "one.y, 7"), examples=checks, preamble=preamble).results[0]
+    patched = "Point.__eq__ = lambda *x: True\nPoint.total = lambda *x: 3\ndef mirror(one): return Point(7, 7)\n"
+    assert check(sandbox, patched, examples=checks, preamble=preamble).passed == 0
+    patched = "def mirror(one):\n    Point.__eq__ = lambda *x: True\n    return Point(7, 7)\n"
+    assert check(sandbox, patched, examples=checks, preamble=preamble).passed == 0
 
 
 def test_a_check_of_a_class_may_use_what_the_class_defines(sandbox: Sandbox) -> None:
@@ -203,6 +267,15 @@ def test_what_is_printed_is_compared_where_that_is_what_is_asked(sandbox: Sandbo
     printed = (Example("f(3)", "0\n1\n2", printed=True, names=("f",)), Example("f(2)", "0\n9", printed=True, names=("f",)))
     assert check(sandbox, code, examples=printed).results == (True, False)
     assert check(sandbox, code, examples=values(("f(1)", "0"), ("f(1)", "1"))).results == (True, False)
+
+
+def test_standard_output_is_a_file_as_any(sandbox: Sandbox) -> None:
+    code = (
+        "import sys\nsys.stdout.reconfigure(encoding='utf-8', errors='replace')\nprint('größer', file=sys.stderr)\n"
+        "def f(n):\n    sys.stdout.buffer.write(b'one\\n')\n    sys.stdout.write(f'{n}\\n')\n"
+        "def g(n):\n    sys.stdout.close()\n    return n\n"
+    )
+    assert check(sandbox, code, examples=(Example("f('zwölf')", "one\nzwölf", printed=True, names=("f",)), *values(("g(1)", "1")))).complete
 
 
 def test_a_function_named_like_a_builtin_can_be_what_is_asked_for(sandbox: Sandbox) -> None:

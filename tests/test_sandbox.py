@@ -124,6 +124,12 @@ def test_a_program_that_is_not_there_says_so(box: Sandbox) -> None:
     assert (done.exit_code, done.stderr) == (127, b"no-such-program cannot be started: No such file or directory\n")
 
 
+def test_no_room_for_temporary_files_is_one_clear_line(box: Sandbox, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "not there"))
+    with pytest.raises(SandboxTooWeak, match="could not be confined: .*not there"):
+        box.run(python(["-c", "pass"]))
+
+
 def test_many_run_at_once(box: Sandbox) -> None:
     with ThreadPoolExecutor(8) as threads:
         done = list(threads.map(lambda i: run(box, TRY + f"tell({i}, len(os.listdir('.')))", files={str(i): b""}), range(24)))
@@ -397,6 +403,12 @@ def test_the_strongest_is_found_once(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in names[: names.index(found.backend)]:
         with pytest.raises(SandboxTooWeak):
             Sandbox.with_backend(name)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="it is about root")
+def test_nothing_runs_as_root_with_limits_alone() -> None:
+    """Such a program could end every process of the machine; where root's programs can get no user of their own, nothing runs."""
+    assert all(backend.own_user for backend in module._candidates())
 
 
 def test_strict_refuses_what_does_not_hold(monkeypatch: pytest.MonkeyPatch) -> None:

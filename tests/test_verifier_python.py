@@ -157,6 +157,20 @@ def test_the_users_own_tests_say_how_good_a_step_is(sandbox: Sandbox, project: P
     assert "NotImplementedError" in (project / "pkg/code.py").read_text(), "the user's own file stays as it is"
 
 
+def test_code_cannot_skip_the_users_tests(sandbox: Sandbox, project: Path) -> None:
+    (project / "tests/test_more.py").write_text(
+        "import pytest\nfrom pkg.code import total\ndef test_later():\n    pytest.skip('on another system')\n"
+        "@pytest.mark.xfail\ndef test_known():\n    assert total([1]) == 2\n"
+    )
+    verifier = PytestFile(sandbox, project / "tests", Path("../pkg/code.py"), bounds=Bounds(seconds=60))
+    assert reward(verifier, block("def total(n):\n    return sum(n)")) == 1.0
+    for raised in ("pytest.skip('no')", "pytest.xfail('no')", "raise unittest.SkipTest('no')"):
+        code = f"import pytest, unittest\ndef total(n):\n    if len(n) > 1:\n        {raised}\n    return sum(n)"
+        given = reward(verifier, block(code))
+        assert given is not None and given < 1.0, raised
+    assert reward(verifier, block("import pytest\npytest.importorskip('no_such_package')\ndef total(n):\n    return sum(n)")) == 0.0
+
+
 def test_tests_that_cannot_be_collected_are_no_fault_of_a_step(sandbox: Sandbox, project: Path) -> None:
     (project / "tests/test_total.py").write_text("import no_such_package_at_all\ndef test_a(): pass\n")
     verifier = PytestFile(sandbox, project / "tests", Path("../pkg/code.py"), bounds=Bounds(seconds=60))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import hashlib
+import http.client
 import json
 import os
 import tempfile
@@ -96,7 +97,7 @@ def _download(name: str, source: Publication) -> bytes:
     try:
         with urllib.request.urlopen(address, timeout=_SECONDS) as answer:
             data: bytes = answer.read(_BYTES)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         if isinstance(error, urllib.error.HTTPError):
             error.close()
         raise RSDError(f"{name} cannot be fetched from {address}: {error}", hint=_hint(name)) from None

@@ -42,7 +42,7 @@ def config(ctx: click.Context, /, as_json: bool, **flags: Any) -> None:
     """
     found = settings(ctx, flags)
     if as_json:
-        click.echo(json.dumps([dataclasses.asdict(one) for one in found]))
+        click.echo(json.dumps([dataclasses.asdict(one) for one in found], default=str))
         return
     name, value = (max(len(str(getattr(one, column))) for one in found) for column in ("name", "value"))
     for one in found:

@@ -99,6 +99,8 @@ def _changed(trio: Trio, named: dict[str, Path], kind: str | None, head: Path | 
     """
     roles = {role: dataclasses.replace(getattr(trio, role) or RoleConfig(path), path=path) for role, path in named.items()}
     rewarded = checks if head is None else checks | {"head": head}
+    if "verifier" in checks and not trio.rewards:  # the files of another one go with it
+        rewarded = {"tests": None, "schema": None} | rewarded
     if kind is not None and (kind != trio.reward_kind or trio.rewards):
         keeps = trio.reward if not {*NEEDS_MODEL}.isdisjoint(kind.split(",")) else None
         gone: dict[str, Any] = {"verifier": "", "tests": None, "schema": None, "rewards": ()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rsd_local.config import Params
 from rsd_local.decoding.candidates import rank, start_score
@@ -13,7 +13,7 @@ from rsd_local.decoding.trio import OpenTrio
 from rsd_local.decoding.writing import shown
 from rsd_local.events import Event
 from rsd_local.roles import Reward, Writer
-from rsd_local.steps import Score, Step
+from rsd_local.steps import Score, Step, Trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ def checked_step(
         if attempt:
             target.forget()
             step = yield from shown(fallbacks.again(attempt, solution), trio, solution, "target")
-        score = start_score(reward, step).result()
+        score = start_score(reward, replace(step, trace=step.trace or Trace.empty())).result()
         tried.append((step, score))
         unchecked = score.value is None and not score.failed
         threshold = params.weighting.threshold if score.threshold is None else score.threshold

@@ -60,7 +60,8 @@ def asked_code(prompt: str) -> AskedCode:
             if isinstance(node, _Function | ast.ClassDef):
                 (stubs if _is_stub(node) else whole)[node.name] = node
             if _is_kept(node):
-                preamble.append(ast.get_source_segment(source, node) or ast.unparse(node))
+                segment = None if getattr(node, "decorator_list", None) else ast.get_source_segment(source, node)
+                preamble.append(segment or ast.unparse(node))  # a segment begins behind the decorators
         docstrings += _docstrings(source, tree)
     asked = stubs or whole
     if not sources:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import collections
-import math
 import operator
-from collections.abc import Callable
+import types
+import weakref
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
+from math import isclose
 from typing import Any
 
 _HEAP, _IMMUTABLE = 1 << 9, 1 << 8  # flags of a type, of CPython: made at run time; closed to changes
@@ -17,6 +19,8 @@ _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
 }  # fmt: skip
 _mro, _own = type.__dict__["__mro__"].__get__, type.__dict__["__dict__"].__get__
 _flags: Callable[[type], int] = type.__dict__["__flags__"].__get__
+_PROXIES = (weakref.ProxyType, weakref.CallableProxyType, types.MappingProxyType)  # each says of another object what that says of itself
+_FUNCTION, _SLOT, _NOTHING = types.FunctionType, types.MemberDescriptorType, object()
 
 
 class Comparison:
@@ -38,19 +42,30 @@ class Comparison:
                 waiting += type.__subclasses__(kind)
 
     def foreign(self, value: object) -> bool:
-        """Whether a value's class is one of the code's, which no check names."""
+        """Whether what a value equals is said by a class of the code's, which no check names."""
         kind = type(value)
         if any(kind is one for one in self.allowed):
             return False
+        if any(kind is one for one in _PROXIES):
+            return True
         for one in _mro(kind):
             if self._is_closed(one):
                 return False
             own = _own(one)
             if id(one) in self._known:
-                return own.get("__eq__") is not self._known[id(one)][1]
+                return own.get("__eq__") is not self._known[id(one)][1] or self._hides(value)
             if any(name in own for name in _OVERRIDES):
                 return True
         return False
+
+    def _hides(self, value: Any) -> bool:
+        """Whether a value of a known class compares what it holds by Python code, and holds something foreign; or equals anything."""
+        kinds = _mro(type(value))
+        if type(next((_own(kind)["__eq__"] for kind in kinds if "__eq__" in _own(kind)), None)) is not _FUNCTION:
+            return False
+        held = list(_held(value, kinds))
+        held += [part for one in held if type(one) in (list, tuple, set, frozenset) for part in one]
+        return any(self.foreign(part) for part in held) or bool(value == _NOTHING)
 
     def _is_closed(self, kind: type) -> bool:
         return not _flags(kind) & _HEAP or bool(_flags(kind) & _IMMUTABLE)
@@ -60,13 +75,13 @@ class Comparison:
 
         Args:
             one, other: any values.
-            near: whether floats may differ by 1e-6 of themselves.
+            near: whether floats may differ by 1e-6 of themselves; whole numbers may not.
         """
         if self.foreign(one) != self.foreign(other):
             return False
         if self.foreign(one):
             return one == other
-        for kind in (list, tuple, collections.deque):
+        for kind in (list, tuple, deque):
             if is_of(one, kind) and is_of(other, kind):
                 first, second = list(kind.__iter__(one)), list(kind.__iter__(other))
                 return len(first) == len(second) and all(bool(self.same(a, b, near)) for a, b in zip(first, second, strict=True))
@@ -74,13 +89,13 @@ class Comparison:
             return self._same_dict(one, other, near)
         if _is_set(one) and _is_set(other):
             return len(one) == len(other) and self._plain_keys(one) and self._plain_keys(other) and one == other
-        if near and _is_number(one) and _is_number(other):
-            return one == other or math.isclose(one, other, rel_tol=1e-6, abs_tol=1e-9)
+        if near and _is_number(one) and _is_number(other) and (is_of(one, float) or is_of(other, float)):
+            return one == other or isclose(one, other, rel_tol=1e-6, abs_tol=1e-9)
         return one == other
 
     def _same_dict(self, one: Any, other: Any, near: bool) -> bool:
         first, second = dict(dict.items(one)), dict(dict.items(other))
-        if is_of(one, collections.OrderedDict) and is_of(other, collections.OrderedDict):
+        if is_of(one, OrderedDict) and is_of(other, OrderedDict):
             return bool(self.same(list(first.items()), list(second.items()), near))
         if not (self._plain_keys(first) and self._plain_keys(second)) or len(first) != len(second):
             return False
@@ -138,6 +153,22 @@ _OVERRIDES = {
 def is_of(value: object, kind: type) -> bool:
     """As ``isinstance``, by the real class alone."""
     return any(kind is one for one in _mro(type(value)))
+
+
+def _held(value: object, kinds: tuple[type, ...]) -> Iterator[Any]:
+    """What an object's attributes hold."""
+    read = object.__getattribute__
+    try:
+        yield from dict.values(read(value, "__dict__"))
+    except AttributeError:
+        pass  # it has slots alone
+    for kind in kinds:
+        for name, slot in _own(kind).items():
+            if type(slot) is _SLOT and name != "__dict__":
+                try:
+                    yield slot.__get__(value)
+                except AttributeError:
+                    continue
 
 
 def _is_set(value: object) -> bool:

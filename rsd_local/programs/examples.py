@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 from rsd_local.programs.asked import BUILTINS, AskedCode, asked_code
 from rsd_local.programs.doctests import read_asserts, read_doctests
+from rsd_local.programs.doubts import leaves_results_open, without_reports
 from rsd_local.programs.example import Example
 from rsd_local.programs.literals import evaluated
 from rsd_local.programs.statements import read_statements
@@ -30,8 +31,9 @@ def read_examples(prompt: str, asked: AskedCode | None = None) -> tuple[Example,
         asked: its code, where that has been read already.
     """
     asked = asked or asked_code(prompt)
-    written = _read(prompt, asked)
+    prompt = without_reports(prompt)
     as_python_reads_it = prompt
+    written = _read(prompt, asked)
     for value, source in asked.docstrings:
         as_python_reads_it = as_python_reads_it.replace(source, value)
     if as_python_reads_it != prompt:
@@ -46,7 +48,10 @@ def _read(text: str, asked: AskedCode) -> tuple[Example, ...]:
     names = tuple(dict.fromkeys([*asked.names, *(name for example in asserts for name in example.names)]))
     doctests, sessions = read_doctests(text, names, asked)
     stated = _of_one_type(read_statements(text, taken + sessions, names, asked))
-    return tuple(_consistent(dict.fromkeys([*doctests, *asserts, *stated])))[:_MOST]
+    found = _consistent(dict.fromkeys([*doctests, *asserts, *stated]))
+    if leaves_results_open(text):
+        found = [one for one in found if one.expected is None or one.printed or not _has_order(evaluated(one.expected))]
+    return tuple(found)[:_MOST]
 
 
 def _consistent(examples: Iterable[Example]) -> list[Example]:
@@ -72,6 +77,10 @@ def _of_one_type(examples: Iterable[Example]) -> list[Example]:
         odd = {one for one in group if one.weak or _type(one) not in ((usual,) if most > next_most else ())}
         kept = [one for one in kept if one not in odd]
     return kept
+
+
+def _has_order(value: object) -> bool:
+    return isinstance(value, list | tuple) and len(value) > 1
 
 
 def _type(example: Example) -> str | None:

@@ -3,7 +3,8 @@
 Its job comes as JSON on standard input; what passed goes out over a pipe, whose number is its argument. Passing is a secret that only
 this file writes, one for each check and one behind the last: code that prints, exits, raises, closes or floods file descriptors never
 does. The checks run apart from the code: their builtins, modules and helpers are those from before it ran, and each ``==`` in them is
-rewritten to a comparison of this file, which never asks a class of the code's own whether it equals a plain value.
+rewritten to a comparison of this file, which never asks a class of the code's own whether it equals a plain value. Only the classes
+that the prompt defines are the same for both, since the code is given their objects and gives them back.
 
 What it does not stop: code that was written to search the memory of its own process, through the interpreter's frames, the garbage
 collector or ``ctypes``, finds the secrets. Models do not write that by chance; nobody should train one against this file.
@@ -14,7 +15,6 @@ from __future__ import annotations
 import ast
 import builtins
 import contextlib
-import io
 import json
 import math
 import operator
@@ -25,11 +25,13 @@ import time
 import types
 from collections.abc import Callable
 from functools import partial
+from io import BytesIO, TextIOWrapper
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rsd_local.programs.comparison import Comparison, is_of  # in the sandbox both files run in one namespace
 
+_PROMPT = "prompt"  # the module of the prompt's code
 SOLUTION = "solution"  # the module's name: not __main__, whose guarded part is for people
 _SIGNS: dict[type[ast.AST], str] = {
     ast.Eq: "==", ast.NotEq: "!=", ast.In: "in", ast.NotIn: "not in", ast.Is: "is", ast.IsNot: "is not",
@@ -91,7 +93,7 @@ class Run:
         self._job, self._pipe = job, pipe
         self._begun, self._clock, self._write, self._exit = time.monotonic(), time.monotonic, os.write, os._exit
         self._timer = getattr(signal, "setitimer", None)
-        self._signal, self._alarm = signal.signal, getattr(signal, "SIGALRM", None)
+        self._signal, self._alarm, self._real_time = signal.signal, getattr(signal, "SIGALRM", None), getattr(signal, "ITIMER_REAL", 0)
         # Not with the globals of this file, which a look at the signal's handler would show.
         self._stop = types.FunctionType(_stop.__code__, {"_TimeUp": _TimeUp})
         self._quiet = [sys.settrace, sys.setprofile]
@@ -109,11 +111,13 @@ class Run:
         modules = [builtins, math, operator, *self._real.values()]
         modules += [part for part in self._preamble.values() if isinstance(part, types.ModuleType)]
         self._modules = [(vars(module), dict(vars(module))) for module in modules]
+        own = [one for one in self._preamble.values() if is_of(one, type) and type.__dict__["__module__"].__get__(one) == _PROMPT]
+        self._classes = [(one, {name: value for name, value in vars(one).items() if callable(value)}) for one in own]
         self._comparison = Comparison()
 
     def run(self) -> None:
         """Runs all, and ends the process."""
-        sys.stdout = sys.stderr = io.StringIO()
+        sys.stdout, sys.stderr = _text_file(BytesIO()), _text_file(BytesIO())
         names = self._solution()
         if names is not None:
             for place, case in enumerate(self._job["cases"]):
@@ -126,8 +130,8 @@ class Run:
         module = types.ModuleType(SOLUTION)
         module.__dict__["__builtins__"] = builtins
         sys.modules[SOLUTION] = sys.modules["__main__"] = module
-        # Once more, not the checks' own functions: the code may exchange what is in these.
-        module.__dict__.update(self._preamble_names())
+        # Once more, not the checks' own functions: the code may exchange what is in these. But its classes are the checks' own.
+        module.__dict__.update(self._preamble_names({name: value for name, value in self._preamble.items() if is_of(value, type)}))
         for block in self._job["blocks"]:
             try:
                 code = compile(block["code"], "<solution>", "exec", dont_inherit=True)
@@ -138,7 +142,11 @@ class Run:
                     return None
         builtin = self._builtins.keys() - set(self._job["names"])
         kept = {name: value for name, value in dict(module.__dict__).items() if name not in builtin and not name.startswith("__")}
-        return kept | {name: value for name, value in self._preamble.items() if name not in self._job["names"]}
+        return kept | {name: value for name, value in self._preamble.items() if not self._is_codes(name, value, kept)}
+
+    def _is_codes(self, name: str, value: Any, kept: dict[str, Any]) -> bool:
+        """Whether checks take a name of the prompt from the code: what it was asked for, and a class that it has written once more."""
+        return name in self._job["names"] or (is_of(value, type) and is_of(kept.get(name), type))
 
     def _check(self, case: dict[str, Any], parts: tuple[Any, Any, set[str]], names: dict[str, Any], last: bool) -> None:
         compared = self._comparison
@@ -148,12 +156,13 @@ class Run:
         scope |= {"__builtins__": dict(self._builtins), "__name__": "checks", "_rsd_compare_": self._compare,
                   "_rsd_binary_": compared.binary, "_rsd_truth_": compared.truth}  # fmt: skip
         compared.allowed = [value for name, value in names.items() if name in mentioned and is_of(value, type)]
-        output = sys.stdout = io.StringIO()
+        written = BytesIO()
+        sys.stdout = _text_file(written)
         try:
             self._restore()
             value = self._limited(lambda: self._evaluate(setup, code, scope), last)
             self._restore()
-            if isinstance(code, Exception) or not self._passes(case, value, io.StringIO.getvalue(output)):
+            if isinstance(code, Exception) or not self._passes(case, value, written):
                 raise AssertionError(f"gave {self._shown(value)}, not {case['expected']}")
             self._say(case["token"])
         except BaseException as error:
@@ -165,11 +174,12 @@ class Run:
         exec(setup, scope)
         return eval(code, scope)
 
-    def _passes(self, case: dict[str, Any], value: Any, output: str) -> bool:
+    def _passes(self, case: dict[str, Any], value: Any, written: BytesIO) -> bool:
         if case["expected"] is None:
             return True
+        output = "" if written.closed else written.getvalue().decode("utf-8", "replace")
         if case["printed"]:
-            shown = output + ("" if value is None else repr(value))
+            shown = "".join((output, "" if value is None else repr(value)))  # joined, a text is a plain one
             return _lines(shown) == _lines(case["expected"])
         expected = eval(case["expected"], {"__builtins__": dict(self._builtins)})
         if value is None and expected is not None:
@@ -186,17 +196,23 @@ class Run:
             setter(None)
         for now, before in self._modules:
             now.update(before)
+        for kind, before in self._classes:
+            for name in before.keys() | {"__eq__", "__ne__"} & vars(kind).keys():
+                if name not in before:
+                    type.__delattr__(kind, name)
+                elif vars(kind).get(name) is not before[name]:
+                    type.__setattr__(kind, name, before[name])
 
     def _limited(self, call: Callable[[], Any], last: bool) -> Any:
         left = self._job["seconds"] - (self._clock() - self._begun)
         if self._timer is None or self._alarm is None:
             return call()
         self._signal(self._alarm, self._stop)
-        self._timer(signal.ITIMER_REAL, max(0.05, left if last else left / 2))
+        self._timer(self._real_time, max(0.05, left if last else left / 2))
         try:
             return call()
         finally:
-            self._timer(signal.ITIMER_REAL, 0)
+            self._timer(self._real_time, 0)
 
     def _say(self, secret: str) -> None:
         self._write(self._pipe, f"\n{secret}\n".encode())
@@ -215,10 +231,17 @@ class Run:
         plain = any(type(value) is kind for kind in (int, float, str, bool, list, tuple, dict, set, type(None)))
         return repr(value)[:100] if plain else type.__dict__["__name__"].__get__(type(value))
 
-    def _preamble_names(self) -> dict[str, Any]:
-        scope: dict[str, Any] = {"__builtins__": dict(self._builtins), "__name__": "prompt"}
+    def _preamble_names(self, classes: dict[str, Any] | None = None) -> dict[str, Any]:
+        """The names of the prompt's code.
+
+        Args:
+            classes: those of them that are there already.
+        """
+        scope: dict[str, Any] = {"__builtins__": dict(self._builtins), "__name__": _PROMPT, **(classes or {})}
         with contextlib.suppress(BaseException):
             for node in ast.parse(self._job["preamble"]).body:
+                if classes and (_names(node) & classes.keys()):
+                    continue
                 with contextlib.suppress(BaseException):
                     exec(compile(ast.Module([node], []), "<prompt>", "exec", dont_inherit=True), scope)
         return {name: value for name, value in scope.items() if not name.startswith("__")}
@@ -251,8 +274,20 @@ class Run:
         )
 
 
+def _names(node: ast.stmt) -> set[str]:
+    """The names that a class statement or an assignment binds."""
+    if isinstance(node, ast.Assign):
+        return {target.id for target in node.targets if isinstance(target, ast.Name)}
+    return {node.name} if isinstance(node, ast.ClassDef) else set()
+
+
 def _stop(*_: object) -> None:
     raise _TimeUp
+
+
+def _text_file(written: BytesIO) -> TextIOWrapper:
+    """A file of text as standard output is one, with a buffer below it."""
+    return TextIOWrapper(written, "utf-8", "replace", "", write_through=True)
 
 
 def _lines(text: str) -> list[str]:

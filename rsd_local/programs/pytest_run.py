@@ -19,18 +19,26 @@ class Counts:
     def __init__(self) -> None:
         self.passed: set[str] = set()
         self.failed: set[str] = set()
-        self.broken = 0
+        self.broken = self.left_out = 0
 
     def pytest_runtest_logreport(self, report: Any) -> None:
-        """A test's set-up, its call or its end is over."""
-        if report.failed:
+        """A test's set-up, its call or its end is over; one that the code has skipped, or has said to fail as expected, fails."""
+        expected = hasattr(report, "wasxfail") and "xfail" in report.keywords
+        if report.failed or (report.when == "call" and report.skipped and not expected and not _skips_itself(report)):
             self.failed.add(report.nodeid)
-        elif report.when == "call" and (report.passed or hasattr(report, "wasxfail")):
+        elif report.when == "call" and (report.passed or expected):
             self.passed.add(report.nodeid)
 
     def pytest_collectreport(self, report: Any) -> None:
         """A file has been read."""
         self.broken += bool(report.failed)
+        self.left_out += bool(report.skipped)
+
+
+def _skips_itself(report: Any) -> bool:
+    """Whether a test was skipped where it stands."""
+    place = report.longrepr[0] if isinstance(report.longrepr, tuple) else ""
+    return not hasattr(report, "wasxfail") and os.path.realpath(place) == os.path.realpath(report.location[0])
 
 
 def main() -> None:
@@ -51,7 +59,7 @@ def main() -> None:
     counts = Counts()
     code = int(pytest.main(["-q", "-p", "no:cacheprovider", *arguments], plugins=[counts]))
     passed, failed = len(counts.passed - counts.failed), len(counts.failed)
-    write(pipe, f"\n{secret} {code} {passed} {failed} {counts.broken}\n".encode())
+    write(pipe, f"\n{secret} {code} {passed} {failed} {counts.broken} {counts.left_out}\n".encode())
     sys.stdout.flush()
     leave(0)
 

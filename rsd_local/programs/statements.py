@@ -17,14 +17,15 @@ _COMMENT = re.compile(r"[ \t]*#[ \t]*(?:(?:[Oo]utput|[Rr]esult)[ \t]*:[ \t]*)?")
 # What may stand behind a value: the line's end, a comment, a remark, a new sentence; a second value may not.
 _VALUE_NEXT = r"(?![ \t]*(?:[\d\"'\[({-]|True\b|False\b|None\b))"
 _END = re.compile(
-    rf"[`*]*(?:[.;:!]?[ \t]*(?:\n|$)|[.;!][ \t]|[ \t]*#|[ \t]*//|[ \t]+\(|\)|,[ \t]+{_VALUE_NEXT}|,[ \t]*\n"
-    rf"|[ \t]+(?:and|because|since|as|while|for|where)\b{_VALUE_NEXT}|[ \t]*\"\"\"|[ \t]*''')"
+    rf"[`*]*(?:[.;:!]?[ \t]*(?:\n|$|\"\"\"|''')|[.;][ \t]|![ \t](?![ \t]*[=+*/^-])|[ \t]*#|[ \t]*//|[ \t]+\(|\)"
+    rf"|,[ \t]+{_VALUE_NEXT}|,[ \t]*\n|[ \t]+(?:and|because|since|as(?![ \t]+an?\b)|while|for|where)\b{_VALUE_NEXT})"
 )
 _DOUBTS = re.compile(
-    r"\b(?:but|instead|however|wrong(?:ly)?|incorrect(?:ly)?|bugs?|buggy|not|never|actually|currently|unexpected(?:ly)?|fails?|raises?"
+    r"\b(?:but|instead|however|wrong(?:ly)?|incorrect(?:ly)?|bugs?|buggy|not|never|actually|currently|formerly|previously|old|unexpected(?:ly)?|fails?|raises?"
     r"|isn't|doesn't|shouldn't|n't)\b",
     re.IGNORECASE,
 )
+_LOOSE = re.compile(r"\b(?:round(?:ed|ing|s)?|approx\w*|about|roughly|around|random\w*|or|any order)\b|≈", re.IGNORECASE)  # in a remark
 _PREFIX_REFUSED = re.compile(r"(?:\b(?:if|while|elif|return|or|not|lambda|in|def)|[=+\-*/%<>.]|\)[ \t]*,)[ \t]*$")
 _BULLET = re.compile(r"^[ \t]*(?:[-*+•]|\(?\d+[.)])[ \t]+")
 _FOR = re.compile(r"^[ \t]*(?:[-*+][ \t]+)?(?:For|When|If|Given)[ \t]+(?=[A-Za-z_]\w*[ \t]*=[^=])", re.MULTILINE)
@@ -73,8 +74,9 @@ def _calls(text: str, taken: Sequence[Span], name: str, names: tuple[str, ...], 
         expected, weak, last = stated
         line_end = text.find("\n", last) % (len(text) + 1)
         rest = re.sub(r"[(#].*", "", text[last:line_end])
+        remark = re.match(r"[`*]*[ \t]*\([^)\n]*\)", text[last:line_end])
         called = callable_check(source, names, asked.known)
-        if called is not None and not _DOUBTS.search(f"{before} {rest}"):
+        if called is not None and not _DOUBTS.search(f"{before} {rest}") and not (remark and _LOOSE.search(remark[0])):
             yield Example(source, expected, names=called, weak=weak)
 
 

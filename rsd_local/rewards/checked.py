@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from concurrent.futures import Future
+from concurrent import futures
 from typing import Self
 
-from rsd_local.errors import Cancelled, SandboxTooWeak, VerifierFailed
+from rsd_local.errors import Cancelled, Closed, RSDError, VerifierFailed
 from rsd_local.events import CancelToken, Counters, Role
 from rsd_local.prompt import Prompt
 from rsd_local.rewards.reading import PendingScore
 from rsd_local.rewards.verifier.base import Verifier
+from rsd_local.rewards.verifier.values import reward_of, said
 from rsd_local.steps import UNCHECKED, Score, Step
+
+_SECONDS_TO_LEAVE = 2.0  # for a check that was cancelled; after them nobody waits for it
 
 
 class CheckReward:
@@ -36,11 +39,16 @@ class CheckReward:
     @property
     def can_check(self) -> bool:
         """Whether the verifier finds something to check in answers to this prompt."""
-        return self._verifier.checks(self._prompt)
+        try:
+            return bool(self._verifier.checks(self._prompt))
+        except BaseException as error:
+            if not self._tolerant:
+                raise self._failure(error) from error
+            return True
 
     def start_score(self, step: Step) -> PendingScore:
         """Begin to check the next step."""
-        future: Future[Score] = Future()
+        future: futures.Future[Score] = futures.Future()
         stop, steps = CancelToken(), self._steps
 
         def work() -> None:
@@ -52,20 +60,38 @@ class CheckReward:
                 except BaseException as error:  # whatever it is, whoever waits is told
                     future.set_exception(error)
 
+        def wait() -> Score:
+            woken = threading.Event()
+            future.add_done_callback(lambda _: woken.set())
+            with stop.calling(woken.set):
+                woken.wait()
+            if not futures.wait([future], _SECONDS_TO_LEAVE).done:
+                raise Cancelled("the check of a step was cancelled")
+            return future.result()
+
         threading.Thread(target=work, name=f"rsd-check-{self._by}", daemon=True).start()
         self.read(step)
-        return PendingScore(future.result, stop.cancel)
+        return PendingScore(wait, stop.cancel)
 
     def _score(self, steps: tuple[str, ...], step: str, stop: CancelToken) -> Score:
         try:
-            value = self._verifier.check(self._prompt, steps, step, stop)
-        except Cancelled:
-            raise
-        except (VerifierFailed, SandboxTooWeak):
-            if not self._tolerant:
+            value = reward_of(self._verifier.check(self._prompt, steps, step, stop), f"verifier {self._by}")
+        except BaseException as error:
+            failure = self._failure(error)
+            if self._tolerant and isinstance(failure, VerifierFailed):
+                return Score(None, self._by, failed=True)
+            if failure is error:
                 raise
-            return Score(None, self._by, failed=True)
+            raise failure from error
         return UNCHECKED if value is None else Score(value, self._by)
+
+    def _failure(self, error: BaseException) -> RSDError:
+        """An error of the verifier as one of ours: what it raises of its own must end nothing but the check."""
+        if isinstance(error, Cancelled | Closed | VerifierFailed):
+            return error
+        if isinstance(error, RSDError):
+            return VerifierFailed(str(error), hint=error.hint)
+        return VerifierFailed(f"verifier {self._by} raised {said(error)}")
 
     def forget(self) -> None:
         """Take back the step that was scored last."""

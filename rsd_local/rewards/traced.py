@@ -9,7 +9,7 @@ from rsd_local.errors import EngineError
 from rsd_local.events import Counters, Role
 from rsd_local.rewards.features import Course
 from rsd_local.rewards.reading import PendingScore, as_score
-from rsd_local.steps import Step, Trace
+from rsd_local.steps import UNCHECKED, Step, Trace
 
 TraceScore = Callable[[Trace, Course], float]
 """From a step's trace and the steps before it to the reward."""
@@ -33,9 +33,12 @@ class TraceReward:
     can_check = True
 
     def start_score(self, step: Step) -> PendingScore:
-        """Score the next step at once."""
+        """Score the next step at once; of a step of the target, whose trace is empty, there is nothing to read."""
         if step.trace is None:
             raise EngineError("the draft was not traced, so its steps cannot be scored")
+        if not len(step.trace.entropies):
+            self.read(step)
+            return PendingScore(lambda: UNCHECKED, lambda: None)
         score = as_score(self._score(step.trace, self._course), self._by)
         self._before, self._course = self._course, self._course.after(step.trace)
         return PendingScore(lambda: score, lambda: None)

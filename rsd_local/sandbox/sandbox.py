@@ -119,7 +119,10 @@ class Sandbox:
             return windows.run(argv, files, told, bounds, cancel)
         from rsd_local.sandbox import posix
 
-        return posix.run(self._backend, argv, files, told, readable, bounds, cancel)
+        try:
+            return posix.run(self._backend, argv, files, told, readable, bounds, cancel)
+        except OSError as error:  # no room for temporary files, no descriptors, no processes
+            raise SandboxTooWeak(f"a program could not be confined: {error}", hint="free what is short, or set TMPDIR") from None
 
 
 def _strongest(name: BackendName | None = None) -> Sandbox:
@@ -135,7 +138,7 @@ def _strongest(name: BackendName | None = None) -> Sandbox:
         if name in (None, backend.name):
             try:
                 return Sandbox(backend, probe(backend))
-            except SandboxTooWeak as error:
+            except (SandboxTooWeak, OSError) as error:
                 why = str(error)
                 _log.info("%s", why)
     raise SandboxTooWeak(f"no program can be run in limits: {why}", hint=_hint())
@@ -156,13 +159,15 @@ def _candidates() -> Iterator[Backend]:
             yield Backend("limits", own_user=True)
     if sys.platform == "darwin":
         yield Backend("sandbox-exec")
-    yield Backend("limits")
+    if not root:  # nothing holds root by limits alone: it could end every process of the machine
+        yield Backend("limits")
 
 
 def _hint() -> str:
     if sys.platform != "linux":
         return "run rsd in a container or a virtual machine of Linux"
-    return "install bubblewrap (apt-get install bubblewrap), and allow user namespaces where they are forbidden"
+    hint = "install bubblewrap (apt-get install bubblewrap), and allow user namespaces where they are forbidden"
+    return f"{hint}; or do not run rsd as root" if os.getuid() == 0 else hint
 
 
 def _require_inside(name: str) -> None:

@@ -9,7 +9,7 @@ from rsd_local.errors import Cancelled, VerifierFailed
 from rsd_local.events import CancelToken
 from rsd_local.prompt import Prompt
 from rsd_local.rewards.verifier.base import Check
-from rsd_local.rewards.verifier.values import reward_of, short
+from rsd_local.rewards.verifier.values import reward_of, said, short
 
 
 class Called:
@@ -65,8 +65,7 @@ class Called:
                 raise Cancelled("the check of a step was cancelled")
         if errors:
             error = errors[0]
-            said = f"{type(error).__name__}: {_text(error)}".rstrip(": ")
-            raise VerifierFailed(f"verifier {self._name} raised {short(said, 200)}") from error
+            raise VerifierFailed(f"verifier {self._name} raised {said(error)}") from error
         if not values:
             hint = "a longer time limit, or a verifier that ends; Python cannot end it, so its thread was left behind"
             raise VerifierFailed(f"verifier {self._name} took longer than {self._seconds:g} seconds", hint=hint)
@@ -78,10 +77,3 @@ class Called:
 
     def close(self) -> None:
         """There is nothing that could be ended."""
-
-
-def _text(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:  # an exception whose text cannot be had
-        return ""

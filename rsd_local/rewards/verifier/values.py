@@ -38,3 +38,12 @@ def short(text: str, length: int = 80) -> str:
     """A text on one line, its end cut off where it is longer."""
     line = " ".join(text[: 4 * length].split())
     return line if len(line) <= length else f"{line[: length - 1]}…"
+
+
+def said(error: BaseException) -> str:
+    """An exception of somebody else's code on one line."""
+    try:
+        text = str(error)
+    except Exception:  # an exception whose text cannot be had
+        text = ""
+    return short(f"{type(error).__name__}: {text}".rstrip(": "), 200)

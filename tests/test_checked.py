@@ -222,6 +222,16 @@ def test_a_reward_of_the_drafts_own_has_nothing_to_say_of_the_targets_step(files
             assert own and all((reward is not None) == checked for reward in own)
 
 
+def test_the_target_does_not_try_again_for_a_check_that_does_not_work(files: dict[str, Path]) -> None:
+    def check(prompt: Prompt, steps: tuple[str, ...], step: str) -> float | None:
+        raise OSError("out of order")
+
+    with opened(files, RewardConfig("verifier", verifier=check), on_verifier_error="target") as reasoner:
+        events, _ = told(reasoner, Params(FEW, STEP, LIMITS, Search(retries=3)))
+    done = [event for event in events if isinstance(event, StepDone)]
+    assert len(done) > 3 and {(event.author, event.retries, event.own_reward) for event in done} == {("target", 0, None)}
+
+
 def test_without_retries_no_step_of_the_target_is_checked(files: dict[str, Path]) -> None:
     asked: list[str] = []
 

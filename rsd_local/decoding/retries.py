@@ -60,7 +60,9 @@ def checked_step(
         if unchecked or rank(score) >= threshold:
             return Checked(step, score, attempt, held=not step.blank)
         reward.forget()
+        if score.failed:
+            break  # a check that does not work says nothing of the next try either
     best, score = max(tried, key=lambda one: rank(one[1]))  # of equals the first
     if best is not step:
         target.correct(best)
-    return Checked(best, score, params.search.retries)
+    return Checked(best, score, len(tried) - 1)

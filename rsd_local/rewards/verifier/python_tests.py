@@ -35,7 +35,7 @@ class PythonTests:
         self._tests = read_test_file(tests) if tests else None
 
     def check(self, prompt: Prompt, steps: tuple[str, ...], step: str, cancel: CancelToken | None) -> float | None:
-        """The share of examples passed, 1.0 only where the code came to their end; 0.0 where a block does not compile.
+        """The share of examples passed, 1.0 only where the code came to their end; 0.0 where no block compiles.
 
         None where the step has no Python code, or the prompt no example.
         """
@@ -48,10 +48,11 @@ class PythonTests:
             examples = self._tests.of(function)
         if not examples:
             return None
-        if any(parsed(block) is None for block in code.here):
+        blocks = [block for block in code.here if parsed(block) is not None]  # a snippet that is cut short stands in nobody's way
+        if not blocks:
             return 0.0
         verdict = check_python(
-            code.here,
+            blocks,
             examples,
             self._sandbox,
             before=code.before,

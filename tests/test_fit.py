@@ -36,7 +36,8 @@ def gpu(free: int) -> Device:
 
 
 def roles(**changed: object) -> dict[Role, RoleCapacity]:
-    return capacities(replace(find_trio("abacus"), **changed), None)  # type: ignore[arg-type]
+    trio = replace(find_trio("abacus"), **changed)  # type: ignore[arg-type]
+    return capacities(trio, (None,) * len(trio.stages))
 
 
 @pytest.mark.parametrize("kind", ["dense", "sliding"])

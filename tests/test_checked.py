@@ -222,6 +222,33 @@ def test_a_reward_of_the_drafts_own_has_nothing_to_say_of_the_targets_step(files
             assert own and all((reward is not None) == checked for reward in own)
 
 
+def test_a_greedy_answers_further_drafts_are_drawn_and_the_target_writes_greedily_after_them(files: dict[str, Path]) -> None:
+    """So no further try is the first one again."""
+    greedy = Sampling(0.0, seed=4)
+    params = Params(greedy, Weighting("step", threshold=0.8, redrafts=2), LIMITS, Search(fallback="off"))
+    with opened(files, RewardConfig("verifier", verifier=lambda prompt, steps, step: lot(step))) as reasoner:
+        events, _ = told(reasoner, params)
+        prompt, solution, accepted, tries = Prompt.of(QUESTION, reasoner.config.system), Solution(LIMITS, Segmenter()), list[Step](), 0
+        most = 0
+        for event in events:
+            if not isinstance(event, Drafted | StepDone) or (isinstance(event, StepDone) and event.author == "draft"):
+                tries = 0 if isinstance(event, StepDone) else tries
+                continue
+            author, role, attempt = ("draft", DRAFT, tries) if isinstance(event, Drafted) else ("target", TARGET, 0)
+            with closing(reasoner.trio.writer(author, prompt)) as writer:  # type: ignore[arg-type]
+                for before in accepted:
+                    writer.read(before)
+                stream, drawn = Stream(4, role, 0, event.index, attempt), greedy.again if attempt else greedy
+                step = writer.start_writing(solution.room, solution.scan(), drawn, stream).result()
+            assert ascii_of(step.text) == ascii_of(event.text), (event.index, attempt)
+            most, tries = max(most, attempt), tries + 1
+            if isinstance(event, StepDone) or lot(step.text) >= 0.8:
+                solution.accept(step, "draft")
+                accepted.append(step)
+                tries = 0
+    assert most == 2 and greedy.again.temperature == 0.7 and FEW.again == FEW
+
+
 def test_the_target_does_not_try_again_for_a_check_that_does_not_work(files: dict[str, Path]) -> None:
     def check(prompt: Prompt, steps: tuple[str, ...], step: str) -> float | None:
         raise OSError("out of order")

@@ -14,9 +14,14 @@ from rsd_local.errors import ConfigError
 SPECS = ["rsd", "majority:samples=4"]
 LATER = {
     "sampling": ("repeat_penalty", "presence_penalty", "frequency_penalty", "penalty_last_n"),
-    "weighting": ("redrafts", "hand_over"),
-    "limits": ("stop",),
+    "weighting": ("redrafts", "hand_over", "unchecked"),
+    "limits": ("stop", "stop_after"),
+    "search": ("retries",),
 }
+TRIO_LATER = (
+    *("strategy", "delimiter", "reuse", "verifier", "tests", "schema", "code_file", "rewards"),
+    *("unchecked", "stop_after", "redrafts", "retries", "on_verifier_error"),
+)
 
 
 def as_0_1_wrote_it(folder: Path, **changes: Any) -> None:
@@ -24,7 +29,7 @@ def as_0_1_wrote_it(folder: Path, **changes: Any) -> None:
     written = json.loads((folder / "config.json").read_text())
     config = written["config"]
     config["versions"]["rsd-local"] = "0.1.0"
-    for key in ("strategy", "delimiter", "reuse"):
+    for key in TRIO_LATER:
         del config["trio"][key]
     for role in ("draft", "target", "reward"):
         config["trio"][role]["engines"] = 1

@@ -86,7 +86,7 @@ def settings(ctx: click.Context, flags: dict[str, Any]) -> list[Setting]:
 _SAID = {ParameterSource.COMMANDLINE: "flag --{flag}", ParameterSource.ENVIRONMENT: "variable {variable}"}
 
 
-_OF_PARAMS = ("unchecked", "stop_after", "retries")
+_OF_PARAMS = ("unchecked", "stop_after", "redrafts", "retries")
 """Settings of a trio that stand among those of a run."""
 
 

@@ -25,7 +25,7 @@ from rsd_local.config import (
 from rsd_local.errors import ConfigError, ModelNotFound
 
 _CHECKS = ("verifier", "tests", "schema", "code_file")
-_OF_THE_TRIO = ("threshold", "unchecked", "stop_after", "retries")
+_OF_THE_TRIO = ("threshold", "unchecked", "stop_after", "redrafts", "retries")
 """What a trio has where no flag is given."""
 
 
@@ -137,7 +137,6 @@ def make_params(flags: dict[str, Any], trio: Trio) -> Params:
     usual = default_temperature(trio.strategy, search)
     temperature = usual if flags["temp"] is None else flags["temp"]
     require(temperature > 0 or not usual, f"{trio.strategy} samples: at temperature 0 every try is the same", "give a --temp above 0")
-    require(temperature > 0 or not flags["redrafts"], "a draft that tries again at temperature 0 writes the same", "give a --temp above 0")
     penalties = {name: flags[name] for name in ("repeat_penalty", "presence_penalty", "frequency_penalty")}
     return Params(
         Sampling(
@@ -148,7 +147,7 @@ def make_params(flags: dict[str, Any], trio: Trio) -> Params:
             own["threshold"],
             flags["probability"],
             flags["steepness"],
-            flags["redrafts"],
+            own["redrafts"],
             flags["hand_over"],
             own["unchecked"],
         ),

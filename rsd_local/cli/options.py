@@ -98,7 +98,7 @@ _PARAMS: list[Option] = [
     option("--weighting", type=click.Choice(get_args(WeightingKind)), default="step", show_default=True, help="ω(r)."),
     option("--probability", type=float, default=0.5, show_default=True, help="p of constant weighting."),
     option("--steepness", type=float, default=10.0, show_default=True, help="α of logistic weighting."),
-    option("--redrafts", type=int, default=0, show_default=True, help="Times that the draft tries a rejected step again (rsd)."),
+    option("--redrafts", type=int, help="Times that the draft tries a rejected step again (rsd). Default: 0."),
     option(
         "--hand-over",
         type=int,

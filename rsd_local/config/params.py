@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from rsd_local.config.checks import require, require_choice
@@ -14,6 +14,7 @@ Fallback = Literal["auto", "on", "off"]
 Strategy = Literal["rsd", "target", "draft", "speculative", "majority", "best-of-n", "step-best-of-n", "beam"]
 Unchecked = Literal["accept", "target"]
 StopAfter = Literal["never", "code-block"]
+_AGAIN = 0.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,11 @@ class Sampling:
         require(-2 <= self.frequency_penalty <= 2, f"frequency_penalty {self.frequency_penalty} is outside -2 to 2")
         require(self.penalty_last_n >= 0, f"penalty_last_n {self.penalty_last_n} is negative", "0 switches the penalties off")
 
+    @property
+    def again(self) -> Sampling:
+        """How a further try at the same step is drawn: at temperature 0.7 where the first one was greedy, or all would be the same."""
+        return replace(self, temperature=_AGAIN) if self.temperature == 0 else self
+
 
 @dataclass(frozen=True, slots=True)
 class Weighting:
@@ -66,7 +72,7 @@ class Weighting:
         threshold: δ of ``step`` and ``logistic``.
         probability: p of ``constant``.
         steepness: α of ``logistic``.
-        redrafts: how often the draft tries again before the target writes a step; needs a temperature above 0.
+        redrafts: how often the draft tries again before the target writes a step, drawing by ``Sampling.again``.
         hand_over: after so many places in a row whose step the target had to write, it writes all the rest; 0 for never.
         unchecked: what becomes of a step of which the reward had nothing to check: it is accepted, or the target writes it.
     """
@@ -131,8 +137,8 @@ class Search:
             like single rows, at most 4 (``Sequence.exact_rows``), and 4 where no batch is.
         fallback: whether the target evaluates a rejected step ahead and keeps what it would have written itself
             (``rsd``); ``auto`` where a measured rule says that it pays.
-        retries: how often the target tries again where its own step fails its check, of which the best one stays (``rsd``); at
-            temperature 0 further tries are drawn at 0.7.
+        retries: how often the target tries again where its own step fails its check, of which the best one stays (``rsd``), drawing
+            by ``Sampling.again``.
     """
 
     candidates: int = 1

@@ -39,7 +39,7 @@ class Trio:
         task: ``arithmetic`` sends questions through abacus' reader, which refuses everything else.
         machine: what it suits, for people.
         strategy: the algorithm, where the caller names none.
-        unchecked, stop_after, retries: see ``Weighting``, ``Limits`` and ``Search``; where the caller names none.
+        unchecked, stop_after, redrafts, retries: see ``Weighting``, ``Limits`` and ``Search``; where the caller names none.
         run_code: whether programs that a model wrote, and those that a verifier names, may be run. No file can say so.
         sandbox: ``strict`` refuses to run a program that cannot be kept from files and network.
         on_verifier_error: whether a verifier that does not work ends the answer, or the target writes the step.
@@ -76,6 +76,7 @@ class Trio:
     rewards: tuple[RewardConfig, ...] = ()
     unchecked: Unchecked = "accept"
     stop_after: StopAfter = "never"
+    redrafts: int = 0
     retries: int = 0
     run_code: bool = False
     sandbox: SandboxLevel = "auto"
@@ -152,7 +153,7 @@ class Trio:
     def params(self) -> Params:
         """What a run takes where the caller says nothing."""
         return Params(
-            weighting=Weighting(threshold=self.threshold, unchecked=self.unchecked),
+            weighting=Weighting(threshold=self.threshold, redrafts=self.redrafts, unchecked=self.unchecked),
             limits=Limits(stop_after=self.stop_after),
             search=Search(retries=self.retries),
         )

@@ -74,7 +74,7 @@ def draft_step(
         turn: of the conversation.
         attempt: how often the draft tried before at this place.
     """
-    count, sampling = params.search.candidates, params.sampling
+    count, sampling = params.search.candidates, params.sampling.again if attempt else params.sampling
     if count == 1:
         draft.begin()
         stream = Stream(sampling.seed, DRAFT, turn, solution.steps, attempt)

@@ -7,8 +7,6 @@ decides what is evaluated ahead and nothing else.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from rsd_local.config import Params
 from rsd_local.decoding.solution import Solution
 from rsd_local.decoding.speculation import PROPOSED, chunk_that_pays, proposing_pays, speculate
@@ -17,7 +15,6 @@ from rsd_local.decoding.writing import Writing, written
 from rsd_local.roles import NO_HINT, TARGET, Hint, Stream, Writer
 from rsd_local.steps import Step
 
-_RETRY_TEMPERATURE = 0.7  # of a greedy answer, whose tries would all be the same
 _FORCED_CHUNK = 7  # guessed tokens in a batch where the rule would not guess
 _PRIOR_KEPT, _PRIOR_TRIED = 4.0, 5.0  # before anything is known, four guessed tokens of five hold
 
@@ -60,9 +57,7 @@ class Fallbacks:
             attempt: from 1.
             solution: so far.
         """
-        sampling = self._params.sampling
-        if sampling.temperature == 0:
-            sampling = replace(sampling, temperature=_RETRY_TEMPERATURE)
+        sampling = self._params.sampling.again
         stream = Stream(sampling.seed, TARGET, self._turn, solution.steps, attempt)
         pending = self._target.start_writing(solution.room, solution.scan(), sampling, stream)
         return written(pending, live=self._trio.shows_text)

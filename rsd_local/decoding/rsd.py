@@ -8,12 +8,10 @@ from dataclasses import replace
 
 from rsd_local.config import Params
 from rsd_local.decoding.candidates import draft_step
-from rsd_local.decoding.fallback import Fallbacks
 from rsd_local.decoding.policy import Decision, History, Policy, WeightingPolicy
-from rsd_local.decoding.retries import Checked, checked_step
 from rsd_local.decoding.solution import Solution
+from rsd_local.decoding.target_steps import TargetSteps
 from rsd_local.decoding.trio import OpenTrio
-from rsd_local.decoding.writing import shown
 from rsd_local.events import Drafted, Event, Rejected
 from rsd_local.prompt import Prompt
 from rsd_local.steps import UNCHECKED, Score, Step
@@ -35,10 +33,10 @@ def rsd(prompt: Prompt, trio: OpenTrio, params: Params) -> Iterator[Event]:
         draft = opened.enter_context(closing(trio.writer("draft", prompt, traced=True)))
         reward = opened.enter_context(closing(trio.reward(prompt)))
         target = opened.enter_context(closing(trio.writer("target", prompt)))
-        fallbacks = Fallbacks(target, draft, trio, params, prompt.turn)
         solution, history = Solution(params.limits, trio.segmenter), History()
         rejected: Rejected | None = None
         drafts = params.weighting.unchecked == "accept" or params.weighting.kind == "constant" or reward.can_check
+        rewritten = TargetSteps(target, draft, reward, solution, trio, params, prompt.turn, drafts=drafts)
         while solution.reason is None:
             with solution.growing(draft, target):
                 step, score, decision = None, UNCHECKED, Decision.REWRITE
@@ -64,22 +62,7 @@ def rsd(prompt: Prompt, trio: OpenTrio, params: Params) -> Iterator[Event]:
                 if decision is Decision.REDRAFT:
                     history = replace(history, attempts=history.attempts + 1)
                     continue
-                place = solution.steps
-                while solution.reason is None and (solution.steps == place or decision is Decision.HAND_OVER):
-                    first = solution.steps == place
-                    step = yield from shown(fallbacks.write(step if first else None, solution), trio, solution, "target")
-                    made = Checked(step)
-                    if params.search.retries and drafts:
-                        made = yield from checked_step(step, fallbacks, target, reward, solution, trio, params)
-                    own = {"own_reward": made.score and made.score.value, "retries": made.tries}
-                    drafted, replaced = (score, rejected) if first else (UNCHECKED, None)
-                    yield solution.accept(made.step, "target", drafted, rejected=replaced, **own)
-                    target.begin()
-                    if solution.reason is None and drafts:
-                        draft.correct(made.step)
-                        draft.begin()
-                        if not made.held:
-                            reward.read(made.step)
+                yield from rewritten.write(step, score, rejected, to_the_end=decision is Decision.HAND_OVER)
                 history, rejected = History(solution.steps, rewritten=history.rewritten + 1), None
         yield solution.finished({"draft": draft.counters(), "target": target.counters()}, reward.counters())
 

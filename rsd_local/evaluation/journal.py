@@ -189,6 +189,7 @@ _SINCE: dict[str, dict[str, Any]] = {
         "rewards": [],
         "unchecked": "accept",
         "stop_after": "never",
+        "redrafts": 0,
         "retries": 0,
         "on_verifier_error": "error",
     },

@@ -85,6 +85,30 @@ def test_a_pair_is_compared_on_common_questions(summary: Summary) -> None:
     assert (twins.same_answers, twins.same_texts) == (4, 4)
 
 
+def test_what_could_not_be_checked_and_who_decided_is_told() -> None:
+    rows = [dict(line) for line in ROWS]
+    rows[8] |= {"unchecked": 2, "decided_by": {}, "steps": [{"author": "target", "reward": None, "tokens": 5}]}
+    rows[9] |= {"unchecked": 1, "decided_by": {"python-tests": 2, "judge": 1}}
+    rows[10] |= {"unchecked": 0, "decided_by": {"judge": 4}}
+    made = summarize(CONFIG, rows)  # type: ignore[arg-type]
+    rsd, left = made.strategies[2], made.strategies[2].unchecked
+    assert left is not None and (left.questions, left.right, left.by_target) == (2, 2, 1)
+    assert rsd.decided_by == {"python-tests": 2, "judge": 5}
+    told = "\n".join(remarks(made))
+    assert (
+        "on 2 of 4 questions there was something that no reward could check; 2 of them were answered right, 1 by the target alone" in told
+    )
+    assert "decided by python-tests (2), judge (5)" in told
+    assert made.strategies[0].unchecked is None and "target: on" not in told, "rows of earlier versions say nothing of it"
+
+
+def test_ratios_have_their_intervals(summary: Summary) -> None:
+    rsd = summary.strategies[2]
+    assert rsd.full_interval is not None and 0.4 <= rsd.full_interval[0] <= 0.5 <= rsd.full_interval[1] <= 0.6
+    assert rsd.speed_interval is not None and rsd.speed_interval[0] < 24 / 9 < rsd.speed_interval[1]
+    assert f"0.50 ({rsd.full_interval[0]:.2f} … {rsd.full_interval[1]:.2f})" in strategy_table(summary)
+
+
 def test_who_is_beaten_is_said(summary: Summary) -> None:
     beaten = {one.label: one.beaten_by for one in summary.strategies}
     assert beaten == {"target": ("rsd",), "draft": (), "rsd": ()}

@@ -81,6 +81,18 @@ def test_resume_answers_only_what_has_no_line(tmp_path: Path) -> None:
     assert again.asked == []
 
 
+def test_a_folder_takes_further_strategies_and_answers_nothing_again(tmp_path: Path) -> None:
+    run_fake(tmp_path / "whole", [*SPECS, "best-of-n"], sums(5))
+    run_fake(tmp_path / "out", SPECS, sums(5))
+    solver = FakeSolver()
+    run_fake(tmp_path / "out", ["best-of-n"], sums(5), solver, resume=True)
+    assert {strategy for _, strategy, _ in solver.asked} == {"best-of-n"} and len(solver.asked) == 5
+    assert strip(rows_of(tmp_path / "out")) == strip(rows_of(tmp_path / "whole"))
+    assert list(json.loads((tmp_path / "out" / "config.json").read_text())["config"]["strategies"]) == [*SPECS, "best-of-n"]
+    with pytest.raises(ConfigError, match="another configuration"):
+        run_fake(tmp_path / "out", ["majority"], sums(6), resume=True)
+
+
 def strip(rows: dict[tuple[str, str], dict[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
     return {key: row | {"config": ""} for key, row in rows.items()}
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rsd_local.evaluation.stats import discordant, holm, mcnemar, paired_bootstrap, wilson
+from rsd_local.evaluation.stats import discordant, holm, mcnemar, paired_bootstrap, ratio_bootstrap, wilson
 
 
 @pytest.mark.parametrize(
@@ -71,3 +71,16 @@ def test_swapping_two_strategies_turns_the_interval_round(pairs: list[tuple[bool
     assert mcnemar(*discordant(first, second)) == mcnemar(*discordant(second, first))
     back_low, back_high = paired_bootstrap(second, first)
     assert (back_low, back_high) == pytest.approx((-high, -low), abs=2 / len(pairs) + 1e-9)
+
+
+def test_the_interval_of_a_ratio_is_that_of_its_resampled_sums() -> None:
+    chance = random.Random(3)
+    others = [chance.uniform(50, 150) for _ in range(200)]
+    assert ratio_bootstrap([0.7 * cost for cost in others], others) == pytest.approx((0.7, 0.7))
+    costs = [cost * (0.3 if chance.random() < 0.5 else 1.1) for cost in others]
+    low, high = ratio_bootstrap(costs, others) or (0.0, 0.0)
+    share = sum(costs) / sum(others)
+    # Half of the questions cost 0.3, the others 1.1 times as much: the mean of 200 such draws has a deviation of 0.4 / √200.
+    assert low < share < high and high - low == pytest.approx(2 * 1.96 * 0.4 / 200**0.5, rel=0.15)
+    assert ratio_bootstrap(costs, others) == (low, high) != ratio_bootstrap(costs, others, seed=1)
+    assert ratio_bootstrap([1.0], [0.0]) is None is ratio_bootstrap([], [])

@@ -95,7 +95,7 @@ def test_a_file_of_tests_takes_the_place_of_the_examples(sandbox: Sandbox, tmp_p
 
 
 def test_a_snippet_that_is_cut_short_stands_in_nobodys_way(sandbox: Sandbox) -> None:
-    prompt = Prompt.of("Write a function twice(x). twice(2) == 4")
+    prompt = Prompt.of('```python\ndef twice(x):\n    """>>> twice(2)\n    4\n    """\n```')
     right, torn = "```python\ndef twice(x):\n    return 2 * x\n```\n", "```python\ntwice(3\n```\n"
     verifier = PythonTests(sandbox)
     assert verifier.check(prompt, (), right + torn, None) == 1.0

@@ -130,9 +130,7 @@ def make_search(flags: dict[str, Any]) -> Search:
 
 def make_params(flags: dict[str, Any], trio: Trio) -> Params:
     """Sampling, weighting and limits as the flags have them; the trio's own where none is given."""
-    own = {
-        name: getattr(trio, name) if flags[name] is None else flags[name] for name in ("threshold", "unchecked", "stop_after", "retries")
-    }
+    own = {name: getattr(trio, name) if flags[name] is None else flags[name] for name in _OF_THE_TRIO}
     search = dataclasses.replace(make_search(flags), retries=own["retries"])
     usual = default_temperature(trio.strategy, search)
     temperature = usual if flags["temp"] is None else flags["temp"]

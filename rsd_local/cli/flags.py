@@ -58,7 +58,7 @@ def make_trio(flags: dict[str, Any], parallel: int = 1, width: int | None = None
         trio = _changed(
             find_trio(flags["trio"] or "abacus"),
             named,
-            flags["reward_kind"] or (kind if flags["verifier"] else None),
+            kind,
             flags["head"],
             checks,
         )

@@ -81,6 +81,17 @@ def test_a_row_like_humanevals_shows_its_examples_and_hides_its_tests(write: Wri
     assert has_answers(str(write(HUMANEVAL)))
 
 
+def test_the_docstring_of_the_asked_function_stands_in_front_of_its_code(write: Writer) -> None:
+    (item,) = load_dataset(str(write(HUMANEVAL)))
+    assert "\n\nThe area of a square.\n>>> area(2)\n4\n\n```python\n" in item.question
+    assert "-> float:\n```\n\n" in item.question and '"""' not in item.question
+    raw = HUMANEVAL | {"prompt": "def area(a):\n    r'''Of \"\\n\".\n\n    >>> area(\"\\n\")\n    1'''\n"}
+    (item,) = load_dataset(str(write(raw)))
+    assert '\n\nOf "\\n".\n\n>>> area("\\n")\n1\n\n```python\ndef area(a):\n```' in item.question
+    (item,) = load_dataset(str(write(HUMANEVAL | {"prompt": "def area(a):\n    import math\n"})))
+    assert "```python\ndef area(a):\n    import math\n```" in item.question
+
+
 def test_a_row_like_mbpps_shows_its_first_test_and_no_other(write: Writer) -> None:
     (item,) = load_dataset(str(write(MBPP)))
     assert item.id == "mbpp-12" and item.tests is not None and item.tests.entry == "sort_points"

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from rsd_local.config import require
 from rsd_local.evaluation.items import HiddenTest, HiddenTests, Item
 from rsd_local.programs.asked import asked_code, called_names
-from rsd_local.programs.syntax import statements
+from rsd_local.programs.syntax import parsed, statements
 
 Fields = Mapping[str, Any]
 _HUMANEVAL = {"task_id", "prompt", "entry_point", "test"}
+_QUOTES = re.compile(r"^[rRuU]?(?:\"\"\"|'''|[\"'])|(?:\"\"\"|'''|[\"'])$")
 _ASK = "Answer with the whole function in one Python code block."
 
 
@@ -38,9 +42,21 @@ def _humaneval(row: Fields, where: str) -> Item:
     name, prompt, entry, test = (row[key] for key in ("task_id", "prompt", "entry_point", "test"))
     require(all(isinstance(text, str) and text.strip() for text in (prompt, entry, test)), f"{where}: a field is no text")
     require(statements(test) is not None and "check" in test, f"{where}: 'test' has no check(candidate)")
-    question = f"Complete this Python function.\n\n```python\n{prompt.strip()}\n```\n\n{_ASK}"
+    question = _question(prompt, entry)
     tests = HiddenTests(entry, (HiddenTest(f"{test.strip()}\n\ncheck({entry})"),), asked_code(question).preamble)
     return Item(str(name), question, "", "python", tests=tests)
+
+
+def _question(prompt: str, entry: str) -> str:
+    """A prompt of HumanEval with the docstring as text in front of the code, for models repeat a docstring that is in the code."""
+    tree = parsed(prompt.rstrip() + "\n    pass\n")
+    asked = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == entry] if tree else []
+    if not asked or ast.get_docstring(asked[-1]) is None:
+        return f"Complete this Python function.\n\n```python\n{prompt.strip()}\n```\n\n{_ASK}"
+    docstring = asked[-1].body[0]
+    text = _QUOTES.sub("", ast.get_source_segment(prompt, docstring) or "")
+    head = "\n".join(prompt.split("\n")[: docstring.lineno - 1]).strip()
+    return f"Write this Python function.\n\n{inspect.cleandoc(text)}\n\n```python\n{head}\n```\n\n{_ASK}"
 
 
 def _mbpp(row: Fields, default_id: str, where: str) -> Item:

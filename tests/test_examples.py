@@ -63,6 +63,27 @@ def test_a_call_with_its_value_is_read_in_all_the_ways_that_people_write_it(line
 
 
 @pytest.mark.parametrize(
+    ("question", "read"),
+    [
+        ("Write twice(x). twice(2) == 4", [("twice(2)", "4")]),
+        ("Write add(a, b). add(1, 2) == 3 and add(2, 2) == 4.", [("add(1, 2)", "3"), ("add(2, 2)", "4")]),
+        ("Implement is_odd(n): is_odd(7) is True, is_odd(8) is False", [("is_odd(7)", "True"), ("is_odd(8)", "False")]),
+        ("Write a function double. double(3) should be 6.", [("double(3)", "6")]),
+        ("A function to sum a list, please, e.g. total([1, 2]) -> 3", [("total([1, 2])", "3")]),
+        ("Write twice so that twice(1) = 2, twice(2) = 4", [("twice(1)", "2"), ("twice(2)", "4")]),
+        ("Write the inverse of g(x), for example where g(2) == 4 and h(4) == 2", []),
+        ("If twice(2) == 4 then stop.", []),
+        ("It holds that 3 * twice(2) == 4.", []),
+        ("The object.twice(2) == 4", []),
+        ("twice(2) is not 4", []),
+        ("twice(2) is 4 times smaller", []),
+    ],
+)
+def test_a_question_on_one_line_may_state_its_examples(question: str, read: list[tuple[str, str]]) -> None:
+    assert [(one.source, one.expected) for one in read_examples(question)] == read
+
+
+@pytest.mark.parametrize(
     "line",
     [
         "twice(n) == 4",

@@ -7,6 +7,7 @@ prompt defines or asks for, with arguments that are written out, and has a value
 from __future__ import annotations
 
 import ast
+import re
 from collections import Counter
 from collections.abc import Iterable
 
@@ -20,6 +21,8 @@ from rsd_local.programs.syntax import syntax_tree
 
 __all__ = ["Example", "read_examples"]
 
+_CALLED = re.compile(r"(?<![\w.])([A-Za-z_]\w*)\(")
+_ASKS = re.compile(r"\b(?:write|implement|define|create|code|function|method)\b", re.IGNORECASE)
 _MOST = 64  # examples of one prompt
 
 
@@ -45,13 +48,20 @@ def read_examples(prompt: str, asked: AskedCode | None = None) -> tuple[Example,
 
 def _read(text: str, asked: AskedCode) -> tuple[Example, ...]:
     asserts, taken = read_asserts(text)
-    names = tuple(dict.fromkeys([*asked.names, *(name for example in asserts for name in example.names)]))
+    named = asked.names or _only_call(text)
+    names = tuple(dict.fromkeys([*named, *(name for example in asserts for name in example.names)]))
     doctests, sessions = read_doctests(text, names, asked)
     stated = _of_one_type(read_statements(text, taken + sessions, names, asked))
     found = _consistent(dict.fromkeys([*doctests, *asserts, *stated]))
     if leaves_results_open(text):
         found = [one for one in found if one.expected is None or one.printed or not _has_order(evaluated(one.expected))]
     return tuple(found)[:_MOST]
+
+
+def _only_call(text: str) -> tuple[str, ...]:
+    """The one function that a text calls, where it asks for one and calls no other."""
+    called = set(_CALLED.findall(text)) - BUILTINS if _ASKS.search(text) else ()
+    return tuple(called) if len(called) == 1 else ()
 
 
 def _consistent(examples: Iterable[Example]) -> list[Example]:

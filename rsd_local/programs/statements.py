@@ -10,7 +10,7 @@ from rsd_local.programs.doctests import Span
 from rsd_local.programs.example import Example, callable_check
 from rsd_local.programs.literals import bracket_end, literal, value_at
 
-_VERB = r"(?:(?:should|must|will|would)[ \t]*\n?[ \t]*)?(?:returns?|gives?|outputs?|evaluates?[ \t]+to|equals?|be|yields?)"
+_VERB = r"(?:(?:should|must|will|would)[ \t]*\n?[ \t]*)?(?:returns?|gives?|outputs?|evaluates?[ \t]+to|equals?|is(?=[ \t]+(?:True|False|None)\b)|be|yields?)"
 _SIGN = r"={2,3}>?|=>|=|-{1,2}>|➞|→|⇒|⟶|↦|➔"
 _SEPARATOR = re.compile(rf"`?[ \t]*(?:#[ \t]*)?(?:(?P<sign>{_SIGN})|(?P<verb>{_VERB})\b:?)[ \t]*(?:\n[ \t]+(?=[\d\[({{'\"-]))?`?")
 _COMMENT = re.compile(r"[ \t]*#[ \t]*(?:(?:[Oo]utput|[Rr]esult)[ \t]*:[ \t]*)?")
@@ -26,7 +26,7 @@ _DOUBTS = re.compile(
     re.IGNORECASE,
 )
 _LOOSE = re.compile(r"\b(?:round(?:ed|ing|s)?|approx\w*|about|roughly|around|random\w*|or|any order)\b|≈", re.IGNORECASE)  # in a remark
-_PREFIX_REFUSED = re.compile(r"(?:\b(?:if|while|elif|return|or|not|lambda|in|def)|[=+\-*/%<>.]|\)[ \t]*,)[ \t]*$")
+_PREFIX_REFUSED = re.compile(r"(?:\b(?:if|while|elif|return|or|not|lambda|in|def)[ \t]*|[=+\-*/%<>][ \t]*|\.|\)[ \t]*,[ \t]*)$")
 _BULLET = re.compile(r"^[ \t]*(?:[-*+•]|\(?\d+[.)])[ \t]+")
 _FOR = re.compile(r"^[ \t]*(?:[-*+][ \t]+)?(?:For|When|If|Given)[ \t]+(?=[A-Za-z_]\w*[ \t]*=[^=])", re.MULTILINE)
 _FOR_VERB = re.compile(

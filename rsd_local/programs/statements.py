@@ -10,7 +10,8 @@ from rsd_local.programs.doctests import Span
 from rsd_local.programs.example import Example, callable_check
 from rsd_local.programs.literals import bracket_end, literal, value_at
 
-_VERB = r"(?:(?:should|must|will|would)[ \t]*\n?[ \t]*)?(?:returns?|gives?|outputs?|evaluates?[ \t]+to|equals?|is(?=[ \t]+(?:True|False|None)\b)|be|yields?)"
+_IS = r"is(?=[ \t]+(?:True|False|None)\b)"  # "f(2) is 4" may go on
+_VERB = rf"(?:(?:should|must|will|would)[ \t]*\n?[ \t]*)?(?:returns?|gives?|outputs?|evaluates?[ \t]+to|equals?|{_IS}|be|yields?)"
 _SIGN = r"={2,3}>?|=>|=|-{1,2}>|➞|→|⇒|⟶|↦|➔"
 _SEPARATOR = re.compile(rf"`?[ \t]*(?:#[ \t]*)?(?:(?P<sign>{_SIGN})|(?P<verb>{_VERB})\b:?)[ \t]*(?:\n[ \t]+(?=[\d\[({{'\"-]))?`?")
 _COMMENT = re.compile(r"[ \t]*#[ \t]*(?:(?:[Oo]utput|[Rr]esult)[ \t]*:[ \t]*)?")

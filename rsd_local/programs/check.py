@@ -71,21 +71,8 @@ def check_python(
     wanted = sorted({*names, *(name for example in examples for name in example.names)})
     tokens = [secrets.token_hex(16) for _ in examples]
     begin, end, why = (secrets.token_hex(16) for _ in range(3))
-    needed = _needed(code, wanted)
-    job = {
-        "preamble": preamble,
-        "blocks": [{"code": block, "needed": False} for block in before]
-        + [{"code": block, "needed": place == needed} for place, block in enumerate(code)],
-        "cases": [
-            {"source": one.source, "expected": one.expected, "setup": one.setup, "printed": one.printed, "token": token}
-            for one, token in zip(examples, tokens, strict=True)
-        ],
-        "names": wanted,
-        "begin": begin,
-        "end": end,
-        "why": why,
-        "seconds": 0.9 * bounds.seconds,
-    }
+    job = {"preamble": preamble, "names": wanted, "begin": begin, "end": end, "why": why, "seconds": 0.9 * bounds.seconds}
+    job |= {"blocks": _blocks(before, code, wanted), "cases": _cases(examples, tokens)}
     outcome = sandbox.run(
         python([_HARNESS, "{pipe}"], packages=True),
         files={name: (files("rsd_local.programs") / name).read_bytes() for name in _FILES},
@@ -100,6 +87,19 @@ def check_python(
     results = tuple(token in said for token in tokens)
     complete = all(results) and end in said
     return Verdict(sum(results), len(results), complete, "" if complete else _error(outcome, said, why), results)
+
+
+def _blocks(before: Sequence[str], code: Sequence[str], names: Sequence[str]) -> list[dict[str, object]]:
+    needed = _needed(code, names)
+    judged = [{"code": block, "needed": place == needed} for place, block in enumerate(code)]
+    return [{"code": block, "needed": False} for block in before] + judged
+
+
+def _cases(examples: Sequence[Example], tokens: Sequence[str]) -> list[dict[str, object]]:
+    return [
+        {"source": one.source, "expected": one.expected, "setup": one.setup, "printed": one.printed, "token": token}
+        for one, token in zip(examples, tokens, strict=True)
+    ]
 
 
 def _needed(code: Sequence[str], names: Sequence[str]) -> int:

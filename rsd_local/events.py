@@ -117,11 +117,13 @@ class TextWritten:
         index: of the step, from 0.
         author: who writes it.
         text: what came to it.
+        part: of the answer.
     """
 
     index: int
     author: Author
     text: str
+    part: Part = "answer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +155,7 @@ class StepDone:
     Attributes:
         index: from 0.
         author: who wrote it.
-        text: as written, the delimiter included.
+        text: as written, the delimiter included, without the tags of a thought.
         reward: of the draft's candidate for this place, in [0, 1]: of this step where the draft wrote it, of the
             rejected one where the target did; None where nothing was checked, or the reward failed.
         tokens: in its author's vocabulary.
@@ -185,6 +187,8 @@ class Finished:
     """The end of a run: why, what it wrote, and what it cost.
 
     Attributes:
+        text: the solution without its thought.
+        thought: what was thought before it, empty for nothing.
         non_finite_rewards: rewards that were no numbers; none of those steps was accepted.
         unchecked_steps: steps that the reward had nothing to check of.
         decided_by: how many draft steps each reward decided about, by its name.
@@ -197,6 +201,7 @@ class Finished:
     non_finite_rewards: int = 0
     unchecked_steps: int = 0
     decided_by: dict[str, int] = field(default_factory=dict)
+    thought: str = ""
 
 
 Event = TextWritten | Drafted | StepDone | Finished
@@ -208,7 +213,8 @@ class Result:
 
     Attributes:
         answer: the content of the last ``\\boxed{}``, None where there is none.
-        text: the whole solution.
+        text: the whole solution, without its thought.
+        thought: what was thought before it, empty for nothing.
         counters: raw figures by role.
         non_finite_rewards: rewards that were no numbers; none of those steps was accepted.
         unchecked_steps: steps that the reward had nothing to check of.
@@ -223,6 +229,7 @@ class Result:
     non_finite_rewards: int = 0
     unchecked_steps: int = 0
     decided_by: dict[str, int] = field(default_factory=dict)
+    thought: str = ""
 
     @property
     def paper_flops(self) -> float:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from rsd_local.config import Limits, Trio
+from rsd_local.config import Params, Thinking, Trio
+from rsd_local.errors import ConfigError
 from rsd_local.events import Author, CancelToken, Role
 from rsd_local.fit import RoleCapacity, make_plan
 from rsd_local.prompt import Prompt
 from rsd_local.rewards import Head, Rewards, load_heads, reward_models
 from rsd_local.rewards.verifier.opening import open_verifier
 from rsd_local.roles import Reward
-from rsd_local.runtime import Engine, LocalWriter, Model, Tracing, prompt_tokens
+from rsd_local.runtime import Engine, LocalWriter, Model, Tracing, opens_thought, prompt_tokens
 from rsd_local.runtime.devices import devices
 from rsd_local.segments import Segmenter
+from rsd_local.steps import THOUGHT_TAGS
 
 LoadProgress = Callable[[Role, float], None]
 
@@ -26,6 +28,7 @@ class LocalTrio:
 
     Attributes:
         config: how the models are asked and the reward is read.
+        thinking: whether they think before they answer.
         shared_tokens: how many tokens, from the first on, mean the same to draft and target.
         cancel: ends whatever is opened.
     """
@@ -36,6 +39,7 @@ class LocalTrio:
     rewards: Rewards
     shared_tokens: int
     segmenter: Segmenter
+    thinking: Thinking = field(default_factory=Thinking)
     shows_text: bool = False
     cancel: CancelToken | None = None
 
@@ -74,12 +78,38 @@ class LocalTrio:
             prompt_tokens(engine.model, Prompt.of("1+1", config.system))
         rewards = Rewards.of(config, heads, engines, verifiers)
         rewards.check(draft)
-        return cls(config, draft, target, rewards, draft.model.common_tokens(target.model), segmenter)
+        trio = cls(config, draft, target, rewards, draft.model.common_tokens(target.model), segmenter)
+        trio._asked(config.params().thinking)
+        return trio
 
-    def bound(self, cancel: CancelToken, limits: Limits, *, shows_text: bool) -> LocalTrio:
-        """The same for one run: ended by a token, and by what ends its answers."""
-        segmenter = replace(self.segmenter, stop=limits.stop, stop_after=limits.stop_after)
-        return replace(self, cancel=cancel, segmenter=segmenter, shows_text=shows_text)
+    def bound(self, cancel: CancelToken, params: Params, *, shows_text: bool) -> LocalTrio:
+        """The same for one run: ended by a token, and by what ends its answers.
+
+        Raises:
+            ConfigError: it is to think, and no model can.
+        """
+        thinking, in_thought = self._asked(params.thinking)
+        thought = THOUGHT_TAGS if any(engine.model.spelling.tags for engine in (self.draft, self.target)) else None
+        segmenter = replace(
+            self.segmenter,
+            stop=params.limits.stop,
+            stop_after=params.limits.stop_after,
+            thought=thought,
+            in_thought=in_thought,
+            budget=thinking.budget,
+        )
+        return replace(self, cancel=cancel, segmenter=segmenter, thinking=thinking, shows_text=shows_text)
+
+    def _asked(self, thinking: Thinking) -> tuple[Thinking, bool]:
+        """How both models are to be asked, and whether an answer begins in a thought: for the one where it does so for the other."""
+        models = [engine.model for engine in (self.draft, self.target) if engine.model.spelling.tags]
+        if thinking.mode == "on" and not models:
+            raise ConfigError("neither draft nor target thinks, as far as their files tell", hint="leave --think away")
+        prompt = Prompt.of("1+1", self.config.system)
+        opened = [opens_thought(model, prompt, thinking) for model in models]
+        if any(opened) and not all(opened):
+            thinking = replace(thinking, mode="on")
+        return thinking, any(opened)
 
     def engines(self) -> dict[Role, Engine]:
         """The engines by role; a reward that the draft's own trace or a program gives has none."""
@@ -101,7 +131,7 @@ class LocalTrio:
         """
         engine = self.draft if role == "draft" else self.target
         engine.check_fits(sum(len(message.content.encode("utf-8", "replace")) for message in prompt.messages))
-        tokens = prompt_tokens(engine.model, prompt)
+        tokens = prompt_tokens(engine.model, prompt, self.thinking)
         tracing = self.rewards.tracing if traced else tracing
         return LocalWriter.open(engine, tokens, shared=self.shared_tokens, tracing=tracing, cancel=self.cancel)
 

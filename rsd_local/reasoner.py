@@ -93,7 +93,7 @@ class Reasoner:
         asked, trio, algorithm = self.read_prompt(prompt), self.trio, STRATEGIES[name]
 
         def events(token: CancelToken) -> Iterator[Event]:
-            return algorithm(asked, trio.bound(token, chosen.limits, shows_text=text), chosen)
+            return algorithm(asked, trio.bound(token, chosen, shows_text=text), chosen)
 
         with self._closing:
             if self._closed:
@@ -211,7 +211,7 @@ class Conversation:
     def _events(self, question: str, run: Run) -> Iterator[Event]:
         with closing(run), self._noted(question) as steps:
             for event in run:
-                if isinstance(event, StepDone):
+                if isinstance(event, StepDone) and event.part == "answer":  # what was thought is no part of what was said
                     steps.append(event.text)
                 yield event
 

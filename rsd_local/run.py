@@ -73,7 +73,8 @@ class Run:
             raise Closed("the run was closed before its end")
         end = self._end
         return Result(
-            end.answer, end.text, end.reason, tuple(self._steps), end.counters, end.non_finite_rewards, end.unchecked_steps, end.decided_by
+            end.answer, end.text, end.reason, tuple(self._steps), end.counters, end.non_finite_rewards, end.unchecked_steps, end.decided_by,
+            end.thought,
         )  # fmt: skip
 
     def __iter__(self) -> Self:
@@ -184,5 +185,6 @@ def collect(events: Iterator[Event]) -> Result:
         elif isinstance(event, Finished):
             end = event
     return Result(
-        end.answer, end.text, end.reason, tuple(steps), end.counters, end.non_finite_rewards, end.unchecked_steps, end.decided_by
+        end.answer, end.text, end.reason, tuple(steps), end.counters, end.non_finite_rewards, end.unchecked_steps, end.decided_by,
+        end.thought,
     )  # fmt: skip

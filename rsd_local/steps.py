@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 
 EndOfStep = Literal["delimiter", "end", "stop", "block", "length", "context", "mismatch"]
 Part = Literal["thought", "answer"]
+THOUGHT_BEGIN, THOUGHT_END = b"<think>", b"</think>"
+"""A thought's tags in the bytes of a step, whoever wrote it."""
+THOUGHT_TAGS = (THOUGHT_BEGIN.decode(), THOUGHT_END.decode())
+"""The same as texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +77,27 @@ class Step:
 
     @property
     def text(self) -> str:
-        """The bytes as text; a character that a limit cut becomes U+FFFD."""
-        return self.raw.decode("utf-8", "replace")
+        """The bytes as text, without the tags of a thought; a character that a limit cut becomes U+FFFD."""
+        return self.shown.decode("utf-8", "replace")
+
+    @property
+    def shown(self) -> bytes:
+        """The bytes without the tags of a thought and the white space that belongs to them."""
+        return self.raw[slice(*inside_tags(self.raw))] if self.part == "thought" else self.raw
 
     @property
     def blank(self) -> bool:
         """Whether nothing stands in it that could be judged."""
         return not self.raw.strip()
+
+
+def inside_tags(raw: bytes) -> tuple[int, int]:
+    """Where what is thought begins and ends in the bytes of a step of a thought."""
+    first = len(raw) - len(raw.lstrip())
+    first = first + len(THOUGHT_BEGIN) if raw.startswith(THOUGHT_BEGIN, first) else 0
+    first += first > 0 and raw.startswith(b"\n", first)
+    last = raw.rfind(THOUGHT_END)
+    return first, len(raw) if last < first else last
 
 
 @dataclass(frozen=True, slots=True)

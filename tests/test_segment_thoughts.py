@@ -67,17 +67,17 @@ def test_a_step_ends_with_its_thought_and_belongs_to_it() -> None:
 
 
 def test_a_template_may_have_opened_the_thought() -> None:
-    segmenter = Segmenter(thought=THINK)
+    segmenter = Segmenter(thought=THINK, in_thought=True)
     pieces = [b"Hm. </thi", b"nk>\n\nYes", b".\n\n", b"\n", b""]
-    assert segmenter.cuts(pieces, in_thought=True) == [Cut(2, 2, "thought"), Cut(5, 3, "answer")]
-    scan = segmenter.start(in_thought=True)
+    assert segmenter.cuts(pieces) == [Cut(2, 2, "thought"), Cut(5, 3, "answer")]
+    scan = segmenter.start()
     assert scan.part == "thought" and not scan.feed(b"a")
     scan.begin()
     assert scan.part == "thought" and scan.feed(b"</think>") and scan.part == "thought"
     scan.begin()
     assert scan.part == "answer"
     with pytest.raises(ConfigError, match="no tag is known"):
-        Segmenter().start(in_thought=True)
+        Segmenter(in_thought=True)
 
 
 def test_a_thought_ends_what_it_left_open() -> None:

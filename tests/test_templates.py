@@ -13,7 +13,7 @@ import jinja2
 import pytest
 from tiny_vocabulary import write_spm
 
-from rsd_local.config import RoleConfig
+from rsd_local.config import RoleConfig, Thinking
 from rsd_local.errors import NoChatTemplate
 from rsd_local.prompt import Speaker
 from rsd_local.runtime import HOLE, Model, Text, render_chat
@@ -85,11 +85,14 @@ def opened(tmp_path: Path) -> Iterator[Opened]:
         model.close()
 
 
+AUTO = Thinking()
+
+
 def text_of(text: Text) -> str:
     return b"".join(part.data for part in text).decode()
 
 
-def written(model: Model, messages: Messages, thinking: bool | None = None) -> str:
+def written(model: Model, messages: Messages, thinking: Thinking = AUTO) -> str:
     (text,) = render_chat(model, messages, thinking=thinking)
     return text_of(text)
 
@@ -192,7 +195,7 @@ def test_holes_part_a_conversation(opened: Opened) -> None:
 )
 def test_a_thought_is_closed_where_none_is_wanted(opened: Opened, end: str, tail: str) -> None:
     model = opened("{{ messages[0].content }}|" + end)
-    assert written(model, USER, thinking=False) == "What?|" + tail
+    assert written(model, USER, Thinking("off")) == "What?|" + tail
     assert written(model, USER) == as_jinja_writes("{{ messages[0].content }}|" + end, USER)
 
 

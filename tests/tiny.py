@@ -6,6 +6,7 @@ Scripted ones write given texts, for what depends on a text.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def chain(*texts: str) -> dict[str, str]:
     return dict(zip(("", *texts), (*texts, ""), strict=True))
 
 
-def write_script(path: Path, texts: list[str], then: dict[str, str]) -> Path:
+def write_script(path: Path, texts: list[str], then: dict[str, str], *, template: str = TEMPLATE + GO, control: Sequence[str] = ()) -> Path:
     """Writes a model that looks at nothing but the last token, and returns its path.
 
     Args:
@@ -71,6 +72,8 @@ def write_script(path: Path, texts: list[str], then: dict[str, str]) -> Path:
         texts: each a token; the same ones, in the same order, for all models that are to share a vocabulary.
         then: what is written behind a text; the empty one stands for the beginning and for the end of an answer, which is also
             what follows on everything that is not named.
+        template: for the chat; its end is where an answer begins, ``GO`` where it is left out.
+        control: those of the texts that are control tokens.
     """
     vocabulary = [*VOCABULARY, GO, *texts]
     width = -(-len(vocabulary) // 64) * 64
@@ -85,7 +88,7 @@ def write_script(path: Path, texts: list[str], then: dict[str, str]) -> Path:
     out.add_rope_dimension_count(width // HEADS)
     out.add_layer_norm_rms_eps(1e-5)
     out.add_vocab_size(len(vocabulary))
-    _add_vocabulary(out, vocabulary, TEMPLATE + GO, texts)
+    _add_vocabulary(out, vocabulary, template, texts, control)
     head = np.zeros((len(vocabulary), width), np.float32)
     for token, text in enumerate(vocabulary):
         following = then.get("" if text == GO else text, "")
@@ -111,10 +114,12 @@ def write_script(path: Path, texts: list[str], then: dict[str, str]) -> Path:
     return path
 
 
-def _add_vocabulary(out: Any, vocabulary: list[str], template: str | None, written: list[str] | None = None) -> None:
+def _add_vocabulary(
+    out: Any, vocabulary: list[str], template: str | None, written: Sequence[str] = (), control: Sequence[str] = ()
+) -> None:
     kinds = gguf.TokenType
     special = {"<unk>": kinds.UNKNOWN} | dict.fromkeys(("<s>", "</s>", "<extra_0>", GO), kinds.CONTROL)
-    special |= dict.fromkeys(written or [], kinds.USER_DEFINED)
+    special |= dict.fromkeys(written, kinds.USER_DEFINED) | dict.fromkeys(control, kinds.CONTROL)
     out.add_tokenizer_model("llama")
     out.add_token_list(vocabulary)
     out.add_token_scores([float(-index) for index in range(len(vocabulary))])
@@ -122,6 +127,8 @@ def _add_vocabulary(out: Any, vocabulary: list[str], template: str | None, writt
     out.add_bos_token_id(1)
     out.add_eos_token_id(2)
     out.add_add_bos_token(True)
+    if control:
+        out.add_add_space_prefix(False)
     if template is not None:
         out.add_chat_template(template)
 

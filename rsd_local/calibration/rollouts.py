@@ -113,7 +113,7 @@ def roll_out(
 
     def one(place: int, item: Item) -> list[RolloutRow]:
         sampling = Sampling(params.sampling.temperature, seed=question_seed(seed, place))
-        trio = reasoner.trio.bound(cancel, params.limits, shows_text=False)
+        trio = reasoner.trio.bound(cancel, params, shows_text=False)
         return _rollouts_of(
             trio, reasoner.read_prompt(item.question), item, replace(params, sampling=sampling), labelling, grader
         )  # fmt: skip

@@ -39,7 +39,7 @@ def collect(
 
     def one(place: int) -> list[StepScores]:
         sampling = replace(params.sampling, seed=question_seed(seed, place))
-        trio = reasoner.trio.bound(cancel, params.limits, shows_text=False)
+        trio = reasoner.trio.bound(cancel, params, shows_text=False)
         return scored_steps(trio, reasoner.read_prompt(items[place].question), replace(params, sampling=sampling))
 
     with question_pool(reasoner.config.parallel, cancel) as pool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -14,7 +15,10 @@ Fallback = Literal["auto", "on", "off"]
 Strategy = Literal["rsd", "target", "draft", "speculative", "majority", "best-of-n", "step-best-of-n", "beam"]
 Unchecked = Literal["accept", "target"]
 StopAfter = Literal["never", "code-block"]
+ThinkMode = Literal["auto", "on", "off"]
+TemplateValue = str | bool | int | float | None
 _AGAIN = 0.7
+_TEMPLATES_OWN = ("messages", "add_generation_prompt", "bos_token", "eos_token")
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +164,41 @@ class Search:
 
 
 @dataclass(frozen=True, slots=True)
+class Thinking:
+    """Whether models think before they answer, and how their chat templates are asked.
+
+    Attributes:
+        mode: ``auto`` as each template has it by itself; ``on`` and ``off`` tell the template, and open or close the thought where
+            it cannot be told.
+        budget: tokens behind which a thought is closed at the end of a step; 0 for none.
+        effort: ``reasoning_effort`` for templates that know it, such as low, medium or high; empty for their own.
+        template: further variables of the template, by name.
+    """
+
+    mode: ThinkMode = "auto"
+    budget: int = 0
+    effort: str = ""
+    template: tuple[tuple[str, TemplateValue], ...] = ()
+
+    def __post_init__(self) -> None:
+        require_choice(self.mode, ThinkMode, "think")
+        require(0 <= self.budget <= 10_000_000, f"think_budget {self.budget} is outside 0 to 10,000,000")
+        given = self.template.items() if isinstance(self.template, Mapping) else self.template
+        object.__setattr__(self, "template", tuple((str(name), value) for name, value in given))
+        for name, value in self.template:
+            require(name.isidentifier() and name not in _TEMPLATES_OWN, f"template variable {name!r} cannot be set")
+            plain = value is None or isinstance(value, str | bool | int | float)
+            require(plain, f"template variable {name} is {value!r}", "give a text, a number, true or false")
+
+    @property
+    def variables(self) -> tuple[tuple[str, TemplateValue], ...]:
+        """What the template is given."""
+        asked: dict[str, TemplateValue] = {} if self.mode == "auto" else dict.fromkeys(("enable_thinking", "thinking"), self.mode == "on")
+        asked |= {"reasoning_effort": self.effort} if self.effort else {}
+        return tuple((asked | dict(self.template)).items())
+
+
+@dataclass(frozen=True, slots=True)
 class Params:
     """Everything that one question's run depends on besides the trio and the strategy."""
 
@@ -167,6 +206,7 @@ class Params:
     weighting: Weighting = field(default_factory=Weighting)
     limits: Limits = field(default_factory=Limits)
     search: Search = field(default_factory=Search)
+    thinking: Thinking = field(default_factory=Thinking)
 
 
 def sequences_needed(strategy: Strategy, search: Search) -> int:

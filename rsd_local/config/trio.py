@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from rsd_local.config.checks import require, require_choice
-from rsd_local.config.params import Limits, Params, Search, StopAfter, Strategy, Unchecked, Weighting
+from rsd_local.config.params import (
+    Limits,
+    Params,
+    Search,
+    StopAfter,
+    Strategy,
+    TemplateValue,
+    Thinking,
+    ThinkMode,
+    Unchecked,
+    Weighting,
+)
 from rsd_local.config.rewards import MOST_REWARDS, NEEDS_HEAD, TAKES_MODEL, Checker, RewardConfig, TagLayout
 from rsd_local.config.roles import RoleConfig
 
@@ -40,6 +51,7 @@ class Trio:
         machine: what it suits, for people.
         strategy: the algorithm, where the caller names none.
         unchecked, stop_after, redrafts, retries: see ``Weighting``, ``Limits`` and ``Search``; where the caller names none.
+        think, think_budget, reasoning_effort, template_kwargs: see ``Thinking``; where the caller names none.
         run_code: whether programs that a model wrote, and those that a verifier names, may be run. No file can say so.
         sandbox: ``strict`` refuses to run a program that cannot be kept from files and network.
         on_verifier_error: whether a verifier that does not work ends the answer, or the target writes the step.
@@ -78,12 +90,17 @@ class Trio:
     stop_after: StopAfter = "never"
     redrafts: int = 0
     retries: int = 0
+    think: ThinkMode = "auto"
+    think_budget: int = 0
+    reasoning_effort: str = ""
+    template_kwargs: Mapping[str, TemplateValue] = dataclasses.field(default_factory=dict)
     run_code: bool = False
     sandbox: SandboxLevel = "auto"
     on_verifier_error: OnVerifierError = "error"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rewards", tuple(self.rewards))
+        require(isinstance(self.template_kwargs, Mapping), "template_kwargs is no table", "give {name = value}")
         for name in ("head", "tests", "schema"):
             given = getattr(self, name)
             object.__setattr__(self, name, given and Path(given).expanduser())
@@ -156,6 +173,7 @@ class Trio:
             weighting=Weighting(threshold=self.threshold, redrafts=self.redrafts, unchecked=self.unchecked),
             limits=Limits(stop_after=self.stop_after),
             search=Search(retries=self.retries),
+            thinking=Thinking(self.think, self.think_budget, self.reasoning_effort, tuple(self.template_kwargs.items())),
         )
 
 

@@ -34,8 +34,8 @@ def majority(prompt: Prompt, trio: OpenTrio, params: Params) -> Iterator[Event]:
 
 
 def text_of(steps: list[Step]) -> str:
-    """The text of a whole solution."""
-    return b"".join(step.raw for step in steps).decode("utf-8", "replace")
+    """The text of a whole solution, without its thought."""
+    return b"".join(step.raw for step in steps if step.part == "answer").decode("utf-8", "replace")
 
 
 def vote(answers: list[str | None]) -> int:

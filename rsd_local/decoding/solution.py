@@ -13,7 +13,7 @@ from rsd_local.errors import Cancelled, ContextFull
 from rsd_local.events import Author, Counters, Finished, FinishReason, Role, StepDone
 from rsd_local.roles import Writer
 from rsd_local.segments import Scan, Segmenter
-from rsd_local.steps import UNCHECKED, Score, Step
+from rsd_local.steps import THOUGHT_BEGIN, THOUGHT_END, UNCHECKED, Part, Score, Step, inside_tags
 
 _LONGEST_CYCLE = 8  # steps that come again and again
 
@@ -28,7 +28,8 @@ class Solution:
 
     def __init__(self, limits: Limits, segmenter: Segmenter) -> None:
         self._limits = limits
-        self._raw = bytearray()
+        self._parts: dict[Part, bytearray] = {"thought": bytearray(), "answer": bytearray()}
+        self._part: Part = "answer"  # of the last step
         self._scan = segmenter.start()
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._last: list[bytes] = []  # the last steps, as far back as a repetition can be seen
@@ -46,8 +47,34 @@ class Solution:
 
     @property
     def text(self) -> str:
-        """The whole solution so far."""
-        return self._raw.decode("utf-8", "replace")
+        """The solution so far, without its thought and the white space behind that."""
+        text = self._parts["answer"].decode("utf-8", "replace")
+        return text.lstrip() if self._parts["thought"] else text
+
+    @property
+    def thought(self) -> str:
+        """What was thought so far."""
+        return self._parts["thought"].decode("utf-8", "replace")
+
+    @property
+    def part(self) -> Part:
+        """That the next step begins in."""
+        return "thought" if self._scan.thinks else "answer"
+
+    def part_of(self, raw: bytes) -> tuple[Part, int, int]:
+        """What is known of the next step from the bytes that it has so far: its part, and which of them are surely no tag.
+
+        Args:
+            raw: its first bytes.
+        """
+        begun = raw.lstrip()
+        if self.part == "answer" and len(begun) < len(THOUGHT_BEGIN) and THOUGHT_BEGIN.startswith(begun):
+            return "answer", 0, 0
+        if self.part == "answer" and not begun.startswith(THOUGHT_BEGIN):
+            return "answer", 0, len(raw)
+        first, last = inside_tags(raw)
+        open_end = next((size for size in range(len(THOUGHT_END) - 1, 0, -1) if raw.endswith(THOUGHT_END[:size])), 0)
+        return "thought", first, last - open_end if last == len(raw) else last
 
     @property
     def answer(self) -> str | None:
@@ -86,14 +113,17 @@ class Solution:
             rejected: fields of the event that only some strategies have.
         """
         self.reason = self.reason_after(step)
-        del self._raw[len(self._raw) - step.takes_back :]
-        self._raw += step.raw
+        before = self._parts[self._part]
+        del before[len(before) - step.takes_back :]
+        self._parts[step.part] += step.shown
+        self._part = step.part
         self._scan.begin()
         self._scan.feed(step.raw)
+        self._scan.thought_tokens += len(step.tokens) if step.part == "thought" else 0
         self.steps += 1
         self.tokens += len(step.tokens)
         self._last = [*self._last[1 - _LONGEST_CYCLE * max(1, self._limits.repeats) :], step.raw.strip()]
-        text = self._decoder.decode(step.raw, final=self.reason is not None)
+        text = self._decoder.decode(step.shown, final=self.reason is not None)
         return StepDone(
             self.steps - 1, author, text, score.value, len(step.tokens), 0.0,
             part=step.part, reward_by=score.by, reward_failed=score.failed, **rejected,  # type: ignore[arg-type]
@@ -142,7 +172,9 @@ class Solution:
     def finished(self, *parts: dict[Role, Counters]) -> Finished:
         """The final event, with counters by role."""
         counters = {role: made for part in parts for role, made in part.items()}
-        return Finished(self.reason or "stop", self.text, self.answer, counters, self.failed, self.unchecked, dict(self.decided))
+        return Finished(
+            self.reason or "stop", self.text, self.answer, counters, self.failed, self.unchecked, dict(self.decided), self.thought
+        )
 
     def _repeats(self, last: list[bytes]) -> bool:
         """Whether the last steps are one cycle again and again; dividers alone (no letter or digit) are none."""

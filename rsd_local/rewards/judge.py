@@ -6,10 +6,11 @@ import math
 
 import numpy as np
 
-from rsd_local.errors import MissingTokens
+from rsd_local.config import Thinking
+from rsd_local.errors import MissingTokens, NoChatTemplate
 from rsd_local.prompt import Prompt
 from rsd_local.rewards.layouts import TwoTokens
-from rsd_local.runtime import HOLE, Floats, Model, around
+from rsd_local.runtime import HOLE, Floats, Model, around, opens_thought
 from rsd_local.steps import Step
 
 _ASK = "A student solves a problem step by step. Check the student's last step.\n\n"
@@ -37,7 +38,10 @@ class JudgePrompt:
                 said += [_PROBLEM, message.content, _STEPS]
             elif message.role == "assistant":
                 said += [message.content, _ending(message.content.encode("utf-8", "replace")).decode(), _AGAIN]
-        self._opening, self.query = around(model, [("user", (*said, HOLE, ask))], thinking=False)
+        asked = Thinking("off")
+        self._opening, self.query = around(model, [("user", (*said, HOLE, ask))], thinking=asked)
+        if opens_thought(model, Prompt.of("1+1"), asked):
+            raise NoChatTemplate(f"{model.path} thinks first, and cannot judge", hint="choose another model as the judge")
 
     def opening(self) -> list[int]:
         """The request to check, and the problem."""
@@ -45,7 +49,8 @@ class JudgePrompt:
 
     def step(self, index: int, step: Step) -> list[int]:
         """The step as it was written, and a blank line where it ends in no line break."""
-        return self._model.tokenize(step.raw + _ending(step.raw), continues=True, followed=True)
+        text = step.shown
+        return self._model.tokenize(text + _ending(text), continues=True, followed=True)
 
 
 def _ending(text: bytes) -> bytes:

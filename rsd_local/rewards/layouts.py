@@ -69,7 +69,7 @@ class MathShepherd(TwoTokens):
 
     def step(self, index: int, step: Step) -> list[int]:
         """The step, on a line of its own, and its tag."""
-        text = Part((b"\n" if index else b" ") + step.raw.strip())
+        text = Part((b"\n" if index else b" ") + step.shown.strip())
         tokens = tokens_of(self._model, [text, Part(" ки".encode(), own=True)], continues=True)
         return tokens if tokens[-1] == self._tag else [*tokens_of(self._model, [text], continues=True), self._tag]
 
@@ -103,7 +103,7 @@ class RLHFlow(TwoTokens):
 
     def step(self, index: int, step: Step) -> list[int]:
         """The step as the user's turn, and the head of the assistant's answer."""
-        before, text = (self._between, step.raw.strip()) if index else ([], b" " + step.raw.strip())
+        before, text = (self._between, step.shown.strip()) if index else ([], b" " + step.shown.strip())
         return tokens_of(self._model, [*before, Part(text), *self._behind], continues=True)
 
 

@@ -33,7 +33,7 @@ class OwnSteps:
 
     def step(self, index: int, step: Step) -> list[int]:
         """The step, byte for byte."""
-        return self._model.tokenize(step.raw, continues=True, followed=True)
+        return self._model.tokenize(step.shown, continues=True, followed=True)
 
     def reward(self, values: Floats) -> float:
         """The read-out's probability."""

@@ -38,7 +38,7 @@ class Skywork:
 
     def step(self, index: int, step: Step) -> list[int]:
         """The step and its separator."""
-        return [*self._model.tokenize(step.raw.strip()), self._separator]
+        return [*self._model.tokenize(step.shown.strip()), self._separator]
 
     def reward(self, values: Floats) -> float:
         """The sigmoid of the head's one output."""
@@ -71,7 +71,7 @@ class QwenPrm:
 
     def step(self, index: int, step: Step) -> list[int]:
         """The step and its tag."""
-        return [*self._model.tokenize(step.raw.strip(), continues=True), self._tag]
+        return [*self._model.tokenize(step.shown.strip(), continues=True), self._tag]
 
     def reward(self, values: Floats) -> float:
         """The second class's part of the softmax."""

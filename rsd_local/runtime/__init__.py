@@ -1,6 +1,6 @@
 """The runtime: models, engines and sequences over llama.cpp. Nothing else of the package imports ``llama_cpp``."""
 
-from rsd_local.runtime.chat import HOLE, Part, Text, around, opening_tokens, prompt_tokens, render_chat, tokens_of
+from rsd_local.runtime.chat import HOLE, Part, Text, around, opening_tokens, opens_thought, prompt_tokens, render_chat, tokens_of
 from rsd_local.runtime.engine import Engine
 from rsd_local.runtime.latency import LatencyModel
 from rsd_local.runtime.llama import physical_cores, repacks_safely, supports_gpu
@@ -25,6 +25,7 @@ __all__ = [
     "Tracing",
     "around",
     "opening_tokens",
+    "opens_thought",
     "physical_cores",
     "prompt_tokens",
     "render_chat",

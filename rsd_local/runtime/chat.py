@@ -10,14 +10,19 @@ import datetime
 import functools
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from rsd_local.config import Thinking
 from rsd_local.errors import NoChatTemplate
 from rsd_local.prompt import Prompt, Speaker
 from rsd_local.runtime.model import Model
+from rsd_local.runtime.thinking import FAMILIES, Tags
+
+if TYPE_CHECKING:
+    from rsd_local.runtime import templates
 
 
 class Hole(Enum):
@@ -43,16 +48,31 @@ class Part:
 Text = list[Part]
 
 
-def prompt_tokens(model: Model, prompt: Prompt) -> list[int]:
+AS_THE_TEMPLATE_HAS_IT = Thinking()
+
+
+def prompt_tokens(model: Model, prompt: Prompt, thinking: Thinking = AS_THE_TEMPLATE_HAS_IT) -> list[int]:
     """The tokens of a conversation, ready for the assistant's turn, behind a beginning-of-text token where there is one.
 
     Raises:
         NoChatTemplate: the file has no template, or one that cannot be used.
     """
-    return opening_tokens(model, render_chat(model, [(message.role, message.content) for message in prompt.messages])[0])
+    messages = [(message.role, message.content) for message in prompt.messages]
+    return opening_tokens(model, render_chat(model, messages, thinking=thinking)[0])
 
 
-def around(model: Model, messages: Sequence[tuple[Speaker, Content]], *, thinking: bool | None = None) -> tuple[list[int], list[int]]:
+def opens_thought(model: Model, prompt: Prompt, thinking: Thinking = AS_THE_TEMPLATE_HAS_IT) -> bool:
+    """Whether an answer begins inside a thought that the prompt has opened.
+
+    Raises:
+        NoChatTemplate: as ``prompt_tokens``.
+    """
+    return _framed(model, tuple(message.role for message in prompt.messages), thinking).in_thought
+
+
+def around(
+    model: Model, messages: Sequence[tuple[Speaker, Content]], *, thinking: Thinking = AS_THE_TEMPLATE_HAS_IT
+) -> tuple[list[int], list[int]]:
     """The tokens before the only hole in a conversation, and those behind it.
 
     Raises:
@@ -62,7 +82,7 @@ def around(model: Model, messages: Sequence[tuple[Speaker, Content]], *, thinkin
     return opening_tokens(model, before, followed=True), tokens_of(model, behind, continues=True)
 
 
-def render_chat(model: Model, messages: Sequence[tuple[Speaker, Content]], *, thinking: bool | None = None) -> list[Text]:
+def render_chat(model: Model, messages: Sequence[tuple[Speaker, Content]], *, thinking: Thinking = AS_THE_TEMPLATE_HAS_IT) -> list[Text]:
     """A conversation as the model's template writes it, ready for the assistant's turn: the texts before, between and behind holes.
 
     A template that has no place for a system message gets it in front of the first user message; one that wants a message's text as
@@ -71,21 +91,12 @@ def render_chat(model: Model, messages: Sequence[tuple[Speaker, Content]], *, th
     Args:
         model: whose template is used.
         messages: role and content of each.
-        thinking: False for an answer without a thought before it, where the template knows how to ask for that or the tags are
-            known; None for what the template does by itself.
+        thinking: whether a thought comes before the answer.
 
     Raises:
         NoChatTemplate: the file has no template, or it cannot be rendered, or leaves out a message.
     """
-    source = model.chat_template
-    if source is None:
-        raise NoChatTemplate(f"{model.path} has no chat template", hint="choose an instruct or chat model")
-    bos, eos = (model.token_text(token) if token >= 0 else "" for token in (model.bos, model.eos))
-    roles = tuple(role for role, _ in messages)
-    try:
-        frame = _frame(source, bos, eos, roles, thinking, datetime.date.today())
-    except _Unusable as why:
-        raise NoChatTemplate(f"the chat template of {model.path} {why}", hint="choose another file") from None
+    frame = _framed(model, tuple(role for role, _ in messages), thinking)
     contents = [content if isinstance(content, tuple) else (content,) for _, content in messages]
     if frame.merged:
         contents[:2] = [(*contents[0], "\n\n", *contents[1])]
@@ -93,6 +104,17 @@ def render_chat(model: Model, messages: Sequence[tuple[Speaker, Content]], *, th
     if len(texts) != 1 + sum(part is HOLE for content in contents for part in content):
         raise NoChatTemplate(f"the chat template of {model.path} repeats what it is given", hint="choose another file")
     return texts
+
+
+def _framed(model: Model, roles: tuple[Speaker, ...], thinking: Thinking) -> _Frame:
+    source = model.chat_template
+    if source is None:
+        raise NoChatTemplate(f"{model.path} has no chat template", hint="choose an instruct or chat model")
+    bos, eos = (model.token_text(token) if token >= 0 else "" for token in (model.bos, model.eos))
+    try:
+        return _frame(source, bos, eos, roles, thinking, model.spelling.tags, datetime.date.today())
+    except _Unusable as why:
+        raise NoChatTemplate(f"the chat template of {model.path} {why}", hint="choose another file") from None
 
 
 def opening_tokens(model: Model, text: Text, *, followed: bool = False) -> list[int]:
@@ -154,10 +176,17 @@ class _Slot:
 
 @dataclass(frozen=True, slots=True)
 class _Frame:
-    """What a template writes around messages of certain roles, and whether the system message went into the user's."""
+    """What a template writes around messages of certain roles.
+
+    Attributes:
+        merged: whether the system message went into the user's.
+        parts: its own texts, and the places of the messages' texts.
+        in_thought: whether it ends inside a thought.
+    """
 
     merged: bool
     parts: tuple[str | _Slot, ...]
+    in_thought: bool
 
 
 class _Unusable(Exception):
@@ -165,18 +194,21 @@ class _Unusable(Exception):
 
 
 @functools.lru_cache(maxsize=32)
-def _frame(source: str, bos: str, eos: str, roles: tuple[Speaker, ...], thinking: bool | None, day: datetime.date) -> _Frame:
+def _frame(
+    source: str, bos: str, eos: str, roles: tuple[Speaker, ...], thinking: Thinking, tags: Tags | None, day: datetime.date
+) -> _Frame:
     """The frame of the first form of these messages in which all of their texts appear, in order; ``day`` may stand in it."""
     from rsd_local.runtime import templates
 
-    variables = {"bos_token": bos, "eos_token": eos} | ({} if thinking is None else {"enable_thinking": thinking})
+    variables = {"bos_token": bos, "eos_token": eos, **dict(thinking.variables)}
     reasons: list[str] = []
     for merged in (False, True) if roles[0] == "system" else (False,):
         shown = roles[1:] if merged else roles
         for as_parts in (False, True):
             marks = [f"{secrets.randbits(128):039}" for _ in shown]
             try:
-                text = templates.render(source, [_message(*one, as_parts) for one in zip(shown, marks, strict=True)], variables)
+                messages = [_message(*one, as_parts) for one in zip(shown, marks, strict=True)]
+                text = templates.render(source, messages, variables)
             except templates.TooMuch as error:
                 raise _Unusable(f"cannot be used: {error}") from None
             except templates.Refused as error:
@@ -187,8 +219,11 @@ def _frame(source: str, bos: str, eos: str, roles: tuple[Speaker, ...], thinking
                 continue
             places = [text.find(mark) for mark in marks]
             if min(places) >= 0 and places == sorted(places) and not (as_parts and "'type'" in text):
-                tail = _after_thought(text) if thinking is False else ""
-                return _Frame(merged, tuple(_slots(text + tail, marks)))
+                end = text[places[-1] :]
+                tail = _tail(end, thinking, tags)
+                if tags is not None and tail == tags.empty and not _needs_telling(source, tags, messages, variables, text):
+                    tail = ""
+                return _Frame(merged, tuple(_slots(text + tail, marks)), _open_thought(end + tail) is not None)
             lost = next((role for role, place in zip(shown, places, strict=True) if place < 0), None)
             reasons.append(f"leaves out what the {lost} says" if lost else "mixes the messages up")
     raise _Unusable(reasons[0])
@@ -213,12 +248,43 @@ def _slots(text: str, marks: list[str]) -> Iterator[str | _Slot]:
         yield text[at:]
 
 
-def _after_thought(text: str) -> str:
-    """What closes a thought that a rendered text ends in the middle of."""
-    for begin, end in (("<think>", "</think>"), ("<|START_THINKING|>", "<|END_THINKING|>"), ("[THINK]", "[/THINK]")):
-        if text.rstrip().endswith(begin):
-            return f"\n{end}\n\n" if text.endswith("\n") else end
-    return ""
+def _needs_telling(source: str, tags: Tags, messages: Sequence[templates.Message], variables: Mapping[str, object], text: str) -> bool:
+    """Whether a model that thinks is not told to leave that by a template that was asked to: it writes the same where it is to think."""
+    from rsd_local.runtime import templates
+
+    if not any(mark in source for mark in tags.marks):
+        return False  # such a model has the tokens of its family, and does not think
+    try:
+        return templates.render(source, messages, {**variables, "enable_thinking": True, "thinking": True}) == text
+    except Exception:  # foreign code
+        return True
+
+
+def _tail(end: str, thinking: Thinking, tags: Tags | None) -> str:
+    """What has to stand behind a rendered text so that the answer begins with a thought, or without one, as it is asked to.
+
+    Args:
+        end: of the text, from the last message on.
+        thinking: what is asked for.
+        tags: the model's; None where it does not think, as far as its file tells.
+    """
+    begun = _open_thought(end)
+    if thinking.mode == "off" and begun is not None:
+        header = begun.answer if begun.answer.strip() else ""
+        return f"\n{begun.end}\n\n" if end.endswith("\n") and not header else begun.end + header
+    closed = tags is not None and tags.end in end and not tags.answer.strip()  # a header's end is every message's end too
+    if tags is None or thinking.mode == "auto" or begun is not None or closed:
+        return ""
+    return tags.opening if thinking.mode == "on" else tags.empty
+
+
+def _open_thought(text: str) -> Tags | None:
+    """The tags of a thought that a text ends inside of."""
+    for tags in FAMILIES:
+        at = text.rfind(tags.begin.rstrip())
+        if at >= 0 and tags.end not in text[at:]:
+            return tags
+    return None
 
 
 def _fill(frame: _Frame, contents: Sequence[tuple[str | Hole, ...]]) -> list[Text]:

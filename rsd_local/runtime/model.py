@@ -18,6 +18,7 @@ from rsd_local.errors import Closed, ModelError, NotAModel
 from rsd_local.gguf_header import read_header
 from rsd_local.runtime import llama
 from rsd_local.runtime.rehearsal import rehearse
+from rsd_local.runtime.thinking import Spelling
 from rsd_local.runtime.tokenizer import Tokenizer
 from rsd_local.runtime.vocabulary import Vocabulary
 
@@ -86,6 +87,7 @@ class Model:
         self._ends: dict[int, bool] = {}
         self._engines: weakref.WeakSet[Engine] = weakref.WeakSet()
         self._users, self._uses = 0, threading.Condition()
+        self.spelling = Spelling(self)
 
     @contextmanager
     def in_use(self) -> Iterator[int]:

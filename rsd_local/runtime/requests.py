@@ -20,6 +20,7 @@ from rsd_local.steps import EndOfStep, Part, Step
 
 if TYPE_CHECKING:
     from rsd_local.runtime.sequence import Sequence
+    from rsd_local.runtime.thinking import Reader
     from rsd_local.segments import Scan
 
 T = TypeVar("T")
@@ -101,6 +102,7 @@ class Generation(Request[Step]):
         tracing: what is kept of what each token was drawn from.
         cancel: ends it; the sequence is then as before.
         on_text: given the bytes of each token, in the device's thread, so it must not wait.
+        reader: turns tokens into bytes; None for a new one.
     """
 
     def __init__(
@@ -113,8 +115,10 @@ class Generation(Request[Step]):
         tracing: Tracing,
         cancel: CancelToken | None,
         on_text: Callable[[bytes], None] | None,
+        reader: Reader | None = None,
     ) -> None:
         super().__init__(sequence, cancel)
+        self._reader = reader or sequence.engine.model.spelling.reader()
         self.hidden = tracing == "states"
         self._tracer = Tracer() if tracing != "off" else None
         self._draws, self._limit, self._until, self._on_text = draws, limit, until, on_text
@@ -166,15 +170,37 @@ class Generation(Request[Step]):
         model, sequence = self.sequence.engine.model, self.sequence
         if model.is_end(token):
             return "end"
-        piece = model.piece(token)
-        self._raw += piece
-        if self._on_text is not None:
-            self._on_text(piece)
-        if self._until is not None and self._until.feed(piece):
+        ended = self._show(self._reader.piece(token))
+        if (
+            self._until is not None
+            and self._until.overruns
+            and len(sequence.tokens) + len(model.spelling.closing) < sequence.engine.context
+        ):
+            self._close_thought()
+        if self._until is not None and ended:
             return "stop" if self._until.stopped is not None else "block" if self._until.closed else "delimiter"
         if len(sequence.tokens) - self.start >= self._limit:
             return "length"
         return "context" if len(sequence.tokens) >= sequence.engine.context else None
+
+    def _show(self, piece: bytes) -> bool:
+        """Take what is written; say whether it ends the step."""
+        self._raw += piece
+        if self._on_text is not None:
+            self._on_text(piece)
+        return self._until is not None and self._until.feed(piece)
+
+    def _close_thought(self) -> None:
+        """Write what closes a thought that is as long as it may be."""
+        sequence, spelling = self.sequence, self.sequence.engine.model.spelling
+        sequence.keep = min(sequence.keep, len(sequence.tokens) - 1)
+        for token in spelling.closing:
+            sequence.tokens.append(token)
+            sequence.written.append(0)
+            if self._tracer is not None:
+                self._tracer.note_given()
+        self.ahead = []
+        self._show(spelling.closed)
 
     def _finish(self, ended: EndOfStep, after: Floats | None) -> bool:
         trace = self._tracer.trace(after) if self._tracer is not None and len(self.sequence) > self.start else None

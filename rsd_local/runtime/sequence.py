@@ -20,6 +20,7 @@ from rsd_local.runtime.trace import Tracing
 
 if TYPE_CHECKING:
     from rsd_local.runtime.engine import Engine
+    from rsd_local.runtime.thinking import Reader
     from rsd_local.segments import Scan
 
 R = TypeVar("R", bound=Request[Any])
@@ -81,6 +82,7 @@ class Sequence:
         tracing: Tracing = "off",
         cancel: CancelToken | None = None,
         on_text: Callable[[bytes], None] | None = None,
+        reader: Reader | None = None,
     ) -> Generation:
         """Start to write tokens until a step's end, an end-of-text token or a limit; they are then part of the sequence.
 
@@ -92,6 +94,7 @@ class Sequence:
             tracing: what to keep of what each token was drawn from; states only of a model that gives them.
             cancel: leaves the sequence as it was before the call.
             on_text: given the bytes of each token in the device's thread, so it must not wait.
+            reader: turns tokens into bytes, where the step was begun before; None for a new one.
 
         Returns:
             The request, whose ``future`` gives the step, or fails with Cancelled, DecodeFailed, Closed, or what a part of it raised.
@@ -101,7 +104,7 @@ class Sequence:
             hint = replace(hint, tokens=())
         if tracing == "states" and not self.engine.gives_states:
             tracing = "numbers"
-        return self._submit(Generation(self, draws, max(limit, 1), until, hint, tracing, cancel, on_text))
+        return self._submit(Generation(self, draws, max(limit, 1), until, hint, tracing, cancel, on_text, reader))
 
     def prefill(self, cancel: CancelToken | None = None) -> Future[None]:
         """Evaluate all tokens but the last, so that forks share them."""

@@ -46,6 +46,12 @@ class Tracer:
         self._entropies.append(math.log(mass) - weighed / mass)
         self._hidden.append(np.zeros(0, np.float32) if hidden is None else hidden.copy())
 
+    def note_given(self) -> None:
+        """Take down a token that was not drawn: surely it, and the state as before."""
+        self._log_probabilities.append(0.0)
+        self._entropies.append(0.0)
+        self._hidden.append(self._hidden[-1])
+
     def trace(self, after: Floats | None) -> Trace:
         """What was collected, and the state after the last token."""
         log_probabilities, entropies = (np.array(values, np.float32) for values in (self._log_probabilities, self._entropies))

@@ -59,6 +59,8 @@ class LocalWriter:
         self.sequence, self._family = sequence, family
         self._shared, self._tracing, self._cancel = shared, tracing, cancel
         self._before = len(sequence)
+        self._spelling = sequence.engine.model.spelling
+        self._reader = self._spelling.reader()
         family.append(sequence)
 
     @classmethod
@@ -91,6 +93,7 @@ class LocalWriter:
     def begin(self) -> None:
         """Start a step here: the place that ``forget`` goes back to."""
         self._before = len(self.sequence)
+        self._reader = self._spelling.reader()
         self.sequence.mark()
 
     def start_writing(
@@ -107,6 +110,7 @@ class LocalWriter:
             tracing=self._tracing,
             cancel=self._cancel,
             on_text=written.put,
+            reader=self._reader,
         )
         return LocalStep(generation, written)
 
@@ -118,17 +122,18 @@ class LocalWriter:
     def correct(self, step: Step) -> None:
         """Note a step in place of everything since ``begin``, keeping the cached common prefix."""
         same = all(token < self._shared for token in step.tokens)
-        tokens = step.tokens if same else self.sequence.engine.model.tokenize(step.raw, continues=True, followed=True)
+        tokens = step.tokens if same else self._spelling.tokens(step.raw, thought=step.part == "thought")
         self.sequence.replace(self._before, tokens)
 
     def forget(self) -> None:
         """Take back everything since ``begin``; the cache is as before it."""
+        self._reader = self._spelling.reader()
         self.sequence.truncate(self._before)
 
     def pieces(self, tokens: list[int]) -> list[bytes]:
         """The bytes of each token; an end-of-text token has none."""
-        model = self.sequence.engine.model
-        return [b"" if model.is_end(token) else model.piece(token) for token in tokens]
+        model, reader = self.sequence.engine.model, self._spelling.reader()
+        return [b"" if model.is_end(token) else reader.piece(token) for token in tokens]
 
     def exact_rows(self, most: int) -> int:
         """How many rows of a batch are rounded like single ones; see ``Sequence.exact_rows``."""

@@ -49,6 +49,7 @@ class _Rule:
         tokens: after which one ends; 0 for no count.
         stops: the stop strings' bytes.
         tags: that open and close a thought; none where there are no thoughts.
+        budget: tokens of a thought behind which it is closed; 0 for none.
         stops_after_code: whether the answer ends with a closed code block.
     """
 
@@ -57,6 +58,7 @@ class _Rule:
     tokens: int
     stops: tuple[bytes, ...]
     tags: tuple[bytes, ...]
+    budget: int
     stops_after_code: bool
 
 
@@ -77,6 +79,8 @@ class Segmenter:
         stop: strings that end the answer, wherever they stand.
         thought: the tags around a thought, such as ``("<think>", "</think>")``; None where the model has none. A step ends
             with the closing tag, too. The opening tag counts at the beginning of a line outside of code, and as white space.
+        in_thought: whether answers begin inside a thought that the prompt opened.
+        budget: tokens behind which a thought is closed at the end of a step; 0 for none.
         stop_after: ``code-block`` ends the answer with its first closed code block, thoughts left out; blocks that are marked as
             of a shell, or as output, do not count.
 
@@ -89,6 +93,8 @@ class Segmenter:
     stop: tuple[str, ...] = ()
     thought: tuple[str, str] | None = None
     stop_after: StopAfter = "never"
+    in_thought: bool = False
+    budget: int = 0
     _rule: _Rule = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -104,35 +110,31 @@ class Segmenter:
             tags = tuple(_text_bytes(tag, "tag of a thought") for tag in self.thought)
             fine = len(tags) == 2 and tags[0] != tags[1] and all(tag == tag.strip() and b"\n" not in tag for tag in tags)
             require(fine, f"thought {self.thought!r} is no pair of tags", hint)
-        object.__setattr__(self, "_rule", _Rule(*_delimiter(self.delimiter), stops, tags, self.stop_after == "code-block"))
+        require(not self.in_thought or bool(tags), "an answer begins in a thought, but no tag is known that ends it")
+        rule = _Rule(*_delimiter(self.delimiter), stops, tags, self.budget, self.stop_after == "code-block")
+        object.__setattr__(self, "_rule", rule)
 
-    def start(self, *, in_thought: bool = False, steps: bool = True) -> Scan:
+    def start(self, *, steps: bool = True) -> Scan:
         """The beginning of an answer.
 
         Args:
-            in_thought: whether it begins inside a thought that the chat template opened.
             steps: whether steps end; without them, only what ends the answer does: for answers that are split later.
-
-        Raises:
-            ConfigError: ``in_thought`` without tags of thoughts.
         """
-        require(not in_thought or bool(self._rule.tags), "an answer begins in a thought, but no tag is known that ends it")
-        return Scan(self._rule, in_thought, steps)
+        return Scan(self._rule, self.in_thought, steps)
 
-    def split(self, pieces: Sequence[bytes], *, in_thought: bool = False) -> list[int]:
+    def split(self, pieces: Sequence[bytes]) -> list[int]:
         """The places behind the tokens with which steps end, the last one ``len(pieces)``.
 
         What is blank at the end goes with the step before.
 
         Args:
             pieces: the bytes of each token of a whole answer; none for an end-of-text token.
-            in_thought: as in ``start``.
         """
-        return [cut.at for cut in self.cuts(pieces, in_thought=in_thought)]
+        return [cut.at for cut in self.cuts(pieces)]
 
-    def cuts(self, pieces: Sequence[bytes], *, in_thought: bool = False) -> list[Cut]:
+    def cuts(self, pieces: Sequence[bytes]) -> list[Cut]:
         """As ``split``, with what else is known of each step."""
-        scan = self.start(in_thought=in_thought)
+        scan = self.start()
         ends: list[Cut] = []
         blank = True
         for place, piece in enumerate(pieces, 1):
@@ -154,13 +156,16 @@ class Scan:
         stopped: where in the step's bytes a stop string begins, once one is complete; 0 where it began in an earlier step.
         takes_back: how many of its bytes are those of earlier steps.
         closed: whether the code block that ends the answer is closed.
+        thinks: whether what comes next is inside a thought.
+        thought_tokens: of the thought before this step.
+        overruns: whether a step of a thought ended with the last token, behind as many tokens as it may have.
     """
 
-    __slots__ = ("_count", "_markup", "_matcher", "_rule", "_size", "_steps", "_tag_tail", "_tail", "_thinks",
-                 "_written", "closed", "part", "stopped", "takes_back")  # fmt: skip
+    __slots__ = ("_count", "_markup", "_matcher", "_rule", "_size", "_steps", "_tag_tail", "_tail",
+                 "_written", "closed", "overruns", "part", "stopped", "takes_back", "thinks", "thought_tokens")  # fmt: skip
 
     def __init__(self, rule: _Rule, in_thought: bool, steps: bool) -> None:
-        self._rule, self._steps, self._thinks = rule, steps, in_thought
+        self._rule, self._steps, self.thinks, self.thought_tokens = rule, steps, in_thought, 0
         self._markup = Markup()
         self._matcher = Matcher(rule.wanted) if rule.wanted else None
         self._tail = self._tag_tail = b""  # the last bytes, where a stop string and a tag may have begun
@@ -179,7 +184,8 @@ class Scan:
 
     def begin(self) -> None:
         """Start a step here. What is open stays open: a code block, mathematics, a thought, a stop string half written."""
-        self.part = "thought" if self._thinks else "answer"
+        self.part = "thought" if self.thinks else "answer"
+        self.overruns = False
         self.stopped: int | None = None
         self.takes_back = 0
         self.closed = False
@@ -207,6 +213,7 @@ class Scan:
         else:
             ended = self._take(piece) or ended
         self._size += len(piece)
+        self.overruns = ended and self.thinks and 0 < rule.budget <= self.thought_tokens + self._count
         return (ended and self._steps) or self.stopped is not None or self.closed
 
     def _seek_stop(self, piece: bytes) -> None:
@@ -222,8 +229,8 @@ class Scan:
         """As ``_take``, for a piece in which tags of thoughts may be complete."""
         tags, data = self._rule.tags, self._tag_tail + piece
         done, seen, ended = len(self._tag_tail), 0, False
-        while (at := data.find(tags[self._thinks], seen)) >= 0:
-            seen = at + len(tags[self._thinks])
+        while (at := data.find(tags[self.thinks], seen)) >= 0:
+            seen = at + len(tags[self.thinks])
             ended = self._take(data[done:seen]) or ended
             done = seen
             ended = self._take_tag() or ended
@@ -232,17 +239,17 @@ class Scan:
 
     def _take_tag(self) -> bool:
         """Opens or closes a thought behind the tag that would do so; says whether one was closed."""
-        if self._thinks:
-            self._thinks = False
+        if self.thinks:
+            self.thinks = False
         elif not self._markup.inside and self._markup.starts_line(len(self._rule.tags[0])):
-            self._thinks, self.part = True, "thought"
+            self.thinks, self.part = True, "thought"
             self._written = False
         else:
             return False
         self._markup = Markup()
         if self._matcher:
             self._matcher.begin()
-        return not self._thinks
+        return not self.thinks
 
     def _take(self, piece: bytes) -> bool:
         """Takes bytes; says whether a delimiter is complete in them."""
@@ -266,7 +273,7 @@ class Scan:
 
     def _note_closed(self, event: int) -> None:
         """Sees whether what a byte ended is the code block that ends the answer."""
-        if event & CLOSED and self._rule.stops_after_code and not self._thinks and self._markup.language not in _NOT_CODE:
+        if event & CLOSED and self._rule.stops_after_code and not self.thinks and self._markup.language not in _NOT_CODE:
             self.closed = True
 
     def _match(self, matcher: Matcher, piece: bytes) -> bool:

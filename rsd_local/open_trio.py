@@ -12,6 +12,7 @@ from rsd_local.events import Author, CancelToken, Role
 from rsd_local.fit import RoleCapacity, make_plan
 from rsd_local.prompt import Prompt
 from rsd_local.rewards import Head, Rewards, load_heads, reward_models
+from rsd_local.rewards.thoughts import SomeThoughts
 from rsd_local.rewards.verifier.opening import open_verifier
 from rsd_local.roles import Reward
 from rsd_local.runtime import Engine, LocalWriter, Model, Tracing, opens_thought, prompt_tokens
@@ -141,7 +142,8 @@ class LocalTrio:
         Raises:
             ContextFull: the prompt does not fit its context.
         """
-        return self.rewards.open(prompt, self.cancel)
+        reward = self.rewards.open(prompt, self.cancel)
+        return reward if self.thinking.scored == 1 else SomeThoughts(reward, self.thinking.scored)
 
 
 def capacities(config: Trio, heads: tuple[Head | None, ...]) -> dict[Role, RoleCapacity]:

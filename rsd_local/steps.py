@@ -109,12 +109,15 @@ class Score:
         by: which reward decided.
         failed: whether the reward gave no number; a step that was not checked has not failed.
         threshold: of the reward that decided, None for the run's own.
+        skipped: whether it was not asked, as of a step of a thought that is only read.
     """
 
     value: float | None
     by: str = ""
     failed: bool = False
     threshold: float | None = None
+    skipped: bool = False
 
 
 UNCHECKED = Score(None)
+SKIPPED = Score(None, skipped=True)

@@ -10,7 +10,7 @@ import pytest
 from tiny import chain, write_script
 
 from rsd_local import Params, Prompt, Reasoner, StepDone, TextWritten, Trio
-from rsd_local.config import Limits, RoleConfig, Thinking, Weighting
+from rsd_local.config import Limits, RoleConfig, Search, Thinking, Weighting
 from rsd_local.errors import ConfigError
 from rsd_local.runtime import Model, opens_thought, prompt_tokens
 from rsd_local.steps import Step
@@ -227,3 +227,22 @@ def test_what_cannot_be_asked_is_refused(scripted: Scripted, tmp_path: Path) -> 
     for wrong in ({"mode": "maybe"}, {"budget": -1}, {"template": (("messages", "x"),)}, {"template": (("a", [1]),)}):
         with pytest.raises(ConfigError):
             Thinking(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("every", "asked"), [(1, [0, 1, 2, 3]), (2, [1, 3]), (3, [2, 3]), (0, [3])])
+@pytest.mark.parametrize("candidates", [1, 2])
+def test_a_reward_may_look_at_some_steps_of_a_thought_or_at_none(every: int, asked: list[int], candidates: int, scripted: Scripted) -> None:
+    """This one rejects all that it sees; what it does not see is the draft's."""
+    seen: list[str] = []
+
+    def check(prompt: Prompt, steps: tuple[str, ...], step: str) -> float:
+        seen.append(step)
+        return 0.0
+
+    trio = Trio(*[RoleConfig(scripted("qwen", thinking_script("qwen")))] * 2, reward_kind="verifier", verifier=check, width=candidates + 1)
+    params = Params(thinking=Thinking(scored=every), search=Search(candidates=candidates))
+    with Reasoner.open(trio) as reasoner:
+        result = reasoner.solve("2+2", params)
+    assert [step.index for step in result.steps if step.author == "target"] == asked
+    assert result.thought == "".join(THOUGHT) and result.answer == "4" and result.unchecked_steps == 0
+    assert len(seen) == len(asked) * candidates

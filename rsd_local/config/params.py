@@ -173,16 +173,20 @@ class Thinking:
         budget: tokens behind which a thought is closed at the end of a step; 0 for none.
         effort: ``reasoning_effort`` for templates that know it, such as low, medium or high; empty for their own.
         template: further variables of the template, by name.
+        scored: every so many steps of a thought are scored, the others are accepted; 0 for none: a reward that was not trained on
+            thoughts then sees the answer only.
     """
 
     mode: ThinkMode = "auto"
     budget: int = 0
     effort: str = ""
     template: tuple[tuple[str, TemplateValue], ...] = ()
+    scored: int = 1
 
     def __post_init__(self) -> None:
         require_choice(self.mode, ThinkMode, "think")
         require(0 <= self.budget <= 10_000_000, f"think_budget {self.budget} is outside 0 to 10,000,000")
+        require(0 <= self.scored <= 1000, f"score_thoughts {self.scored} is outside 0 to 1000", "1 scores each step of a thought, 0 none")
         given = self.template.items() if isinstance(self.template, Mapping) else self.template
         object.__setattr__(self, "template", tuple((str(name), value) for name, value in given))
         for name, value in self.template:

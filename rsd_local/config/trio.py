@@ -51,7 +51,7 @@ class Trio:
         machine: what it suits, for people.
         strategy: the algorithm, where the caller names none.
         unchecked, stop_after, redrafts, retries: see ``Weighting``, ``Limits`` and ``Search``; where the caller names none.
-        think, think_budget, reasoning_effort, template_kwargs: see ``Thinking``; where the caller names none.
+        think, think_budget, reasoning_effort, template_kwargs, score_thoughts: see ``Thinking``; where the caller names none.
         run_code: whether programs that a model wrote, and those that a verifier names, may be run. No file can say so.
         sandbox: ``strict`` refuses to run a program that cannot be kept from files and network.
         on_verifier_error: whether a verifier that does not work ends the answer, or the target writes the step.
@@ -94,6 +94,7 @@ class Trio:
     think_budget: int = 0
     reasoning_effort: str = ""
     template_kwargs: Mapping[str, TemplateValue] = dataclasses.field(default_factory=dict)
+    score_thoughts: int = 1
     run_code: bool = False
     sandbox: SandboxLevel = "auto"
     on_verifier_error: OnVerifierError = "error"
@@ -173,7 +174,9 @@ class Trio:
             weighting=Weighting(threshold=self.threshold, redrafts=self.redrafts, unchecked=self.unchecked),
             limits=Limits(stop_after=self.stop_after),
             search=Search(retries=self.retries),
-            thinking=Thinking(self.think, self.think_budget, self.reasoning_effort, tuple(self.template_kwargs.items())),
+            thinking=Thinking(
+                self.think, self.think_budget, self.reasoning_effort, tuple(self.template_kwargs.items()), self.score_thoughts
+            ),
         )
 
 

@@ -63,10 +63,12 @@ class WeightingPolicy:
     def decide(self, step: Step, score: Score, history: History) -> Decision:
         """KEEP by a draw with probability ω(r), δ being that of the reward that decided where it has one.
 
-        A step of which there was nothing to check is kept, or the target's affair: another draft would be checked no better. A
-        constant weight takes it like any other.
+        A step of which there was nothing to check is kept, or the target's affair: another draft would be checked no better. One
+        that was not to be checked is kept. A constant weight takes it like any other.
         """
         weighting, unchecked = self.weighting, score.value is None and not score.failed
+        if score.skipped and weighting.kind != "constant":
+            return Decision.KEEP
         if unchecked and weighting.kind != "constant":
             if weighting.unchecked == "accept":
                 return Decision.KEEP

@@ -144,7 +144,7 @@ class Solution:
     def count(self, score: Score) -> None:
         """Note whether a draft step's score was a number, failed, or had nothing to check."""
         self.failed += score.failed
-        self.unchecked += score.value is None and not score.failed
+        self.unchecked += score.value is None and not score.failed and not score.skipped
         if score.value is not None:
             self.decided[score.by] += 1
 

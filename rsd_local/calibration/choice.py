@@ -189,7 +189,7 @@ def require_enough(questions: int, *, bands: bool = False) -> None:
     require(
         questions >= least,
         f"{questions} question{' is' if questions == 1 else 's are'} too few: {why}",
-        f"give at least {least}; what can be said of a hundred is more",
+        f"give at least {least}; a few hundred say more",
     )
 
 

@@ -45,13 +45,11 @@ def chosen_line(sweep: Sweep, choice: Choice) -> str:
 def difference_line(comparison: Comparison) -> str:
     """RSD against the target on the same questions."""
     low, high = comparison.interval
-    return (
-        f"Against the target on the same {comparison.questions} questions: {points(comparison.difference)} points "
-        f"({points(low)} to {points(high)}); only RSD right {comparison.won}, only the target {comparison.lost}."
-    )
+    pair = f"{points(comparison.difference)} points ({points(low)} to {points(high)})"
+    return f"Against the target: {pair} on the same {comparison.questions} questions."
 
 
-def no_worse_line(comparison: Comparison, share_reporting: float = 1.0) -> str:
+def no_worse_lines(comparison: Comparison, share_reporting: float = 1.0) -> list[str]:
     """Whether RSD is no worse than the target by more than the margin; where the questions are too few, how many would show it.
 
     Args:
@@ -59,18 +57,15 @@ def no_worse_line(comparison: Comparison, share_reporting: float = 1.0) -> str:
         share_reporting: how many of all questions they are.
     """
     if comparison.bound > 0:
-        return f"Better than the target by at least {100 * comparison.bound:.1f} points (one-sided 95 %)."
-    claim = f"no worse than the target by more than {100 * comparison.margin:g} points"
+        return [f"Better than the target by at least {100 * comparison.bound:.1f} points (one-sided 95 %)."]
+    margin = 100 * comparison.margin
+    claim = f"no worse than the target by more than {margin:g} point{'s' * (margin != 1)}"
     worst = f"{-100 * comparison.bound:.1f} points worse"
     if comparison.no_worse:
-        return f"{claim.capitalize()}: at most {worst} (one-sided 95 %)."
+        return [f"{claim.capitalize()}: at most {worst} (one-sided 95 %)."]
     needed = comparison.needed
-    rest = (
-        "At this difference no number of questions would show it."
-        if needed is None
-        else f"It takes about {round(needed / share_reporting):,} questions, if the difference stays as it is."
-    )
-    return f"Not shown: {claim}. It may be {worst} (one-sided 95 %). {rest}"
+    more = f"about {round(needed / share_reporting):,} questions would show it" if needed else "more like these would not show it"
+    return [f"Not shown: {claim}.", f"It may be {worst} (one-sided 95 %); {more}."]
 
 
 def undecided(sweep: Sweep, wish: Wish, threshold: float, *, bands: bool) -> RSDError | None:

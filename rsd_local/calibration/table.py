@@ -35,9 +35,12 @@ def table(sweep: Sweep, choice: Choice | None = None, *, whole: bool = False) ->
 
 def table_note(sweep: Sweep, choice: Choice | None, *, whole: bool = False) -> str:
     """What the marked row is, and how many rows there are."""
-    marked = f"← each question at the δ that the others chose ({choice.folds} folds)." if choice else ""
     left = len(sweep.points) - (2 * _AROUND + 3)
-    return " ".join(part for part in (marked, f"--all shows all {len(sweep.points)} thresholds." if left > 0 and not whole else "") if part)
+    parts = (
+        choice and "← each question at the δ that others chose",
+        left > 0 and not whole and f"--all shows {len(sweep.points)} thresholds",
+    )
+    return "; ".join(part for part in parts if part)
 
 
 def _row(point: Point, target: Point, choice: Choice | None, whole: bool) -> tuple[str, ...]:

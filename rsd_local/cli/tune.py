@@ -122,10 +122,10 @@ def _tuned(trio: Trio, wish: Wish, margin: float, flags: dict[str, Any], *, keep
     params = trio.params()
     params = dataclasses.replace(params, limits=dataclasses.replace(params.limits, tokens=flags["max_tokens"]))
     items = load_dataset(data, flags["limit"], seed, labelled=labelled)
-    require_enough(len(items), bands=several)
     require_math_verify(items)
     sandbox = Sandbox.find(trio.sandbox) if trio.run_code else None
     require_sandbox(items, sandbox)
+    require_enough(len(items), bands=several)
     origin = f"rsd tune --data {Path(data).name} --limit {len(items)} --seed {seed} -n {flags['max_tokens']} --points {flags['points']}"
     banded, reporting = None, items
     if several:

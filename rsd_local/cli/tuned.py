@@ -119,7 +119,7 @@ def _show_text(found: Tuned, kept: Kept, whole: bool, states_margin: bool) -> No
         comparison = choice.compare(found.margin)
         lines += ["", statements.difference_line(comparison)]
         if states_margin or choice.wish.kind == "no-worse-than-target":
-            lines.append(statements.no_worse_line(comparison, sweep.target.questions / found.questions))
+            lines += statements.no_worse_lines(comparison, sweep.target.questions / found.questions)
         what = " and bands" if found.banded is not None else ""
         written = f"threshold{what} written to {kept.file}" if kept.file is not None else "nothing written"
         lines.append(f"{statements.chosen_line(sweep, choice)}; {written}")

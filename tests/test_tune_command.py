@@ -65,7 +65,7 @@ def test_all_and_json_have_every_threshold(mine: Path, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 def test_what_standard_output_does_is_of_no_matter_to_the_threshold(mine: Path) -> None:
-    call = [*RSD, "tune", "--trio", str(mine), "--data", "arithmetic", *FEW, "--best"]
+    call = [*RSD, "tune", "--trio", str(mine), "--data", "arithmetic", *FEW, "--best", "--limit", "4", "--points", "3"]
     text = mine.read_text()
     for name, target in (("full", "/dev/full"), ("closed", None), ("ascii", os.devnull)):
         mine.write_text(text)

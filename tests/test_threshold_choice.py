@@ -44,18 +44,18 @@ def some(right: int, total: int) -> list[bool]:
 
 
 def test_a_threshold_that_luck_chose_is_not_reported_with_that_luck() -> None:
-    """Thirty thresholds of equal worth, each right on a fair coin: the best of them looks good where it was chosen, and nowhere else."""
+    """Twenty thresholds of equal worth, each right on a fair coin: the best of them looks good where it was chosen, and nowhere else."""
     chance = random.Random(7)
-    flattering, reported, asked = 0.0, 0.0, 200
+    flattering, reported, asked = 0.0, 0.0, 80
     for number in range(asked):
-        coin = {place / 30: ([chance.random() < 0.5 for _ in range(40)], 0.5, 1.0) for place in range(30)}
+        coin = {place / 20: ([chance.random() < 0.5 for _ in range(40)], 0.5, 1.0) for place in range(20)}
         found = made_up(some(20, 40), coin)
         choice = cross_fit(found, BEST, number)
         flattering += best(found).accuracy / asked
         reported += choice.held_out.accuracy / asked
         assert choice.threshold == best(found).threshold
     assert flattering > 0.62, "the questions that chose it flatter it"
-    assert abs(reported - 0.5) < 0.015, "others do not"
+    assert abs(reported - 0.5) < 0.025, "others do not"
 
 
 def test_no_question_has_a_say_in_the_threshold_that_it_is_counted_at() -> None:
@@ -125,7 +125,7 @@ def test_a_worse_one_is_rarely_called_no_worse() -> None:
             for c in range(count + 1 - b):
                 ways = math.comb(count, b) * math.comb(count - b, c)
                 likely = ways * won**b * lost**c * (1 - won - lost) ** (count - b - c)
-                if likely > 1e-7 and Comparison(b, c, count, margin).no_worse:
+                if likely > 1e-6 and Comparison(b, c, count, margin).no_worse:
                     total += likely
         return total
 

@@ -15,23 +15,14 @@ import pytest
 from test_cli import refused, rsd
 
 from rsd_local.bench.datasets import load_dataset
+from rsd_local.calibration.choice import at_most_target_share, best, no_worse_than_target
 from rsd_local.calibration.fit import PENALTIES, fit, log_loss
+from rsd_local.calibration.paths import Path as Run
+from rsd_local.calibration.paths import path_of, serving, thresholds
+from rsd_local.calibration.points import Point, Sweep
 from rsd_local.calibration.rollouts import STORED, Labelling, RolloutRow, Rollouts, pack, roll_out, unpack
 from rsd_local.calibration.training import gather
-from rsd_local.calibration.tuning import (
-    Path as Run,
-)
-from rsd_local.calibration.tuning import (
-    Point,
-    Sweep,
-    at_most_target_share,
-    best,
-    no_worse_than_target,
-    path_of,
-    serving,
-    sweep,
-    thresholds,
-)
+from rsd_local.calibration.tuning import sweep
 from rsd_local.catalogue import find_trio, user_models_file
 from rsd_local.catalogue.own import save_threshold
 from rsd_local.config import Limits, Params, Sampling, Search, Weighting
@@ -239,7 +230,8 @@ def test_a_path_serves_from_above_what_it_rejected_to_what_it_accepted() -> None
 
 def test_wishes() -> None:
     def point(threshold: float | None, right: int, share: float) -> Point:
-        return Point(threshold, "rsd", 100, right, share, 1.0, 1.0, 1.0)
+        paths = (Run(0.0, 1.0, place < right, 100, round(100 * share), 1.0, 1.0, 1.0) for place in range(100))
+        return Point(threshold, "rsd", tuple(paths))
 
     found = Sweep(
         point(None, 50, 0), point(None, 90, 1), (point(0, 50, 0), point(0.4, 80, 0.2), point(0.8, 91, 0.4), point(1, 91, 1)), 9, True

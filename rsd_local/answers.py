@@ -70,7 +70,7 @@ def number(text: str) -> Number | None:
 
 
 def unspaced(text: str) -> str:
-    r"""The text with ``1\,234``, ``1{,}234`` and ``1 234`` as ``1,234``, with a plain minus, and without ``\!`` and the escape of ``\$``."""
+    r"""The text with ``1\,234``, ``1{,}234`` and ``1 234`` as ``1,234``, a plain minus, no ``\!`` and ``$`` for ``\$``."""
     text = text.strip().replace("{,}", ",").replace("\\!", "").replace("\\$", "$").replace("\u2212", "-")
     return _THOUSANDS.sub(lambda match: match[1] + re.sub(r"\D+", ",", match[2]), text)
 

@@ -35,7 +35,7 @@ def test_every_question_has_a_line_for_every_strategy_with_all_that_is_promised(
     assert written["config"] == config
     for row in rows.values():
         assert row["config"] == written["hash"] and row["finish_reason"] == "stop" and row["error"] is None
-        assert row["n_steps"] == len(row["steps"]) and set(row["steps"][0]) == {"author", "reward", "tokens"}
+        assert row["n_steps"] == len(row["steps"]) and set(row["steps"][0]) == {"author", "reward", "tokens", "text"}
         assert row["correct"] is (row["answer"] == row["expected"])
         assert row["counters"]["target"]["parameters"] == 10**9 and set(row["flops"]) == {"paper", "full"}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rsd_local.bench.plots import COLOURS, band, curve, legend_beside, new_figure
+from rsd_local.bench.plots import COLOURS, DPI, WIDTH, band, curve, legend_below, new_figure
 from rsd_local.calibration.tuning import Point, Sweep
 from rsd_local.errors import ConfigError
 
@@ -20,8 +20,8 @@ def draw(sweep: Sweep, chosen: Point, file: Path) -> None:
     Raises:
         ConfigError: it cannot be written.
     """
-    figure, _ = new_figure(15.0, 4.2, 1, 3)
-    left, middle, right = figure.axes
+    figure, _ = new_figure(WIDTH, 10.6, 3)
+    left, middle, right = figure.axes  # one above the other: read on a phone too
     what = "accuracy" if sweep.labelled else "agreement with the target"
     for axes in (left, middle):
         axes.axvline(sweep.points.index(chosen), color=COLOURS[2], linewidth=1.2, label=f"chosen, δ = {chosen.threshold:g}")
@@ -41,9 +41,9 @@ def draw(sweep: Sweep, chosen: Point, file: Path) -> None:
     right.set_xlabel("full FLOPs, the target alone = 1")
     right.set_ylabel(f"{what}, %")
     right.set_xlim(left=0)
-    legend_beside(right)
+    legend_below(right)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(file, dpi=150, format="png", metadata={"Software": None})
+        figure.savefig(file, dpi=DPI, format="png", metadata={"Software": None})
     except OSError as error:
         raise ConfigError(f"{file} cannot be written: {error.strerror or error}") from None

@@ -120,7 +120,9 @@ def _is_unit(rest: str) -> bool:
             words.append(word.lower())
         elif match[3]:
             attached = attached and bool(words)
-    return place == len(rest.rstrip()) and 0 < len(words) <= _MOST_WORDS and words[-1] not in _SMALL - {"in", "a", "old", "ago", "each", "all"}
+    return (
+        place == len(rest.rstrip()) and 0 < len(words) <= _MOST_WORDS and words[-1] not in _SMALL - {"in", "a", "old", "ago", "each", "all"}
+    )
 
 
 def _is_word(word: str, power: bool, *, first: bool, attached: bool) -> bool:

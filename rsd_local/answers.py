@@ -88,7 +88,7 @@ def plain(text: str) -> str:
     A space between two digits stays: ``8 0`` is not ``80``.
     """
     text = _SIZE.sub("", _FRACTION.sub(r"\\frac", without_text_commands(text)))
-    return re.sub(r"(?<![0-9])\s+|\s+(?![0-9])", "", text.strip().strip("$").strip())
+    return re.sub("(?<![0-9]) | (?![0-9])", "", " ".join(text.strip().strip("$").split()))
 
 
 def without_text_commands(text: str) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypedDict
 
 from rsd_local.bench.machine import RUNS
+from rsd_local.bench.running import RUNNING, Running
 from rsd_local.bench.strategies import Plan
 from rsd_local.config import ROLES, RewardConfig, RoleConfig, Trio
 from rsd_local.errors import BadHead, ModelNotFound
@@ -152,11 +153,12 @@ def versions() -> dict[str, str | None]:
 class Results(Journal[Row]):
     """The lines of a bench's folder."""
 
-    file_name, keys, grows, beside = RESULTS, _Required.__annotations__, "strategies", (RUNS,)
+    file_name, keys, grows, beside = RESULTS, _Required.__annotations__, "strategies", (RUNS, RUNNING)
 
     def __init__(self, file: BinaryIO, config: Config, rows: list[Row]) -> None:
         super().__init__(file, config, rows)
         self._done = {(row["id"], row["strategy"]) for row in rows}
+        self.running = Running(Path(file.name).parent)
 
     def has(self, item: str, strategy: str) -> bool:
         """Whether there is a line for an item's id and a strategy's label."""

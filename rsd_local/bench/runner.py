@@ -6,12 +6,13 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import as_completed
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Protocol
 
 from rsd_local.bench.results import Results, Row, StepRow, digest
+from rsd_local.bench.running import GIVEN_UP, SUSPECT
 from rsd_local.bench.strategies import Plan
 from rsd_local.config import Params, Strategy
 from rsd_local.errors import Cancelled, Closed, ConfigError, RSDError
@@ -67,6 +68,8 @@ class Tally:
 
 
 Watch = Callable[[Tally], None]
+_Outcome = tuple[Row, RSDError | None] | None
+"""A line, and what kept the question from an answer or a grade; None where it was cancelled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +78,7 @@ class _Job:
 
     solver: Solver
     grader: Grader
-    config: str
+    results: Results
     cancel: CancelToken
     texts: bool
 
@@ -116,26 +119,45 @@ def run(
         ConfigError: a setting that keeps a strategy from every question.
         RSDError: a line cannot be written.
     """
-    job = _Job(solver, grader, results.hash, cancel, texts)
-    with question_pool(parallel, cancel) as pool:
-        for plan in plans:
-            tally = Tally(plan, len(items))
-            for row in results.rows:
-                if row["strategy"] == plan.label:
-                    tally.add(row)
-            tally.before = tally.done
-            watch(tally)
-            waiting = [
-                pool.submit(_answer, job, item, plan, question_seed(seed, place))
-                for place, item in enumerate(items)
-                if not results.has(item.id, plan.label)
-            ]
-            _write_down((future.result() for future in as_completed(waiting)), tally, results, watch)
-            if cancel.cancelled:
-                raise Cancelled("stopped", hint="--resume goes on from here")
+    job = _Job(solver, grader, results, cancel, texts)
+    finished = False
+    try:
+        with question_pool(parallel, cancel) as pool:
+            for plan in plans:
+                tally = Tally(plan, len(items))
+                for row in results.rows:
+                    if row["strategy"] == plan.label:
+                        tally.add(row)
+                tally.before = tally.done
+                watch(tally)
+                waiting = [(item, question_seed(seed, place)) for place, item in enumerate(items) if not results.has(item.id, plan.label)]
+                _write_down(_outcomes(job, plan, waiting, pool), tally, results, watch)
+                if cancel.cancelled:
+                    raise Cancelled("stopped", hint="--resume goes on from here")
+        finished = True
+    finally:
+        results.running.end(finished=finished)
 
 
-def _write_down(made: Iterable[tuple[Row, RSDError | None] | None], tally: Tally, results: Results, watch: Watch) -> None:
+def _outcomes(job: _Job, plan: Plan, waiting: Sequence[tuple[Item, int]], pool: ThreadPoolExecutor) -> Iterator[_Outcome]:
+    """The outcomes of questions with their seeds, as they come; those that the process may have died of come first, alone."""
+    others = []
+    for item, seed in waiting:
+        died = job.results.running.deaths(item.id, plan.label)
+        if died >= GIVEN_UP:
+            row = _empty_row(job, item, plan, seed)
+            row["error"] = "process-died"
+            row["message"] = f"the process ended {died} times while this question was being answered"
+            yield row, None
+        elif died >= SUSPECT:
+            yield pool.submit(_answer, job, item, plan, seed).result()
+        else:
+            others.append((item, seed))
+    for future in as_completed([pool.submit(_answer, job, item, plan, seed) for item, seed in others]):
+        yield future.result()
+
+
+def _write_down(made: Iterable[_Outcome], tally: Tally, results: Results, watch: Watch) -> None:
     """Writes lines as they come; those that a setting may be the cause of, once it is known that it is not that of all."""
     doubtful: list[tuple[Row, ConfigError]] = []
     for one in made:
@@ -159,12 +181,13 @@ def _write_down(made: Iterable[tuple[Row, RSDError | None] | None], tally: Tally
         watch(tally)
 
 
-def _answer(job: _Job, item: Item, plan: Plan, seed: int) -> tuple[Row, RSDError | None] | None:
+def _answer(job: _Job, item: Item, plan: Plan, seed: int) -> _Outcome:
     """One question's line and what kept it from an answer or a grade, None where it was cancelled."""
     if job.cancel.cancelled:
         return None
     params = dataclasses.replace(plan.params, sampling=dataclasses.replace(plan.params.sampling, seed=seed))
     row = _empty_row(job, item, plan, seed)
+    job.results.running.begin(item.id, plan.label)
     begun = time.perf_counter()
     failure: RSDError | None = None
     try:
@@ -207,7 +230,7 @@ def _empty_row(job: _Job, item: Item, plan: Plan, seed: int) -> Row:
         counters={},
         flops={},
         seconds=0.0,
-        config=job.config,
+        config=job.results.hash,
     )
 
 

@@ -129,8 +129,7 @@ def require_enough(questions: int, held_out: float) -> int:
     Raises:
         ConfigError: too few would be left to learn from.
     """
-    hint = f"give {_FEWEST} or more"
-    require(questions >= _FEWEST, f"{questions} question{'s' * (questions != 1)} with steps are too few to learn from", hint)
+    require(questions >= _FEWEST, f"{questions} questions are too few to learn from", f"give {_FEWEST} or more")
     measured = max(2, round(held_out * questions))
     left = questions - measured
     require(left >= FOLDS, f"{left} questions are left to learn from, fewer than {FOLDS}", "give more, or a smaller --held-out")

@@ -57,9 +57,10 @@ class Journal(Generic[R]):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if cls._untouched(folder):
-                for name in cls.beside:
-                    (folder / name).unlink(missing_ok=True)
-                _write_config(folder, config)
+                if not _is_of(folder, config):
+                    for name in cls.beside:
+                        (folder / name).unlink(missing_ok=True)
+                    _write_config(folder, config)
             else:
                 require(resume, f"{folder} is not empty", "--resume goes on with it; or give another folder")
                 there = read_config(folder)
@@ -241,6 +242,14 @@ def read_config(folder: Path) -> Config:
         return dict(json.loads((folder / CONFIG).read_text(encoding="utf-8"))["config"])
     except (OSError, ValueError, KeyError, TypeError):
         raise ConfigError(f"{folder} has no {CONFIG} that can be read", hint="is it a folder that such a run wrote?") from None
+
+
+def _is_of(folder: Path, config: Config) -> bool:
+    """Whether a folder was begun with just this configuration."""
+    try:
+        return read_config(folder) == config
+    except ConfigError:
+        return False
 
 
 def _write_config(folder: Path, config: Config) -> None:

@@ -29,8 +29,11 @@ def note_run(folder: Path, threads: Mapping[str, int]) -> None:
         folder: of the bench.
         threads: of each role's engine.
     """
-    with contextlib.suppress(OSError), (folder / RUNS).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(describe_run(threads)) + "\n")
+    line = json.dumps(describe_run(threads)).encode() + b"\n"
+    with contextlib.suppress(OSError), (folder / RUNS).open("a+b") as file:
+        file.seek(0)
+        there = file.read()
+        file.write(line if there[-1:] in (b"", b"\n") else b"\n" + line)  # behind a line that a kill has torn
 
 
 def read_runs(folder: Path) -> tuple[Run, ...]:

@@ -26,14 +26,16 @@ class Running:
     def __init__(self, folder: Path) -> None:
         self._path, self._lock = folder / RUNNING, threading.Lock()
         self._deaths: Counter[tuple[str, str]] = Counter()
-        lines = []
+        self._before = ""
         with contextlib.suppress(OSError, UnicodeDecodeError):
-            lines = self._path.read_text(encoding="utf-8").splitlines()
-        for line in lines:
-            with contextlib.suppress(ValueError, KeyError, TypeError):  # a line that the end has torn
+            text = self._path.read_text(encoding="utf-8")
+            self._before = text[: text.rfind("\n") + 1]  # without a line that the end has torn
+            if self._before != text:
+                self._path.write_text(self._before, encoding="utf-8")
+        for line in self._before.splitlines():
+            with contextlib.suppress(ValueError, KeyError, TypeError):
                 made = json.loads(line)
                 self._deaths[made["id"], made["strategy"]] += 1
-        self._before = "".join(f"{line}\n" for line in lines)
 
     def deaths(self, item: str, strategy: str) -> int:
         """How many runs died while this question was being answered."""

@@ -176,7 +176,7 @@ def markdown(heads: Cells, rows: Iterable[Cells]) -> str:
 
 def points(value: float) -> str:
     """A difference of two shares in points."""
-    return f"{100 * value:+.1f}".replace("-", "−")
+    return f"{100 * value:+.1f}".replace("-0.0", "+0.0").replace("-", "−")
 
 
 def percent(value: float) -> str:

@@ -77,8 +77,8 @@ class Journal(Generic[R]):
     def _joined(cls, folder: Path, there: Config, here: Config) -> Config:
         """The configuration of a folder that is gone on with, and what this run adds to it."""
         grown = there
-        if cls.grows:
-            known, given = there.get(cls.grows) or {}, here[cls.grows]  # a folder of another kind has none
+        if cls.grows in here:
+            known, given = there.get(cls.grows) or {}, here[cls.grows]  # of a folder of another kind there are none
             here = here | {cls.grows: known | given}
             grown = there | {cls.grows: known | {name: value for name, value in given.items() if name not in known}}
         _refuse_other(folder, grown, here)

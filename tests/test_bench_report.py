@@ -362,3 +362,13 @@ def test_a_strategy_that_costs_more_than_the_target_saves_nothing() -> None:
     shown = "\n".join(worth.arithmetic)
     assert "costs more: 1.00 h − 0.50 h = 0.50 h a day; × 2.00 an hour = 1.00 a day, × 30 = 30.00 a month" in shown
     assert "saved" not in shown and worth.saved_hours == -0.5
+
+
+def test_seconds_too_short_to_be_measured_are_drawn_without_a_ratio(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run_fake(out, ["target", "rsd"], sums(6))
+    lines = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+    for place, line in enumerate(lines):
+        line["seconds"] = 0.0 if line["strategy"] == "target" and place else 0.001
+    (out / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert (out / "accuracy_seconds.png") in write_report(out)[1]

@@ -97,13 +97,18 @@ class _Cost:
     ratio_name: str
 
 
+def _inverse(interval: tuple[float, float] | None) -> tuple[float, float] | None:
+    """The interval of a ratio turned round, None where it reaches down to 0."""
+    return (1 / interval[1], 1 / interval[0]) if interval is not None and interval[0] > 0 else None
+
+
 _FLOPS = _Cost(
     "full FLOPs per question", lambda one: one.full_flops, lambda one: one.full_ratio, lambda one: one.full_interval,
     "full FLOPs, the target's = 1",
 )  # fmt: skip
 _SECONDS = _Cost(
     "seconds per question", lambda one: one.seconds, lambda one: 1 / one.speed if one.speed else None,
-    lambda one: None if one.speed_interval is None else (1 / one.speed_interval[1], 1 / one.speed_interval[0]),
+    lambda one: _inverse(one.speed_interval),
     "seconds per question, the target's = 1",
 )  # fmt: skip
 

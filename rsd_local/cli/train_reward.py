@@ -95,10 +95,10 @@ def train_reward(
     from rsd_local.sandbox import Sandbox
 
     items = load_dataset(data, limit, seed)
-    require_enough(len(items), held_out)
     require_math_verify(items)
     sandbox = Sandbox.find(trio.sandbox) if trio.run_code else None
     require_sandbox(items, sandbox)
+    require_enough(len(items), held_out)
     folder = rollouts or out.with_name(f"{out.name}.rollouts")
     opened = trio if role == "target" else dataclasses.replace(trio, target=trio.draft)  # a target that nobody asks
     with _rollouts(folder, trio, items, params, Labelling(label, continuations)) as kept:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rsd_local.bench.plots import COLOURS, band, curve, new_figure
+from rsd_local.bench.plots import COLOURS, DPI, WIDTH, band, curve, legend_below, new_figure
 from rsd_local.calibration.choice import Choice
 from rsd_local.calibration.points import Point, Sweep
 from rsd_local.errors import ConfigError
@@ -25,8 +25,8 @@ def draw(sweep: Sweep, choice: Choice | None, file: Path) -> None:
     Raises:
         ConfigError: it cannot be written.
     """
-    figure, _ = new_figure(4.8, 11.5, 3, 1)  # one above the other, so that it can be read on a telephone
-    left, middle, right = figure.axes
+    figure, _ = new_figure(WIDTH, 10.6, 3)
+    left, middle, right = figure.axes  # one above the other: read on a phone too
     what = "accuracy" if sweep.labelled else "agreement with the target"
     thresholds = [point.threshold for point in sweep.points if point.threshold is not None]
     if choice is not None:
@@ -45,10 +45,10 @@ def draw(sweep: Sweep, choice: Choice | None, file: Path) -> None:
     right.set_xlabel("full FLOPs, the target alone = 1")
     right.set_ylabel(f"{what}, %")
     right.set_xlim(left=0)
-    right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), frameon=False, fontsize=8)
+    legend_below(right)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(file, dpi=150, format="png", metadata={"Software": None})
+        figure.savefig(file, dpi=DPI, format="png", metadata={"Software": None})
     except OSError as error:
         raise ConfigError(f"{file} cannot be written: {error.strerror or error}") from None
 

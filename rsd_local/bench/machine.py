@@ -6,7 +6,6 @@ import contextlib
 import datetime
 import importlib.metadata
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -15,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
+from rsd_local.machine import allowed_cpus
 
 RUNS = "runs.jsonl"
 Run = dict[str, Any]
@@ -59,7 +60,7 @@ def describe_run(threads: Mapping[str, int]) -> Run:
     return {
         "begun": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "cpu": cpu_name(),
-        "cores": {"physical": psutil.cpu_count(logical=False), "logical": psutil.cpu_count(), "allowed": allowed_cpus()},
+        "cores": {"physical": psutil.cpu_count(logical=False), "logical": psutil.cpu_count(), "allowed": len(allowed_cpus())},
         "threads": dict(threads),
         "gpus": [one.description or one.name for one in devices() if one.kind == "gpu"],
         "memory": psutil.virtual_memory().total,
@@ -88,13 +89,6 @@ def cpu_name() -> str:
         with contextlib.suppress(OSError), winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, _WINDOWS_CPU) as key:
             found = str(winreg.QueryValueEx(key, "ProcessorNameString")[0])
     return " ".join(found.split()) or platform.processor() or platform.machine() or "unknown"
-
-
-def allowed_cpus() -> int:
-    """Logical CPUs that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def system() -> str:

@@ -62,7 +62,7 @@ class Counters:
     """What one role did for one question.
 
     Attributes:
-        parameters: N, the model's number of weights.
+        parameters: N, the number of weights that a token meets: all of the model's, of a mixture of experts the active ones.
         prompt_tokens: tokens evaluated that this model did not write itself.
         opening_tokens: tokens that stood before the first step (the prompt).
         cached_tokens: those of them that an earlier sequence had left in the cache, and that were not evaluated again.

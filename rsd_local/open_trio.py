@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -9,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from rsd_local.config import Params, Thinking, Trio
 from rsd_local.errors import ConfigError
 from rsd_local.events import Author, CancelToken, Role
-from rsd_local.fit import RoleCapacity, make_plan
+from rsd_local.fit import RoleCapacity, context_warning, make_plan
 from rsd_local.prompt import Prompt
 from rsd_local.rewards import Head, Rewards, load_heads, reward_models
 from rsd_local.rewards.thoughts import SomeThoughts
@@ -20,6 +21,8 @@ from rsd_local.runtime.devices import devices
 from rsd_local.segments import Segmenter
 from rsd_local.steps import THOUGHT_TAGS
 
+log = logging.getLogger("rsd_local")
+_warned = set[str]()
 LoadProgress = Callable[[Role, float], None]
 
 
@@ -66,7 +69,7 @@ class LocalTrio:
         models: dict[tuple[object, ...], Model] = {}
         engines: dict[Role, Engine] = {}
         heads = load_heads(config)
-        for role, capacity in placed(capacities(config, heads)).items():
+        for role, capacity in placed(capacities(config, heads), check=config.fit_check).items():
             where = capacity.config.placement
             if where not in models:
                 report = None if progress is None else _bind(progress, role)
@@ -74,6 +77,7 @@ class LocalTrio:
                 opening.callback(models[where].close)
             engines[role] = Engine(models[where], capacity.config, capacity.slots, role, reuse=config.reuse)
             opening.callback(engines[role].close)
+        _warn_of_contexts(engines)
         draft, target = engines["draft"], engines["target"]
         for engine in (draft, target):
             prompt_tokens(engine.model, Prompt.of("1+1", config.system))
@@ -156,8 +160,12 @@ def capacities(config: Trio, heads: tuple[Head | None, ...]) -> dict[Role, RoleC
     return roles | {role: RoleCapacity(reward, wide) for role, (_, reward) in reward_models(config, heads).items()}
 
 
-def placed(roles: dict[Role, RoleCapacity]) -> dict[Role, RoleCapacity]:
+def placed(roles: dict[Role, RoleCapacity], *, check: bool = True) -> dict[Role, RoleCapacity]:
     """The roles with the layers that go to the GPU as numbers.
+
+    Args:
+        roles: each with what it is to hold.
+        check: whether there must be memory enough.
 
     Raises:
         DoesNotFit: there is not memory enough for all of them.
@@ -166,8 +174,17 @@ def placed(roles: dict[Role, RoleCapacity]) -> dict[Role, RoleCapacity]:
     if not found:  # this build of llama.cpp does not tell
         return roles
     plan = make_plan(roles, found)
-    plan.check()
+    if check:
+        plan.check()
     return {one.role: replace(roles[one.role], config=one.config) for one in plan.roles}
+
+
+def _warn_of_contexts(engines: dict[Role, Engine]) -> None:
+    """Says once which contexts are longer than what the models were trained for; llama.cpp goes on without a word."""
+    warning = context_warning((role, engine.model.header, engine.context) for role, engine in engines.items())
+    if warning and warning not in _warned:
+        _warned.add(warning)
+        log.warning("%s", warning)
 
 
 def _bind(progress: LoadProgress, role: Role) -> Callable[[float], None]:

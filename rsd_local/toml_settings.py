@@ -134,6 +134,7 @@ def build(kind: type[T], table: dict[str, Any], where: str) -> T:
         wrong = (
             (annotated == "int" and (not isinstance(value, int) or isinstance(value, bool)))
             or (annotated == "float" and (not isinstance(value, int | float) or isinstance(value, bool)))
+            or (annotated == "bool" and not isinstance(value, bool))
             or (annotated in ("str", "Path") and not isinstance(value, str | Path))
             or (annotated == "RoleConfig" and not isinstance(value, RoleConfig))
             or (annotated.startswith("tuple") and not isinstance(value, list))

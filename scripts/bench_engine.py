@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 from llama_cpp import llama_cpp as C
 
-from rsd_local import Limits, Params, Reasoner, RoleConfig, Sampling, Trio, Weighting
+from rsd_local import Limits, Params, Reasoner, RoleConfig, Sampling, Trio, Weighting, machine
 from rsd_local.prompt import Prompt
 from rsd_local.roles import TARGET, Stream
-from rsd_local.runtime import Draws, Engine, Model, Sequence, physical_cores, prompt_tokens
+from rsd_local.runtime import Draws, Engine, Model, Sequence, prompt_tokens
 
 QUESTION = "Write down, one after another, the numbers from one to one hundred in words."
 LONG = "The following remark stands here to make the beginning of each prompt long. " * 45
@@ -46,7 +46,7 @@ class BareLoop:
         self._model = C.llama_model_load_from_file(str(path).encode(), model_params)
         params = C.llama_context_default_params()
         params.n_ctx, params.n_batch, params.n_ubatch = CONTEXT, 256, 256
-        params.n_threads = params.n_threads_batch = physical_cores()
+        params.n_threads = params.n_threads_batch = machine.threads()
         params.no_perf = True
         self._context = C.llama_init_from_model(self._model, params)
         self._vocabulary = C.llama_vocab_n_tokens(C.llama_model_get_vocab(self._model))

@@ -18,10 +18,11 @@ from test_rsd import role
 from tiny import chain, write_model, write_script
 
 from rsd_local import Limits, Params, Prompt, Reasoner, Sampling, Trio, Weighting
-from rsd_local.calibration.bands import FEWEST, Band, band_of, choose, choose_bands, is_sure, measure, with_bands
+from rsd_local.calibration.bands import FEWEST, Band, band_of, choose, choose_bands, is_sure, measure, measure_each, with_bands
+from rsd_local.calibration.choice import Wish, best, cross_fit
 from rsd_local.calibration.plot import draw
 from rsd_local.calibration.stage_scores import StepScores, collect
-from rsd_local.calibration.tuning import best, sweep
+from rsd_local.calibration.tuning import sweep
 from rsd_local.catalogue import find_trio, user_models_file
 from rsd_local.catalogue.own import require_reward_tables, save_threshold
 from rsd_local.config import RewardConfig, Search
@@ -261,13 +262,16 @@ def test_bands_are_recovered_on_some_questions_and_hold_on_the_others(files: dic
         with pytest.raises(ConfigError, match="too few"):
             choose_bands(reasoner, ITEMS[:1], PARAMS, seed=0, agreement=0.95, cancel=CancelToken(), watch=silent)
     assert (found, others) == (again, same)
-    assert (found.questions, len(others), found.lost, found.threshold) == (4, 8, 0, 0.5) and len(found.measured) > found.steps > 80
+    steps = [step for question in found.measured for step in question]
+    assert (found.questions, len(others), found.lost, found.threshold) == (4, 8, 0, 0.5) and len(steps) > found.steps > 80
+    assert len(found.measured) == len(others)
     (band,) = found.bands
     assert band is not None and 0.3 <= band[0] < 0.42 and 0.58 < band[1] < 0.72
-    figures = measure(found.measured, rewards, found.bands, 0.5)
-    assert found.accepted_by_last(0.5) == sum((step[1].value or 0.0) >= 0.5 for step in found.measured) / len(found.measured)
+    figures = measure(steps, rewards, found.bands, 0.5)
+    assert measure_each(found.measured, rewards, found.bands, [0.5] * 8) == figures
+    assert found.accepted_by_last([0.5] * 8) == sum((step[1].value or 0.0) >= 0.5 for step in steps) / len(steps)
     assert figures[0].chosen and figures[0].agreement is not None and figures[0].agreement > 0.9
-    assert figures[0].saved == figures[0].decided / len(found.measured) > 0.5
+    assert figures[0].saved == figures[0].decided / len(steps) > 0.5
 
 
 def test_the_cascade_asks_and_decides_as_the_table_says(files: dict[str, Path]) -> None:
@@ -283,7 +287,7 @@ def test_the_cascade_asks_and_decides_as_the_table_says(files: dict[str, Path]) 
     with opened(files, stage(first), stage(second), target="draft") as reasoner:
         found, others = choose_bands(reasoner, ITEMS, greedy, seed=2, agreement=0.9, cancel=CancelToken(), watch=silent)
         config = with_bands(reasoner.config, found.bands)
-    figures = measure(found.measured, config.stages, found.bands, 0.5)
+    figures = measure_each(found.measured, config.stages, found.bands, [0.5] * len(others))
     decided: Counter[str] = Counter()
     with Reasoner.open(config) as reasoner:
         for item in others:
@@ -333,7 +337,9 @@ def test_a_threshold_that_nothing_is_compared_with_stays(files: dict[str, Path],
         found = sweep(reasoner, ITEMS[:2], params, grader, seed=0, points=5, labelled=True, cancel=CancelToken(), watch=silent)
     (point,) = found.points
     assert point.threshold == best(found).threshold == 0.4 and 0 < point.target_share < 1 and found.runs == 2
-    draw(found, point, tmp_path / "plot.png")
+    choice = cross_fit(found, Wish("best"), 0)
+    assert choice.threshold == 0.4 and choice.held_out == point, "there is nothing to choose"
+    draw(found, choice, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 1000
 
 
@@ -416,7 +422,8 @@ def test_a_command_tunes_bands_and_threshold_and_keeps_them(tmp_path: Path) -> N
     trio = find_trio(str(file))
     assert "--agreement 0.9 --best" in trio.threshold_from and "# dear" in file.read_text()
     band = trio.stages[0].band(last=False)
-    assert band is not None and band != (0.2, 0.8) and f"{trio.threshold:g} and bands written to" in done.stderr
+    assert band is not None and band != (0.2, 0.8) and f"δ = {trio.threshold:g}: " in done.stdout
+    assert f"; threshold and bands written to {file}\n" in done.stdout
     kept = file.read_text()
     done = rsd("tune", *arguments, "--json", "--dry-run")
     assert done.returncode == 0 and file.read_text() == kept, done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -150,3 +151,69 @@ def test_ctrl_c_leaves_whole_lines_and_says_how_to_go_on(trio: list[str], tmp_pa
     assert process.returncode == 130 and output == "" and errors.splitlines()[-1] == "rsd: stopped; --resume goes on from here"
     assert "Traceback" not in errors
     assert 4 <= len(lines_of(out)) < 800 and (out / "results.jsonl").read_bytes().endswith(b"\n")
+
+
+def test_a_bench_that_errs_says_why_and_one_that_answers_nothing_ends_with_1(tmp_path: Path) -> None:
+    for name, questions, code in (("some", ["1+1", "hello", "1+\0", "who?"], 0), ("none", ["hello", "who are you?", "3 apples"], 1)):
+        data = tmp_path / f"{name}.jsonl"
+        data.write_text("".join(json.dumps({"question": question, "answer": "2"}) + "\n" for question in questions))
+        run = rsd("bench", data, "--strategy", "rsd", "--out", tmp_path / name)
+        assert run.returncode == code, run.stderr
+        assert "3 questions ended in an error" in run.stdout and ("none could be answered" in run.stdout) == (name == "none")
+        (refused, *others) = [line for line in run.stderr.splitlines() if " × " in line]
+        assert refused.startswith(f"rsd: {2 if others else 3} × question-refused: not an arithmetic expression: 'hello'")
+        assert len(others) == (name == "some") and all("NUL character" in line for line in others)
+        report = rsd("report", tmp_path / name)
+        assert (
+            report.returncode == 0 and refused in report.stdout and " × question-refused: " in (tmp_path / name / "report.md").read_text()
+        )
+        again = rsd("bench", data, "--strategy", "rsd", "--out", tmp_path / name, "--resume")
+        assert again.returncode == code and len((tmp_path / name / "results.jsonl").read_text().splitlines()) == len(questions)
+
+
+def test_results_have_texts_unless_told_otherwise(
+    done: tuple[Path, subprocess.CompletedProcess[str]], trio: list[str], tmp_path: Path
+) -> None:
+    out, _ = done
+    for row in lines_of(out).values():
+        assert re.search(r"\d[-+*]\d", row["question"].replace(" ", "")), row["question"]
+        assert row["text"] == "".join(step["text"] for step in row["steps"])
+    hidden = rsd("bench", *arguments(tmp_path / "out", trio, 2), "--no-text")
+    assert hidden.returncode == 0
+    assert "boxed" in (out / "results.jsonl").read_text() and "boxed" not in (tmp_path / "out" / "results.jsonl").read_text()
+    assert all(re.fullmatch("[0-9a-f]{16}", row["question"]) for row in lines_of(tmp_path / "out").values())
+
+
+def test_a_run_notes_its_machine_once_and_only_where_it_answers_something(
+    done: tuple[Path, subprocess.CompletedProcess[str]], trio: list[str]
+) -> None:
+    out, _ = done
+    assert rsd("bench", *arguments(out, trio), "--resume").returncode == 0
+    (run,) = [json.loads(line) for line in (out / "runs.jsonl").read_text().splitlines()]
+    assert run["cpu"] and run["cores"]["allowed"] >= 1 and set(run["threads"]) == {"draft", "target", "reward"}
+    assert run["versions"]["llama-cpp-python"] and run["begun"].endswith("+00:00")
+    told = rsd("report", out).stdout
+    for word in (run["cpu"], run["system"], run["versions"]["llama-cpp-python"], run["begun"][:10]):
+        assert word in told
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_no_name_of_a_strategy_is_broken_in_the_help(columns: int) -> None:
+    import click
+
+    from rsd_local.cli.bench import bench
+
+    said = bench.get_help(click.Context(bench, info_name="rsd bench", terminal_width=columns))
+    assert "best-of-n:samples=8,aggregate=min" in said and "step-best-of-n or beam" in said and not re.search(r"best-\s|of-\s", said)
+
+
+def test_lines_of_progress_become_rare(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rsd_local.cli import progress
+
+    clock = [1000.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    pace, said = progress._Pace(), 0
+    for _ in range(10 * 3600):
+        said += pace.due()
+        clock[0] += 1
+    assert 100 < said < 200, "in ten hours"

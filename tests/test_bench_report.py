@@ -14,11 +14,12 @@ import pytest
 from bench_support import run_fake, sums
 
 from rsd_local.bench.estimate import estimate
-from rsd_local.bench.plots import _thresholds
-from rsd_local.bench.report import write_report
+from rsd_local.bench.machine import note_run, read_runs
+from rsd_local.bench.plots import DPI, WIDTH, _thresholds, wrapped
+from rsd_local.bench.report import _label, read_summary, write_report
 from rsd_local.bench.results import Results, Row
 from rsd_local.bench.summary import Summary, summarize
-from rsd_local.bench.tables import markdown, remarks, strategy_table
+from rsd_local.bench.tables import markdown, pair_table, remarks, setting, strategy_table
 from rsd_local.errors import ConfigError
 from rsd_local.evaluation.journal import Config, read_config
 from rsd_local.evaluation.stats import mcnemar, wilson
@@ -253,3 +254,121 @@ def test_an_estimate_needs_the_target_and_sensible_numbers() -> None:
         estimate(CONFIG, ROWS, 0.0, 1.0)
     with pytest.raises(ConfigError, match="below 0"):
         estimate(CONFIG, ROWS, 1.0, -1.0)
+
+
+def rows_of(strategy: str, right: str, full: float, names: str = "abcdefghij") -> list[Row]:
+    """Ten questions, of which some are right, all for the same FLOPs."""
+    return [row(strategy, name, name in right, 1.0, full, "d") for name in names]
+
+
+def compared(*rows: list[Row]) -> Summary:
+    return summarize(CONFIG, [line for lines in rows for line in lines])
+
+
+def test_an_equal_rival_is_equal_and_not_beaten() -> None:
+    made = compared(rows_of("target", "abcde", 100.0), rows_of("draft", "abcde", 100.0))
+    assert [one.beaten_by for one in made.strategies] == [(), ()]
+    assert (made.pairs[0].accuracy, made.pairs[0].cost) == ("equal", "equal") and "| equal |" in re.sub(" +", " ", pair_table(made))
+    assert "target and draft are equal here" in "\n".join(remarks(made))
+
+
+def test_one_question_in_ten_is_no_difference_seen() -> None:
+    made = compared(rows_of("target", "abcde", 100.0), rows_of("draft", "abcdef", 100.0))
+    pair = made.pairs[0]
+    assert pair.difference == pytest.approx(-0.1) and pair.interval[0] < 0 <= pair.interval[1]
+    assert pair.accuracy == "no difference seen" and [one.beaten_by for one in made.strategies] == [(), ()]
+    assert "no difference seen" in pair_table(made) and "beaten" not in "\n".join(remarks(made))
+
+
+def test_a_difference_that_is_seen_says_which_is_higher() -> None:
+    names = "abcdefghijklmnopqrst"
+    made = compared(rows_of("target", names, 100.0, names), rows_of("draft", "abcdefghij", 100.0, names))
+    assert made.pairs[0].accuracy == "first higher" and "target higher" in pair_table(made)
+    assert [one.beaten_by for one in made.strategies] == [(), ("target",)]
+    assert "draft is beaten on these questions by target: more accurate (+50.0 points, +3" in "\n".join(remarks(made))
+
+
+def test_the_same_accuracy_for_less_is_said_with_both_figures() -> None:
+    made = compared(rows_of("target", "abcde", 100.0), rows_of("draft", "abcdf", 25.0))
+    assert [one.beaten_by for one in made.strategies] == [("draft",), ()] and made.pairs[0].cost == "first higher"
+    told = "\n".join(remarks(made))
+    assert "target is beaten on these questions by draft: no difference in accuracy seen (+0.0 points, −" in told
+    assert "for 0.25 of its full FLOPs." in told
+
+
+def test_two_questions_are_too_few_for_any_difference() -> None:
+    made = compared(rows_of("target", "ab", 100.0, "ab"), rows_of("draft", "", 900.0, "ab"))
+    assert (made.pairs[0].accuracy, made.pairs[0].cost) == ("no difference seen", "no difference seen")
+    assert not any(one.beaten_by for one in made.strategies)
+
+
+def test_errors_are_told_by_their_causes() -> None:
+    rows = [dict(row("rsd", name, False, 0.0, 0.0, error="context-full")) for name in "abcd"]
+    for number, line in enumerate(rows):
+        line["message"] = f"the question has {1000 + number} tokens,\nthe context 512" if number else "'x' is no question"
+    made = summarize(CONFIG, rows)  # type: ignore[arg-type]
+    assert made.unanswered == ["rsd"] and [cause.questions for cause in made.strategies[0].causes] == [3, 1]
+    told = remarks(made)
+    assert "rsd: 4 questions ended in an error, and none could be answered; they count as wrong, and in no cost." in told
+    assert "rsd: 3 × context-full: the question has 1001 tokens, the context 512" in told
+    assert summarize(CONFIG, ROWS).unanswered == [] and "rsd: 1 × context-full" in remarks(summarize(CONFIG, ROWS)), (
+        "rows without a message"
+    )
+
+
+def test_a_report_names_machine_threads_date_and_versions_of_the_run_and_not_of_the_report(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run_fake(out, ["target", "rsd"], sums(5))
+    assert ("machine", "not recorded: an earlier version wrote this folder") in setting(read_summary(out))
+    note_run(out, {"draft": 2, "target": 3})
+    (run,) = read_runs(out)
+    run |= {"cpu": "Abacus <i9>", "begun": "2024-02-03T04:05:06+00:00", "system": "Plan 9"}
+    run["versions"]["llama.cpp"] = "b1234"
+    (out / "runs.jsonl").write_text(json.dumps(run) + "\n" + '{"torn')
+    write_report(out)
+    told = dict(setting(read_summary(out)))
+    assert told["machine"].startswith("Abacus <i9>, ") and "allowed" in told["machine"]
+    assert told["threads"] == "draft 2, target 3" and told["date"] == "2024-02-03 04:05:06 UTC" and told["system"] == "Plan 9"
+    for name in ("rsd-local", "llama-cpp-python", "llama.cpp b1234", "python"):
+        assert name in told["software"]
+    assert "2024-02-03 04:05:06 UTC" in (out / "report.md").read_text() and "Abacus &lt;i9&gt;" in (out / "report.html").read_text()
+    note_run(out, {"draft": 1})
+    assert dict(setting(read_summary(out)))["date"].endswith("2 runs") and any(
+        "different machines" in line for line in remarks(read_summary(out))
+    )
+
+
+def test_plots_can_be_read_at_360_pixels(tmp_path: Path) -> None:
+    from matplotlib.image import imread
+
+    run_fake(tmp_path / "out", ["target", "rsd", "rsd:threshold=0.5", "best-of-n:samples=8,aggregate=min"], sums(20))
+    _, files = write_report(tmp_path / "out")
+    pictures = [file for file in files if file.suffix == ".png"]
+    assert len(pictures) == 5
+    for file in pictures:
+        assert imread(file).shape[1] == round(WIDTH * DPI), "one column, so that letters of 10 points keep 9 pixels and more"
+    assert 10 / 72 * 330 / WIDTH > 9, "of the 360 pixels the page's margins take 30"
+    assert max(map(len, wrapped("rsd:weighting=constant,probability=0.5,fallback=off,candidates=4").split("\n"))) <= 46
+
+
+def test_a_label_is_never_broken_within_a_name() -> None:
+    assert _label("best-of-n:samples=8,aggregate=min") == "<span>best-of-n:</span><span>samples=8,</span><span>aggregate=min</span>"
+    assert _label("<b> − x") == "<span>&lt;b&gt;</span> <span>−</span> <span>x</span>"
+
+
+def test_a_strategy_that_costs_more_than_the_target_saves_nothing() -> None:
+    rows = [row(label, name, True, seconds, 50.0, "d") for label, seconds in (("target", 2.0), ("rsd", 4.0)) for name in "ab"]
+    (worth,) = estimate(CONFIG, rows, 3600.0, 2.0)
+    shown = "\n".join(worth.arithmetic)
+    assert "costs more: 1.00 h − 0.50 h = 0.50 h a day; × 2.00 an hour = 1.00 a day, × 30 = 30.00 a month" in shown
+    assert "saved" not in shown and worth.saved_hours == -0.5
+
+
+def test_seconds_too_short_to_be_measured_are_drawn_without_a_ratio(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run_fake(out, ["target", "rsd"], sums(6))
+    lines = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+    for place, line in enumerate(lines):
+        line["seconds"] = 0.0 if line["strategy"] == "target" and place else 0.001
+    (out / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert (out / "accuracy_seconds.png") in write_report(out)[1]

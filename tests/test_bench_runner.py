@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -10,12 +12,13 @@ from typing import Any
 import pytest
 from bench_support import FakeSolver, run_fake, sums, trio_of_files
 
-from rsd_local.bench.results import Results, configuration
+from rsd_local.bench.results import Results, configuration, digest, same_text
 from rsd_local.bench.runner import Tally, question_seed, run
 from rsd_local.bench.strategies import read_strategies
 from rsd_local.config import Params
-from rsd_local.errors import Cancelled, Closed, ConfigError, ContextFull
-from rsd_local.evaluation.grading import Grader
+from rsd_local.errors import Cancelled, Closed, ConfigError, ContextFull, VerifierFailed
+from rsd_local.evaluation.grading import Grade, Grader
+from rsd_local.evaluation.items import Item
 from rsd_local.events import CancelToken, Result
 
 SPECS = ["rsd", "target", "majority:samples=4"]
@@ -35,7 +38,7 @@ def test_every_question_has_a_line_for_every_strategy_with_all_that_is_promised(
     assert written["config"] == config
     for row in rows.values():
         assert row["config"] == written["hash"] and row["finish_reason"] == "stop" and row["error"] is None
-        assert row["n_steps"] == len(row["steps"]) and set(row["steps"][0]) == {"author", "reward", "tokens"}
+        assert row["n_steps"] == len(row["steps"]) and set(row["steps"][0]) == {"author", "reward", "tokens", "text"}
         assert row["correct"] is (row["answer"] == row["expected"])
         assert row["counters"]["target"]["parameters"] == 10**9 and set(row["flops"]) == {"paper", "full"}
 
@@ -144,11 +147,15 @@ def test_another_configuration_is_refused_by_the_key_that_differs(tmp_path: Path
         run_fake(tmp_path / "out", ["rsd", "target"], sums(3), resume=True)
 
 
-def bench(folder: Path, solver: Any, *, count: int = 6, cancel: CancelToken | None = None, watch: Any = lambda tally: None) -> None:
+def bench(
+    folder: Path, solver: Any, *, count: int = 6, cancel: CancelToken | None = None, watch: Any = lambda tally: None, resume: bool = False,
+    **more: Any,
+) -> None:  # fmt: skip
     trio = trio_of_files(folder.parent)
-    items, plans = sums(count), read_strategies(["rsd", "target"], Params())
-    with Results.open(folder, configuration(trio, "sums", None, None, 0, items, plans), False) as results, Grader() as grader:
-        run(solver, items, plans, results, grader, seed=0, parallel=3, cancel=cancel or CancelToken(), watch=watch)
+    items, plans = more.pop("items", sums(count)), read_strategies(["rsd", "target"], Params())
+    grader = more.pop("grader", Grader())
+    with Results.open(folder, configuration(trio, "sums", None, None, 0, items, plans), resume) as results, grader:
+        run(solver, items, plans, results, grader, seed=0, parallel=3, cancel=cancel or CancelToken(), watch=watch, **more)
 
 
 def test_an_error_of_one_question_is_its_line_and_no_end(tmp_path: Path) -> None:
@@ -163,6 +170,7 @@ def test_an_error_of_one_question_is_its_line_and_no_end(tmp_path: Path) -> None
     assert len(rows) == 12
     failed = rows["sum-2", "rsd"]
     assert (failed["error"], failed["correct"], failed["finish_reason"], failed["steps"]) == ("context-full", False, None, [])
+    assert failed["message"] == "too long" and "message" not in rows["sum-1", "rsd"]
 
 
 @pytest.mark.parametrize("error", [Closed("closed"), ConfigError("no such vocabulary")])
@@ -201,3 +209,163 @@ def test_what_the_watcher_is_told_adds_up(tmp_path: Path) -> None:
     assert [(label, done) for label, done, _ in seen] == [(label, done) for label in ("rsd", "target") for done in range(7)]
     rows = rows_of(tmp_path / "out")
     assert seen[6][2] == sum(row["correct"] for row in rows.values() if row["strategy"] == "rsd")
+
+
+def test_lines_have_the_texts_of_questions_solutions_and_steps_or_their_digests(tmp_path: Path) -> None:
+    bench(tmp_path / "with", FakeSolver())
+    bench(tmp_path / "without", FakeSolver(), texts=False)
+    with_texts, without = rows_of(tmp_path / "with"), rows_of(tmp_path / "without")
+    for key, row in with_texts.items():
+        assert row["question"] == f"{row['id'][4:]}+{row['id'][4:]}" and row["text"] == "…" and row["steps"][0]["text"] == "…\n\n"
+        hidden = without[key]
+        assert (hidden["question"], hidden["text"]) == (digest(row["question"]), digest(row["text"]))
+        assert all(set(step) == {"author", "reward", "tokens"} for step in hidden["steps"])
+        assert same_text(row, hidden) and same_text(hidden, row) and same_text(hidden, hidden)  # type: ignore[arg-type]
+        assert not same_text(row, hidden | {"text": digest("other")})  # type: ignore[arg-type]
+    assert "…" not in (tmp_path / "without" / "results.jsonl").read_text()
+
+
+def test_a_folder_without_texts_is_gone_on_with(tmp_path: Path) -> None:
+    bench(tmp_path / "out", FakeSolver(), texts=False)
+    file = tmp_path / "out" / "results.jsonl"
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join(lines[:5]))
+    bench(tmp_path / "out", FakeSolver(), resume=True)
+    assert len({len(row["question"]) for row in rows_of(tmp_path / "out").values()}) == 2
+
+
+def test_whatever_a_question_raises_is_its_line_and_no_end(tmp_path: Path) -> None:
+    class Failing(FakeSolver):
+        def solve(self, question: str, *rest: Any, **more: Any) -> Result:
+            if question in ("1+1", "\ud800"):
+                raise {"1+1": RecursionError("too deep"), "\ud800": UnicodeError("no text")}[question]
+            return super().solve(question, *rest, **more)
+
+    bench(tmp_path / "out", Failing(), items=[*sums(3), Item("half a character", "\ud800", "\ud800", "number")])
+    rows = rows_of(tmp_path / "out")
+    assert len(rows) == 8
+    assert (rows["sum-1", "rsd"]["error"], rows["sum-1", "rsd"]["message"]) == ("error", "RecursionError: too deep")
+    assert rows["half a character", "target"]["question"] == "\ud800" and rows["half a character", "rsd"]["error"] == "error"
+
+
+def test_a_setting_that_suits_all_questions_but_one_is_that_ones_error(tmp_path: Path) -> None:
+    class Failing(FakeSolver):
+        def solve(self, question: str, *rest: Any, **more: Any) -> Result:
+            if question == "0+0":
+                raise ConfigError("no such tests", hint="write some")
+            return super().solve(question, *rest, **more)
+
+    bench(tmp_path / "out", Failing())
+    rows = rows_of(tmp_path / "out")
+    assert len(rows) == 12 and rows["sum-0", "rsd"]["message"] == "no such tests; write some" and rows["sum-0", "rsd"]["error"] == "config"
+
+
+def test_an_answer_that_could_not_be_graded_is_an_error_and_not_right(tmp_path: Path) -> None:
+    class Broken(Grader):
+        def grade_solution(self, item: Item, *rest: Any) -> Grade:
+            if item.id == "sum-2":
+                raise VerifierFailed("Python does not start in the sandbox")
+            return Grade(True, "0")
+
+    bench(tmp_path / "out", FakeSolver(), grader=Broken())
+    rows = rows_of(tmp_path / "out")
+    lost = rows["sum-2", "rsd"]
+    assert (lost["correct"], lost["error"], lost["message"]) == (False, "verifier-failed", "Python does not start in the sandbox")
+    assert lost["text"] == "…" and len(rows) == 12, "what was written is kept"
+
+
+def test_another_model_of_the_same_name_and_size_is_another_configuration(tmp_path: Path) -> None:
+    run_fake(tmp_path / "out", ["rsd"], sums(3))
+    draft = tmp_path / "out-models" / "draft.gguf"
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["config"]["trio"]["draft"]["sha256"]
+    model = draft.read_bytes()
+
+    trio = trio_of_files(tmp_path / "out-models")
+    draft.write_bytes(model[::-1])
+    plans = read_strategies(["rsd"], Params())
+    with pytest.raises(ConfigError, match=r"trio\.draft\.sha256 is '?\w+….* so draft\.gguf is another file of the same name and size"):
+        Results.open(tmp_path / "out", configuration(trio, "sums", None, None, 0, sums(3), plans), True)
+    draft.write_bytes(model)
+    Results.open(tmp_path / "out", configuration(trio, "sums", None, None, 0, sums(3), plans), True).close()
+
+
+def test_all_parts_of_a_split_model_count(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from rsd_local.bench.results import describe_trio
+    from rsd_local.config import RoleConfig
+
+    parts = [tmp_path / f"big-0000{number}-of-00002.gguf" for number in (1, 2)]
+    for part in parts:
+        part.write_bytes(part.name.encode())
+    trio = replace(trio_of_files(tmp_path), draft=RoleConfig(parts[0]))
+    first = describe_trio(trio)["draft"]
+    assert first["bytes"] == sum(part.stat().st_size for part in parts)
+    parts[1].write_bytes(parts[1].read_bytes()[::-1])
+    assert describe_trio(trio)["draft"]["sha256"] != first["sha256"]
+
+
+def test_what_is_refused_leaves_the_folder_as_it_is(tmp_path: Path) -> None:
+    run_fake(tmp_path / "out", ["rsd"], sums(3))
+    before = (tmp_path / "out" / "config.json").read_bytes()
+    with pytest.raises(ConfigError, match="another configuration"):
+        run_fake(tmp_path / "out", ["rsd", "target"], sums(4), resume=True)
+    assert (tmp_path / "out" / "config.json").read_bytes() == before
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text(json.dumps({"config": {"questions": {"a": "b"}}}))
+    (tmp_path / "other" / "rollouts.jsonl").write_text("{}\n")
+    with pytest.raises(ConfigError, match="another configuration"):
+        run_fake(tmp_path / "other", ["rsd"], sums(3), resume=True)
+
+
+DIES = """
+import os, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from bench_support import FakeSolver, run_fake, sums
+class Dying(FakeSolver):
+    def solve(self, question, *rest, **more):
+        if question == "1+1":
+            os._exit(11)
+        return super().solve(question, *rest, **more)
+run_fake(Path(sys.argv[1]), ["rsd"], sums(3), Dying(), resume=True)
+"""
+
+
+def test_a_process_does_not_die_of_the_same_question_for_ever(tmp_path: Path) -> None:
+    ends = []
+    for _ in range(4):
+        call = [sys.executable, "-c", DIES, str(tmp_path / "out"), str(Path(__file__).parent)]
+        ends.append(subprocess.run(call, check=False, timeout=120).returncode)
+    assert ends == [11, 11, 11, 0]
+    rows = rows_of(tmp_path / "out")
+    assert len(rows) == 3 and rows["sum-1", "rsd"]["error"] == "process-died" and "3 times" in rows["sum-1", "rsd"]["message"]
+    assert rows["sum-0", "rsd"]["error"] is None and rows["sum-2", "rsd"]["error"] is None
+    assert not (tmp_path / "out" / "running.jsonl").exists()
+
+
+def test_a_run_that_was_stopped_is_no_death_of_its_questions(tmp_path: Path) -> None:
+    class Stopped(FakeSolver):
+        def solve(self, question: str, *rest: Any, cancel: CancelToken | None = None, **more: Any) -> Result:
+            assert cancel is not None
+            cancel.cancel()
+            return super().solve(question, *rest, cancel=cancel, **more)
+
+    for _ in range(4):
+        with pytest.raises(Cancelled):
+            bench(tmp_path / "out", Stopped(), resume=True)
+    bench(tmp_path / "out", FakeSolver(), resume=True)
+    assert all(row["error"] is None for row in rows_of(tmp_path / "out").values())
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_one_error_and_says_that_nothing_is_lost(tmp_path: Path) -> None:
+    from rsd_local.errors import RSDError
+
+    bench(tmp_path / "out", FakeSolver(), count=1)
+    config = json.loads((tmp_path / "out" / "config.json").read_text())["config"]
+    with open("/dev/full", "wb", buffering=0) as full:
+        results = Results(full, config, [])
+        with pytest.raises(RSDError, match="No space left") as caught:
+            results.append(next(iter(rows_of(tmp_path / "out").values())))  # type: ignore[arg-type]
+    assert "--resume" in caught.value.hint

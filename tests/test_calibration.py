@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
 import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,23 +16,14 @@ import pytest
 from test_cli import refused, rsd
 
 from rsd_local.bench.datasets import load_dataset
+from rsd_local.calibration.choice import at_most_target_share, best, no_worse_than_target
 from rsd_local.calibration.fit import PENALTIES, fit, log_loss
+from rsd_local.calibration.paths import Path as Run
+from rsd_local.calibration.paths import path_of, serving, thresholds
+from rsd_local.calibration.points import Point, Sweep
 from rsd_local.calibration.rollouts import STORED, Labelling, RolloutRow, Rollouts, pack, roll_out, unpack
 from rsd_local.calibration.training import gather
-from rsd_local.calibration.tuning import (
-    Path as Run,
-)
-from rsd_local.calibration.tuning import (
-    Point,
-    Sweep,
-    at_most_target_share,
-    best,
-    no_worse_than_target,
-    path_of,
-    serving,
-    sweep,
-    thresholds,
-)
+from rsd_local.calibration.tuning import sweep
 from rsd_local.catalogue import find_trio, user_models_file
 from rsd_local.catalogue.own import save_threshold
 from rsd_local.config import Limits, Params, Sampling, Search, Weighting
@@ -190,7 +182,7 @@ def test_a_trained_read_out_scores_without_a_third_model(tmp_path: Path) -> None
     assert isinstance(read_head(out), ReadOut)
     again = rsd("train-reward", "--data", "arithmetic", "--limit", "120", "--out", tmp_path / "2.safetensors", "--rollouts",
                 f"{out}.rollouts", "-P", "8", "--resume")  # fmt: skip
-    assert again.returncode == 0 and "rollouts: 120/120" in again.stderr
+    assert again.returncode == 0 and "rollouts: 120/120" in again.stderr and "going on with 120 rollouts in" in again.stderr
     assert (tmp_path / "2.safetensors").read_bytes() == out.read_bytes()
     refused(rsd("train-reward", "--data", "arithmetic", "--out", tmp_path), 2, "is a directory")
     refused(rsd("train-reward", "--data", "arithmetic", "--out", out, "--head", out), 2, "--head is of no use here")
@@ -209,6 +201,67 @@ def test_a_trained_read_out_scores_without_a_third_model(tmp_path: Path) -> None
         "another file",
         "rsd train-reward",
     )
+
+
+def test_what_keeps_a_read_out_from_being_trained_is_said_before_anything_is_written(tmp_path: Path) -> None:
+    out = tmp_path / "head.safetensors"
+    words = ["train-reward", "--data", "arithmetic", "--out", out, "-P", "4"]
+    refused(rsd(*words, "--limit", "9"), 2, "9 questions are too few to learn from")
+    refused(rsd(*words, "--limit", "12", "--held-out", "0.9"), 2, "questions are left to learn from")
+    refused(rsd(*words[:-3], tmp_path / "none" / "head", "--limit", "20"), 2, "no directory")
+    assert list(tmp_path.iterdir()) == [], "no folder that blocks the next try"
+
+
+def test_the_same_command_goes_on_from_its_rollouts_also_with_more_questions(tmp_path: Path) -> None:
+    out = tmp_path / "head.safetensors"
+    data = tmp_path / "data.jsonl"
+
+    def train(*more: object, questions: int = 16) -> subprocess.CompletedProcess[str]:
+        lines = [{"id": item.id, "question": item.question, "answer": item.answer} for item in load_dataset("arithmetic", questions, 5)]
+        data.write_text("".join(json.dumps(line) + "\n" for line in [*lines, {"id": "no sum", "question": "hello", "answer": "1"}]))
+        return rsd("train-reward", "--data", data, "--out", out, "-P", "4", *more)
+
+    rows = tmp_path / "head.safetensors.rollouts" / "rollouts.jsonl"
+    first = train()
+    assert first.returncode == 0, first.stderr
+    assert "no rollout: 1 × question-refused: not an arithmetic expression: 'hello'" in first.stderr
+    paid = rows.read_text()
+    again = train("--held-out", "0.4")
+    assert again.returncode == 0 and "going on with 17 rollouts in" in again.stderr and rows.read_text() == paid
+    more = train(questions=20)
+    assert more.returncode == 0 and rows.read_text().startswith(paid) and len(rows.read_text().splitlines()) == 21
+    fewer = train("--role", "target")
+    assert fewer.returncode == 0 and "of 20 questions" not in fewer.stdout and "target's states: 16/16" in fewer.stderr, fewer.stderr
+    refused(train("-n", "100"), 2, "params.limits.tokens is 768 there and 100 here", "--rollouts with another folder")
+
+
+def test_rollouts_where_every_step_is_right_are_kept_for_the_next_try(tmp_path: Path) -> None:
+    data, out = tmp_path / "data.jsonl", tmp_path / "head.safetensors"
+    easy = [{"id": f"easy-{number}", "question": f"{number}+1", "answer": str(number + 1)} for number in range(1, 13)]
+    data.write_text("".join(json.dumps(line) + "\n" for line in easy))
+    refused_after = rsd("train-reward", "--data", data, "--out", out, "-P", "4")
+    assert refused_after.returncode == 2 and "every step is labelled right" in refused_after.stderr.splitlines()[-1]
+    hard = [{"id": item.id, "question": item.question, "answer": item.answer} for item in load_dataset("arithmetic", 12, 5, level=5)]
+    data.write_text("".join(json.dumps(line) + "\n" for line in [*easy, *hard]))
+    done = rsd("train-reward", "--data", data, "--out", out, "-P", "4")
+    assert done.returncode == 0 and "rollouts: 12/24" in done.stderr, done.stderr
+
+
+def test_a_folder_of_rollouts_of_0_2_is_gone_on_with(tmp_path: Path) -> None:
+    from rsd_local.bench.results import describe_questions
+
+    out = tmp_path / "head.safetensors"
+    words = ["train-reward", "--data", "arithmetic", "--limit", "16", "-s", "5", "--out", out, "-P", "4"]
+    assert rsd(*words).returncode == 0
+    file = tmp_path / "head.safetensors.rollouts" / "config.json"
+    written = json.loads(file.read_text())
+    written["config"]["questions"] = describe_questions(load_dataset("arithmetic", 16, 5))
+    for role in ("draft", "target"):
+        del written["config"]["trio"][role]["sha256"]
+    file.write_text(json.dumps(written))
+    again = rsd(*words)
+    assert again.returncode == 0 and "going on with 16 rollouts" in again.stderr, again.stderr
+    refused(rsd(*words, "--limit", "17"), 2, "questions.number is 16 there and 17 here")
 
 
 def test_one_sweep_gives_what_a_run_at_each_threshold_gives() -> None:
@@ -239,7 +292,8 @@ def test_a_path_serves_from_above_what_it_rejected_to_what_it_accepted() -> None
 
 def test_wishes() -> None:
     def point(threshold: float | None, right: int, share: float) -> Point:
-        return Point(threshold, "rsd", 100, right, share, 1.0, 1.0, 1.0)
+        paths = (Run(0.0, 1.0, place < right, 100, round(100 * share), 1.0, 1.0, 1.0) for place in range(100))
+        return Point(threshold, "rsd", tuple(paths))
 
     found = Sweep(
         point(None, 50, 0), point(None, 90, 1), (point(0, 50, 0), point(0.4, 80, 0.2), point(0.8, 91, 0.4), point(1, 91, 1)), 9, True

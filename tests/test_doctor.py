@@ -11,7 +11,8 @@ import pytest
 from click.testing import CliRunner
 from test_cli import rsd
 
-from rsd_local.cli.doctor import advice, doctor
+from rsd_local.cli.doctor import doctor
+from rsd_local.cli.wheels import advice, cuda_index, requirement
 from rsd_local.runtime.devices import Device, devices
 from rsd_local.sandbox import Protection, Sandbox
 from rsd_local.sandbox.backends import Backend
@@ -40,12 +41,42 @@ def test_it_says_why_amx_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.skipif(sys.platform == "darwin", reason="there Metal comes first")
 def test_a_gpu_that_the_build_cannot_use_gets_its_install_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tool = tmp_path / "nvidia-smi"
-    tool.write_text("#!/bin/sh\n")
+    tool.write_text("#!/bin/sh\necho '| NVIDIA-SMI 565.57   Driver Version: 565.57   CUDA Version: 12.7 |'\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    (line,) = advice([device for device in devices() if device.kind == "cpu"])
-    assert line.startswith('CUDA: CMAKE_ARGS="-DGGML_CUDA=on" pip install') and line.endswith("llama-cpp-python")
+    monkeypatch.setattr("rsd_local.cli.wheels._loads", lambda name: None)  # the library of a card that this machine may have
+    wheel, compiled, *others = advice([device for device in devices() if device.kind == "cpu"])
+    index = "--only-binary llama-cpp-python --extra-index-url https://abetlen.github.io/llama-cpp-python/whl/cu125"
+    assert wheel.startswith("CUDA: pip install ") and wheel.endswith(f"{index} '{requirement()}'")
+    assert compiled.startswith('CUDA, compiled here: CMAKE_ARGS="-DGGML_CUDA=on" pip install') and compiled.endswith(f"'{requirement()}'")
+    assert all("ROCm" in line for line in others)
     assert advice([Device("CUDA0", "a GPU", "gpu", 1, 2)]) == []
+
+
+def test_the_index_is_the_newest_that_the_driver_runs() -> None:
+    for driver, index in (
+        ((11, 8), "cu118"),
+        ((12, 0), "cu121"),  # drivers of CUDA 12 run all of its minor versions
+        ((12, 4), "cu124"),
+        ((12, 9), "cu125"),
+        ((13, 1), "cu130"),
+        ((14, 0), "cu132"),
+        ((10, 2), "cu118"),
+        (None, "cu124"),
+    ):
+        assert cuda_index(driver) == index, driver
+    assert requirement().startswith("llama-cpp-python") and any(sign in requirement() for sign in "<>=~")
+
+
+def test_the_indexes_of_other_makers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("sys.platform", "darwin")
+    for machine, wanted in (("arm64", ["/whl/metal "]), ("x86_64", [])):
+        monkeypatch.setattr("platform.machine", lambda machine=machine: machine)
+        assert [word in line for word, line in zip(wanted, advice([])[::2], strict=True)] == [True] * len(wanted)
+    monkeypatch.setattr("sys.platform", "win32")
+    monkeypatch.setattr("rsd_local.cli.wheels._loads", lambda name: object() if name == "vulkan-1.dll" else None)
+    assert not (tmp_path / "rocminfo").exists() and (Path("/dev/kfd").exists() or "/whl/vulkan " in advice([])[0])
 
 
 def test_a_trio_whose_files_are_not_there_is_named(tmp_path: Path) -> None:

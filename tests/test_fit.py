@@ -136,7 +136,8 @@ def test_what_does_not_fit_is_said_before_anything_is_loaded() -> None:
         DoesNotFit, match=r"needs [0-9.]+ GB of memory and [0-9.]+ GB are free \(draft .*, reward .*, target .*\)"
     ) as caught:
         Reasoner.open(replace(trio, target=replace(trio.target, ctx_size=2_000_000_000)), lambda role, share: loaded.append(role))
-    assert caught.value.hint.count(";") == 2 and "--ctx-size saves" in caught.value.hint and not loaded
+    assert caught.value.hint.count(";") == 3 and "--ctx-size saves" in caught.value.hint and not loaded
+    assert caught.value.hint.endswith("; --no-fit-check loads it anyway")
     done = rsd("solve", "1+1", "-c", "2000000000")
     assert done.returncode == 1 and done.stderr.count("\n") == 1 and "rsd: the trio needs" in done.stderr
     done = rsd("fit", "-c", "2000000000")

@@ -33,6 +33,7 @@ def as_0_1_wrote_it(folder: Path, **changes: Any) -> None:
         del config["trio"][key]
     for role in ("draft", "target", "reward"):
         config["trio"][role]["engines"] = 1
+        del config["trio"][role]["sha256"]
     for params in config["strategies"].values():
         for group, names in LATER.items():
             for name in names:

@@ -373,7 +373,7 @@ def test_votes() -> None:
 
 
 def test_answers() -> None:
-    assert boxed(r"so \boxed{\frac{1}{2}} and \boxed {3") == r"\frac{1}{2}"
+    assert boxed(r"so \boxed{3} or \boxed {\frac{1}{2}}") == r"\frac{1}{2}" and boxed(r"\boxed{1} and \boxed {3") is None
     assert boxed("none") is None and boxed(r"\boxed{}") == ""
     assert same_answer("1,000", "1000.0") and same_answer(r"\$5", "5") and same_answer(r"\text{ yes}", "yes")
     assert not same_answer("x", "y") and not same_answer("1,2", "12")

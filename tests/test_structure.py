@@ -9,7 +9,7 @@ import rsd_local
 
 ROOT = Path(rsd_local.__file__).parent
 FLOORS = [
-    {"errors"},
+    {"errors", "machine"},
     {"config", "answers", "hashes", "steps"},
     {"events", "prompt", "segments", "gguf_header"},
     {"roles", "toml_settings", "abacus"},

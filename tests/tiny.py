@@ -19,6 +19,7 @@ PIECES = [f"<0x{byte:02X}>" for byte in range(256)]
 VOCABULARY = ["<unk>", "<s>", "</s>", *PIECES, "▁", "ки", "+", "-", "▁the", "ab"]
 TEMPLATE = "{% for m in messages %}<s>{{ m.role }}: {{ m.content }}\n{% endfor %}"
 KINDS = ("dense", "sliding", "recurrent", "hybrid")
+EXPERTS, EXPERTS_USED, EXPERT_HIDDEN, SHARED_HIDDEN = 8, 2, 48, 96  # of kinds "experts" and "shared-experts", dense in memory
 GO = "<go>"
 
 
@@ -37,7 +38,7 @@ def write_model(
 ) -> Path:
     """Writes a tiny model of a kind of memory and returns its path; ``noise`` sets its weights apart from its seed's."""
     chance = Weights(seed, noise)
-    arch = {"dense": "llama", "sliding": "gemma3", "recurrent": "mamba", "hybrid": "lfm2"}[kind]
+    arch, add_layers = _ARCHITECTURES[kind]
     out = gguf.GGUFWriter(path, arch)
     out.add_name(f"tiny {kind}")
     out.add_context_length(CONTEXT)
@@ -51,7 +52,7 @@ def write_model(
         _norm(out, "token_embd_norm.weight", WIDTH)
     else:
         _norm(out, "output_norm.weight", WIDTH)
-    {"dense": _dense, "sliding": _sliding, "recurrent": _recurrent, "hybrid": _hybrid}[kind](out, chance)
+    add_layers(out, chance)
     out.write_header_to_file()
     out.write_kv_data_to_file()
     out.write_tensors_to_file()
@@ -165,6 +166,38 @@ def _dense(out: Any, chance: Weights) -> None:
         _feed_forward(out, chance, layer)
 
 
+def _experts(out: Any, chance: Weights) -> None:
+    out.add_feed_forward_length(EXPERT_HIDDEN)
+    _mixture(out, chance)
+
+
+def _shared_experts(out: Any, chance: Weights) -> None:
+    out.add_feed_forward_length(SHARED_HIDDEN)
+    out.add_expert_feed_forward_length(EXPERT_HIDDEN)
+    out.add_expert_shared_feed_forward_length(SHARED_HIDDEN)
+    _weight(out, chance, "output.weight", (len(VOCABULARY), WIDTH))
+    _mixture(out, chance)
+    for layer in range(LAYERS):
+        _weight(out, chance, f"blk.{layer}.ffn_gate_inp_shexp.weight", (WIDTH,))
+        for name, shape in (("gate", (SHARED_HIDDEN, WIDTH)), ("up", (SHARED_HIDDEN, WIDTH)), ("down", (WIDTH, SHARED_HIDDEN))):
+            _weight(out, chance, f"blk.{layer}.ffn_{name}_shexp.weight", shape)
+
+
+def _mixture(out: Any, chance: Weights) -> None:
+    out.add_head_count(HEADS)
+    out.add_head_count_kv(KV_HEADS)
+    out.add_rope_dimension_count(WIDTH // HEADS)
+    out.add_expert_count(EXPERTS)
+    out.add_expert_used_count(EXPERTS_USED)
+    for layer in range(LAYERS):
+        _norm(out, f"blk.{layer}.attn_norm.weight", WIDTH)
+        _attention(out, chance, layer)
+        _norm(out, f"blk.{layer}.ffn_norm.weight", WIDTH)
+        _weight(out, chance, f"blk.{layer}.ffn_gate_inp.weight", (EXPERTS, WIDTH))
+        for name, shape in (("gate", (EXPERT_HIDDEN, WIDTH)), ("up", (EXPERT_HIDDEN, WIDTH)), ("down", (WIDTH, EXPERT_HIDDEN))):
+            _weight(out, chance, f"blk.{layer}.ffn_{name}_exps.weight", (EXPERTS, *shape))
+
+
 def _sliding(out: Any, chance: Weights) -> None:
     out.add_feed_forward_length(HIDDEN)
     out.add_head_count(HEADS)
@@ -224,3 +257,13 @@ def _hybrid(out: Any, chance: Weights) -> None:
             for name in ("attn_q_norm", "attn_k_norm"):
                 _norm(out, f"blk.{layer}.{name}.weight", WIDTH // HEADS)
         _feed_forward(out, chance, layer)
+
+
+_ARCHITECTURES = {
+    "dense": ("llama", _dense),
+    "sliding": ("gemma3", _sliding),
+    "recurrent": ("mamba", _recurrent),
+    "hybrid": ("lfm2", _hybrid),
+    "experts": ("llama", _experts),
+    "shared-experts": ("qwen2moe", _shared_experts),
+}

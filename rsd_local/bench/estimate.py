@@ -94,11 +94,19 @@ def _worth(label: str, lines: Lines, base_label: str, base: Lines, parallel: int
         arithmetic=(
             _day(base_label, base_seconds, parallel, per_day, base_hours, price),
             _day(label, seconds, parallel, per_day, hours, price),
-            f"saved: {base_hours:,.2f} h − {hours:,.2f} h = {base_hours - hours:,.2f} h a day; × {price:,.2f} an hour = "
-            f"{(base_hours - hours) * price:,.2f} a day, × 30 = {30 * (base_hours - hours) * price:,.2f} a month",
+            _difference(base_hours, hours, price),
             f"accuracy: {percent(mean(right))} − {percent(mean(base_right))} = {points(difference)} points "
             f"(95 % interval {points(low)} to {points(high)}) on {len(common)} questions",
         ),
+    )
+
+
+def _difference(base: float, own: float, price: float) -> str:
+    """What is saved against the target, or what is to be paid more."""
+    word, more, less = ("saved", base, own) if own <= base else ("costs more", own, base)
+    return (
+        f"{word}: {more:,.2f} h − {less:,.2f} h = {more - less:,.2f} h a day; × {price:,.2f} an hour = "
+        f"{(more - less) * price:,.2f} a day, × 30 = {30 * (more - less) * price:,.2f} a month"
     )
 
 

@@ -1,9 +1,12 @@
-"""The plots of a bench as PNG files."""
+"""The plots of a bench as PNG files, which can be read on a phone: one panel above the other, large letters, legends beneath."""
 
 from __future__ import annotations
 
 import math
+import re
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -23,7 +26,11 @@ _RIGHT, _WRONG = "#009E73", "#D55E00"
 _INK, _GRID = "#333333", "#DDDDDD"
 _FEWEST = 5  # solutions that reach a step index, for a share of them to be drawn
 _BINS = 20
-_LABELS = 16  # as many fit beneath an axis
+_LABELS = 12  # as many fit beneath an axis
+WIDTH = 4.6  # inches, nearly the 360 pixels of a phone at 80 pixels an inch, so that letters of 10 points stay legible there
+DPI = 200
+_LETTERS, _SMALL = 11, 10  # points
+_LEGEND = 44  # characters of a line
 
 
 class Measured(Protocol):
@@ -55,8 +62,8 @@ def draw(summary: Summary, table: Table, folder: Path) -> dict[str, Path]:
         folder: where the PNG files go.
     """
     made = {
-        "Accuracy against compute": ("accuracy_flops.png", _against(summary, lambda one: one.full_flops, "full FLOPs per question")),
-        "Accuracy against time": ("accuracy_seconds.png", _against(summary, lambda one: one.seconds, "seconds per question")),
+        "Accuracy against compute": ("accuracy_flops.png", _against(summary, _FLOPS)),
+        "Accuracy against time": ("accuracy_seconds.png", _against(summary, _SECONDS)),
         "What each threshold gives": ("thresholds.png", _thresholds(summary)),
         "Draft steps that stood, by their place": ("accepted_by_step.png", _accepted(summary.config, table)),
         "Rewards of right and wrong questions": ("rewards.png", _rewards(summary.config, table)),
@@ -66,19 +73,58 @@ def draw(summary: Summary, table: Table, folder: Path) -> dict[str, Path]:
         if figure is None:
             (folder / name).unlink(missing_ok=True)  # of an earlier report, it would be out of date
         else:
-            figure.savefig(folder / name, dpi=150, metadata={"Software": None})
+            figure.savefig(folder / name, dpi=DPI, metadata={"Software": None})
             files[title] = folder / name
     return files
 
 
-def _against(summary: Summary, cost: Callable[[StrategyFigures], float], name: str) -> Figure | None:
-    shown = [one for one in summary.strategies if cost(one) > 0]
+@dataclass(frozen=True, slots=True)
+class _Cost:
+    """What a plot shows accuracy against.
+
+    Attributes:
+        name: with its unit.
+        value: per question.
+        ratio: of the target's to it or the other way round, whichever way reports say it; None without a target.
+        interval: of the ratio.
+        ratio_name: what the ratio is.
+    """
+
+    name: str
+    value: Callable[[StrategyFigures], float]
+    ratio: Callable[[StrategyFigures], float | None]
+    interval: Callable[[StrategyFigures], tuple[float, float] | None]
+    ratio_name: str
+
+
+def _inverse(interval: tuple[float, float] | None) -> tuple[float, float] | None:
+    """The interval of a ratio turned round, None where it reaches down to 0."""
+    return (1 / interval[1], 1 / interval[0]) if interval is not None and interval[0] > 0 else None
+
+
+_FLOPS = _Cost(
+    "full FLOPs per question", lambda one: one.full_flops, lambda one: one.full_ratio, lambda one: one.full_interval,
+    "full FLOPs, the target's = 1",
+)  # fmt: skip
+_SECONDS = _Cost(
+    "seconds per question", lambda one: one.seconds, lambda one: 1 / one.speed if one.speed else None,
+    lambda one: _inverse(one.speed_interval),
+    "seconds per question, the target's = 1",
+)  # fmt: skip
+
+
+def _against(summary: Summary, cost: _Cost) -> Figure | None:
+    """Accuracy against a cost: as a ratio to the target's with its interval where every strategy has one."""
+    shown = [one for one in summary.strategies if cost.value(one) > 0]
     if not shown:
         return None
-    figure, axes = new_figure(9.0, 4.4)
-    front = sorted((one for one in shown if not any(_better(cost, other, one) for other in shown)), key=cost)
+    ratios = {one.label: ratio for one in shown if (ratio := cost.ratio(one))}
+    relative = len(ratios) == len(shown)
+    costs = ratios if relative else {one.label: cost.value(one) for one in shown}
+    figure, axes = new_figure(WIDTH, 3.4)
+    front = sorted((one for one in shown if not any(_better(costs, other, one) for other in shown)), key=lambda one: costs[one.label])
     axes.plot(
-        [cost(one) for one in front],
+        [costs[one.label] for one in front],
         [100 * one.accuracy for one in front],
         color="#BBBBBB",
         linewidth=1.2,
@@ -86,14 +132,17 @@ def _against(summary: Summary, cost: Callable[[StrategyFigures], float], name: s
         zorder=1,
         label="none is better and cheaper",
     )
-    order = list(summary.config["strategies"])
+    order, bounds = list(summary.config["strategies"]), list(costs.values())
     for one in sorted(shown, key=lambda one: -one.accuracy):
-        place = order.index(one.label)
+        place, at = order.index(one.label), costs[one.label]
         low, high = one.interval
+        across = cost.interval(one) if relative else None
+        bounds += across or ()
         axes.errorbar(
-            cost(one),
+            at,
             100 * one.accuracy,
             yerr=[[100 * (one.accuracy - low)], [100 * (high - one.accuracy)]],
+            xerr=None if across is None else [[max(0.0, at - across[0])], [max(0.0, across[1] - at)]],
             color=COLOURS[place % len(COLOURS)],
             marker=_MARKERS[place % len(_MARKERS)],
             markersize=8,
@@ -104,21 +153,20 @@ def _against(summary: Summary, cost: Callable[[StrategyFigures], float], name: s
             label=one.label,
             zorder=3,
         )
-    costs = [cost(one) for one in shown]
-    if max(costs) > 4 * min(costs):
+    if max(bounds) > 4 * min(bounds):
         axes.set_xscale("log")
-        _plain_log_ticks(axes, min(costs), max(costs))
+        _plain_log_ticks(axes, min(bounds), max(bounds))
     else:
-        axes.set_xlim(0, 1.1 * max(costs))
-    axes.set_xlabel(name)
-    axes.set_ylabel("accuracy, % (bars: 95 % interval)")
-    legend_beside(axes)
+        axes.set_xlim(0, 1.1 * max(bounds))
+    axes.set_xlabel(cost.ratio_name if relative else cost.name)
+    axes.set_ylabel("accuracy, %")
+    legend_below(axes, "bars: 95 % intervals")
     return figure
 
 
-def _better(cost: Callable[[StrategyFigures], float], other: StrategyFigures, one: StrategyFigures) -> bool:
-    worse = other.accuracy < one.accuracy or cost(other) > cost(one)
-    return not worse and (other.accuracy, cost(other)) != (one.accuracy, cost(one))
+def _better(costs: Mapping[str, float], other: StrategyFigures, one: StrategyFigures) -> bool:
+    worse = other.accuracy < one.accuracy or costs[other.label] > costs[one.label]
+    return not worse and (other.accuracy, costs[other.label]) != (one.accuracy, costs[one.label])
 
 
 def _thresholds(summary: Summary) -> Figure | None:
@@ -134,7 +182,7 @@ def _thresholds(summary: Summary) -> Figure | None:
     if len(tried) < 2:
         return None
     tried.sort(key=lambda pair: pair[0])
-    figure, _ = new_figure(11.0, 4.0, 1, 2)
+    figure, _ = new_figure(WIDTH, 7.6, 2)
     alone = {f"{one.label} alone": one for one in summary.strategies if one.label in ("target", "draft")}
     curve(figure.axes[0], figure.axes[1], [threshold for threshold, _ in tried], [one for _, one in tried], alone)
     return figure
@@ -162,9 +210,9 @@ def curve(left: Axes, right: Axes, thresholds: Sequence[float], points: Sequence
             axes.axhline(value, color=COLOURS[7], linestyle=style, linewidth=1.2, label=name)
     marked = places[:: -(-len(places) // _LABELS)]
     for axes in (left, right):
-        axes.set_xticks(marked, [f"{thresholds[place]:g}" for place in marked], rotation=60, ha="right", rotation_mode="anchor", fontsize=7)
+        axes.set_xticks(marked, [f"{thresholds[place]:.3g}" for place in marked], rotation=60, ha="right", rotation_mode="anchor")
         axes.set_xlabel("threshold δ")
-        axes.legend(loc="best", frameon=False, fontsize=8)
+        axes.legend(loc="best", framealpha=0.7, edgecolor="none", fontsize=_SMALL)
     left.set_ylabel("% (band: 95 % interval)")
     left.set_ylim(0, 102)
     right.set_ylabel("seconds per question")
@@ -195,7 +243,7 @@ def _accepted(config: Config, table: Table) -> Figure | None:
         return None
     from matplotlib.ticker import MaxNLocator
 
-    figure, axes = new_figure(9.0, 4.0)
+    figure, axes = new_figure(WIDTH, 3.2)
     order = list(config["strategies"])
     for label, shares in lines.items():
         place = order.index(label)
@@ -205,9 +253,9 @@ def _accepted(config: Config, table: Table) -> Figure | None:
     axes.set_xlim(0.5, last + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylim(-3, 103)
-    axes.set_xlabel(f"step of the solution (places that at least {_FEWEST} solutions reach)")
+    axes.set_xlabel("step of the solution")
     axes.set_ylabel("draft steps that stood, %")
-    legend_beside(axes)
+    legend_below(axes, f"places that at least {_FEWEST} solutions reach")
     return figure
 
 
@@ -221,9 +269,7 @@ def _rewards(config: Config, table: Table) -> Figure | None:
             panels[label] = rewards
     if not panels:
         return None
-    columns = min(2, len(panels))
-    lines = math.ceil(len(panels) / columns)
-    figure, _ = new_figure(4.2 * columns + 0.6, 2.7 * lines + 0.5, lines, columns)
+    figure, _ = new_figure(WIDTH, 2.6 * len(panels) + 0.5, len(panels))
     for axes, (label, rewards) in zip(figure.axes, panels.items(), strict=False):
         for correct, colour, name in ((True, _RIGHT, "right"), (False, _WRONG, "wrong")):
             values = rewards[correct]
@@ -234,16 +280,14 @@ def _rewards(config: Config, table: Table) -> Figure | None:
         weighting = config["strategies"][label]["weighting"]
         if label.partition(":")[0] == "rsd" and weighting["kind"] in ("step", "logistic"):
             axes.axvline(weighting["threshold"], color=_INK, linewidth=1, linestyle=":", label=f"δ = {weighting['threshold']:g}")
-        axes.set_title(label, fontsize=10, color=_INK)
+        axes.set_title(wrapped(label), fontsize=_LETTERS, color=_INK)
         axes.set_xlim(0, 1)
-        axes.legend(frameon=False, fontsize=8, loc="best")
-    for axes in figure.axes[len(panels) :]:
-        axes.remove()
+        axes.legend(framealpha=0.7, edgecolor="none", fontsize=_SMALL, loc="best")
     top = max(axes.get_ylim()[1] for axes in figure.axes)
     for axes in figure.axes:
         axes.set_ylim(0, top)
-    figure.supxlabel("reward of a draft step", fontsize=10, color=_INK)
-    figure.supylabel("steps of right and of wrong questions, %", fontsize=10, color=_INK)
+    figure.supxlabel("reward of a draft step", fontsize=_LETTERS, color=_INK)
+    figure.supylabel("steps, %" if len(panels) == 1 else "steps of right and of wrong questions, %", fontsize=_LETTERS, color=_INK)
     return figure
 
 
@@ -256,17 +300,41 @@ def new_figure(width: float, height: float, rows: int = 1, columns: int = 1) -> 
         axes = figure.add_subplot(rows, columns, place + 1)
         axes.spines[["top", "right"]].set_visible(False)
         axes.spines[["left", "bottom"]].set_color(_INK)
-        axes.tick_params(colors=_INK, labelsize=9)
+        axes.tick_params(colors=_INK, labelsize=_SMALL)
         axes.grid(True, color=_GRID, linewidth=0.7)
         axes.set_axisbelow(True)
-        axes.xaxis.label.set_color(_INK)
-        axes.yaxis.label.set_color(_INK)
+        for label in (axes.xaxis.label, axes.yaxis.label):
+            label.set_color(_INK)
+            label.set_fontsize(_LETTERS)
     return figure, figure.axes[0]
 
 
-def legend_beside(axes: Axes) -> None:
-    """A legend to the right of the plot, where it hides nothing."""
-    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9)
+def legend_below(axes: Axes, title: str = "") -> None:
+    """A legend beneath the plot, where it hides nothing; the figure grows by its height.
+
+    Args:
+        axes: the last ones of their figure.
+        title: said above the entries.
+    """
+    handles, labels = axes.get_legend_handles_labels()
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    texts = [wrapped(label) for label in labels]
+    lines = sum(text.count("\n") + 1 for text in texts) + bool(title)
+    figure.set_figheight(figure.get_figheight() + 0.21 * lines + 0.15)
+    legend = figure.legend(handles, texts, loc="outside lower left", frameon=False, fontsize=_SMALL, title=title or None)
+    legend.set_alignment("left")
+    legend.get_title().set_fontsize(_SMALL)
+
+
+def wrapped(label: str) -> str:
+    """A strategy's label in lines that fit, broken behind its commas and colon where it can be."""
+    lines = [""]
+    for piece in re.findall(r"[^,:\s]+[,:]?\s*|\s+", label):
+        if lines[-1] and len(lines[-1]) + len(piece.rstrip()) > _LEGEND:
+            lines.append("  ")
+        lines[-1] += piece
+    return "\n".join(cut for line in lines for cut in textwrap.wrap(line, _LEGEND, drop_whitespace=False, break_on_hyphens=False))
 
 
 def _plain_log_ticks(axes: Axes, low: float, high: float) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import html
 import importlib.util
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from rsd_local.bench import tables
+from rsd_local.bench.machine import read_runs
 from rsd_local.bench.plots import draw
 from rsd_local.bench.results import Results
 from rsd_local.bench.summary import Summary, by_strategy, summarize
@@ -25,7 +27,7 @@ def read_summary(folder: Path) -> Summary:
     Raises:
         ConfigError: it is no folder of a bench, or has no line yet.
     """
-    return summarize(read_config(folder), Results.read(folder))
+    return summarize(read_config(folder), Results.read(folder), read_runs(folder))
 
 
 def write_report(folder: Path) -> tuple[Summary, list[Path]]:
@@ -37,11 +39,12 @@ def write_report(folder: Path) -> tuple[Summary, list[Path]]:
     installed = importlib.util.find_spec("matplotlib") is not None
     require(installed, "matplotlib is not installed", "pip install 'rsd-local[bench]'")
     config, rows = read_config(folder), Results.read(folder)
-    summary = summarize(config, rows)
+    summary = summarize(config, rows, read_runs(folder))
     try:
         plots = draw(summary, by_strategy(config, rows), folder)
-        (folder / MARKDOWN).write_text(_markdown(summary, plots), encoding="utf-8")
-        (folder / PAGE).write_text(_page(summary, plots), encoding="utf-8")
+        # Names of files may be no Unicode.
+        (folder / MARKDOWN).write_text(_markdown(summary, plots), encoding="utf-8", errors="replace")
+        (folder / PAGE).write_text(_page(summary, plots), encoding="utf-8", errors="replace")
     except OSError as error:
         raise ConfigError(f"{folder} cannot be written to: {error.strerror}") from None
     return summary, [folder / MARKDOWN, folder / PAGE, *plots.values()]
@@ -86,8 +89,16 @@ def _title(summary: Summary) -> str:
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     head = "".join(f"<th>{html.escape(cell)}</th>" for cell in heads)
-    lines = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    lines = "".join(
+        f"<tr><td>{_label(row[0])}</td>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row[1:]) + "</tr>" for row in rows
+    )
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{lines}</tbody></table></div>'
+
+
+def _label(text: str) -> str:
+    """A strategy's label, which may only be broken between its settings: never within ``best-of-n``."""
+    pieces = re.findall(r"[^,:\s]+[,:]?|\s+", text)
+    return "".join(" " if piece.isspace() else f"<span>{html.escape(piece)}</span>" for piece in pieces)
 
 
 def _emphasized(text: str) -> str:
@@ -113,12 +124,17 @@ dt, p, li {{ color: var(--soft); }} dd {{ margin: 0; overflow-wrap: anywhere; }}
 .wide {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; white-space: nowrap; }}
 th, td {{ padding: .3rem .5rem; vertical-align: bottom; text-align: right; border-bottom: 1px solid var(--line); }}
-th:first-child, td:first-child {{ text-align: left; white-space: normal; overflow-wrap: anywhere; min-width: 13rem; }}
+th:first-child, td:first-child {{ text-align: left; white-space: normal; min-width: 8rem; }}
+td span {{ display: inline-block; white-space: nowrap; }}
 th {{ color: var(--soft); font-weight: 600; white-space: normal; }}
 tbody tr:nth-child(even) {{ background: var(--band); }}
-figure {{ margin: .5rem 0; padding: .5rem; max-width: min(100%, 52rem); box-sizing: border-box; }}
+figure {{ margin: .5rem 0; padding: .25rem; max-width: min(100%, 34rem); box-sizing: border-box; }}
 figure {{ background: #fff; border: 1px solid var(--line); border-radius: 8px; }}
 img {{ display: block; max-width: 100%; height: auto; }}
+@media (max-width: 40rem) {{
+  body {{ margin: 1rem auto; padding: 0 .5rem; }}
+  dl {{ display: block; }} dd {{ margin-bottom: .4rem; }}
+}}
 </style></head><body>
 {body}
 </body></html>

@@ -1,4 +1,4 @@
-"""The folder of a bench: ``config.json``, and ``results.jsonl`` with one line for each question and strategy."""
+"""The folder of a bench: ``config.json``, ``runs.jsonl``, and ``results.jsonl`` with one line for each question and strategy."""
 
 from __future__ import annotations
 
@@ -10,24 +10,43 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TypedDict
 
+from rsd_local.bench.machine import RUNS
+from rsd_local.bench.running import RUNNING, Running
 from rsd_local.bench.strategies import Plan
 from rsd_local.config import ROLES, RewardConfig, RoleConfig, Trio
 from rsd_local.errors import BadHead, ModelNotFound
 from rsd_local.evaluation.items import Item
 from rsd_local.evaluation.journal import Config, Journal
 from rsd_local.events import Author
-from rsd_local.hashes import file_sha256
+from rsd_local.gguf_header import part_names
+from rsd_local.hashes import file_sha256, known_sha256
 
 RESULTS = "results.jsonl"
 _PACKAGES = ("rsd-local", "llama-cpp-python", "math-verify")
 
 
-class StepRow(TypedDict):
-    """One step of a row; tokens in its author's vocabulary."""
+class _StepNumbers(TypedDict):
+    """What every step has; tokens in its author's vocabulary."""
 
     author: Author
     reward: float | None
     tokens: int
+
+
+class StepRow(_StepNumbers, total=False):
+    """One step of a row.
+
+    What stands beside its numbers is left out where texts are not kept, and each where there is none: ``text`` as written,
+    ``rejected`` the draft's step that the target replaced, ``own_reward`` of the target's step, ``reward_by`` the reward that
+    decided, ``retries`` of the target, ``part`` where it is no part of the answer.
+    """
+
+    text: str
+    rejected: dict[str, Any]
+    own_reward: float
+    reward_by: str
+    retries: int
+    part: str
 
 
 class _Required(TypedDict):
@@ -56,13 +75,15 @@ class _Required(TypedDict):
 class Row(_Required, total=False):
     """One question answered by one strategy.
 
-    ``counters`` and ``flops`` are empty and ``error`` is an error's code where the question could not be answered.
-    ``question`` and ``text`` (the solution) are the beginnings of their SHA-256, to tell equal ones by. ``seconds`` are of the
-    wall, with the other questions in flight beside it; ``config`` is the configuration's hash. ``answer`` is the content of the
-    box, or the code that was graded. ``checks`` has, where tests come in parts, for each part whether all of its tests passed.
-    ``unchecked`` steps held nothing that a reward could check; ``decided_by`` counts draft steps by the reward that decided.
+    ``error`` is an error's code, and ``message`` its words, where the question could not be answered, then ``counters`` and
+    ``flops`` are empty; or where its answer could not be graded. ``question`` and ``text`` (the solution) are texts, or the first 16
+    hexadecimal digits of their SHA-256 where no texts are kept, as in folders of earlier versions: see ``same_text``. ``seconds``
+    are of the wall, with the other questions in flight beside it; ``config`` is the configuration's hash. ``answer`` is the content
+    of the box, or the code that was graded. ``checks`` has, where tests come in parts, for each part whether all of its tests
+    passed. ``unchecked`` steps held nothing that a reward could check; ``decided_by`` counts draft steps by the reward that decided.
     """
 
+    message: str
     checks: dict[str, bool]
     unchecked: int
     decided_by: dict[str, int]
@@ -71,7 +92,7 @@ class Row(_Required, total=False):
 def configuration(
     trio: Trio, dataset: str, limit: int | None, level: int | None, seed: int, items: Sequence[Item], plans: Sequence[Plan]
 ) -> Config:
-    """All that a bench's figures depend on; models by their file's name and size, so that a folder may move.
+    """All that a bench's figures depend on; models by their file's name, size and content, so that a folder may move.
 
     Raises:
         ModelNotFound: a model's file is not there.
@@ -97,7 +118,7 @@ def describe_questions(items: Sequence[Item]) -> dict[str, Any]:
 
 
 def describe_trio(trio: Trio) -> dict[str, Any]:
-    """A trio's settings; models by their file's name and size, so that a folder may move.
+    """A trio's settings; models by their file's name, size and content, so that a folder may move.
 
     Raises:
         ModelNotFound, BadHead: a file is not there.
@@ -109,7 +130,7 @@ def describe_trio(trio: Trio) -> dict[str, Any]:
     return made | models | files | {"rewards": rewards, "verifier": _called(trio.verifier)}
 
 
-_NO_FIGURE = ("queue", "run_code", "sandbox")
+_NO_FIGURE = ("queue", "run_code", "sandbox", "fit_check")
 """Settings of a trio that change no figure: how long others wait, and what programs may do."""
 
 
@@ -132,11 +153,12 @@ def versions() -> dict[str, str | None]:
 class Results(Journal[Row]):
     """The lines of a bench's folder."""
 
-    file_name, keys, grows = RESULTS, _Required.__annotations__, "strategies"
+    file_name, keys, grows, beside = RESULTS, _Required.__annotations__, "strategies", (RUNS, RUNNING)
 
     def __init__(self, file: BinaryIO, config: Config, rows: list[Row]) -> None:
         super().__init__(file, config, rows)
         self._done = {(row["id"], row["strategy"]) for row in rows}
+        self.running = Running(Path(file.name).parent)
 
     def has(self, item: str, strategy: str) -> bool:
         """Whether there is a line for an item's id and a strategy's label."""
@@ -148,14 +170,33 @@ class Results(Journal[Row]):
         self._done.add((row["id"], row["strategy"]))
 
 
+def digest(text: str) -> str:
+    """16 hexadecimal digits of the SHA-256 of a text."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def same_text(one: Row, other: Row) -> bool:
+    """Whether two rows have the same solution, where either may have its digest alone."""
+    first, second = one["text"], other["text"]
+    if first is None or second is None:
+        return first is second
+    return first == second or digest(first) == second or first == digest(second)
+
+
 def _role(role: RoleConfig) -> dict[str, Any]:
+    """A model: its name, and the size and SHA-256 of its file; of several parts the sum, and the SHA-256 of theirs in order.
+
+    A large file is read once: its digest is remembered for as long as its size, inode and times stay.
+    """
+    files = [role.path.with_name(name) for name in part_names(role.path.name)]
     try:
-        size = role.path.stat().st_size
-    except OSError:
-        raise ModelNotFound(f"{role.path}: no such file") from None
+        size, digests = sum(file.stat().st_size for file in files), [known_sha256(file) for file in files]
+    except OSError as error:
+        raise ModelNotFound(f"{error.filename or role.path}: no such file") from None
     settings = dataclasses.asdict(role)
     del settings["path"], settings["trusted"]
-    return {"file": role.path.name, "bytes": size} | settings
+    whole = digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+    return {"file": role.path.name, "bytes": size, "sha256": whole} | settings
 
 
 def _file(path: Path) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from rsd_local.bench.machine import differing, summary_lines
 from rsd_local.bench.summary import PairFigures, StrategyFigures, Summary
 
 Cells = Sequence[str]
@@ -23,7 +24,8 @@ STRATEGY_HEADS = (
     "target share",
 )
 PAIR_HEADS = (
-    "pair", "questions", "difference", "95 % interval", "only first", "only second", "McNemar p", "Holm p", "same answer", "same text",
+    "pair", "questions", "difference", "95 % interval", "accuracy", "full FLOPs, first ÷ second", "only first", "only second", "McNemar p",
+    "Holm p", "same answer", "same text",
 )  # fmt: skip
 FALLBACK_HEADS = ("strategy", "fallback steps", "tokens kept", "target seconds")
 FALLBACK_READING = (
@@ -34,12 +36,13 @@ READING = (
     "FLOPs, tokens and seconds are per question. *Paper* FLOPs: 2·N per generated token, discarded ones and the reward model's "
     "tokens after the question included. *Full* FLOPs: 2·N per token that any model evaluated, questions and catch-up included. "
     "Seconds are of the wall, with the other questions in flight beside it; *a minute* is questions a minute of the whole machine. "
-    "*Speed* is the target's seconds over the strategy's. *Target share* is the share of steps that the target wrote. "
+    "*Speed* is the target's seconds over the strategy's, above 1 is faster. *Target share* is the share of steps that the target wrote. "
     "In parentheses: 95 % paired bootstrap intervals of the ratios (10,000 resamples of the questions)."
 )
 PAIR_READING = (
     "Difference in accuracy on the questions that both answered, in points, with a paired bootstrap interval (10,000 resamples). "
-    "p: McNemar's exact test, and the same after Holm's correction for all pairs. A difference whose interval holds 0 is no finding. "
+    "p: McNemar's exact test, and the same after Holm's correction for all pairs. A difference is called one where its interval "
+    "excludes 0 and p is at most 0.05, on three questions or more; equal are two that are right on the same questions. "
     "Same answer, same text: questions on which the two do not differ at all."
 )
 
@@ -73,12 +76,20 @@ def pair_cells(summary: Summary) -> list[list[str]]:
     return [_pair(figures) for figures in summary.pairs]
 
 
-def remarks(summary: Summary) -> list[str]:
-    """What the table alone does not say: who is beaten, what failed, what is not finished."""
-    made = []
+def remarks(summary: Summary, *, causes: bool = True) -> list[str]:
+    """What the table alone does not say: who is beaten, what failed, what is not finished.
+
+    Args:
+        summary: the figures.
+        causes: whether to say why questions ended in an error, a line for each cause.
+    """
+    made = [_beaten(one.label, other, summary) for one in summary.strategies for other in one.beaten_by]
+    made += [
+        f"{pair.first} and {pair.second} are equal here: right on the same questions, for the same full FLOPs."
+        for pair in summary.pairs
+        if pair.accuracy == pair.cost == "equal"
+    ]
     for one in summary.strategies:
-        if one.beaten_by:
-            made.append(f"{one.label} is beaten on these questions, in accuracy for its full FLOPs, by {', '.join(one.beaten_by)}.")
         made += [
             f"{one.label}: all {part.part} tests passed on {part.passed} of {part.questions} questions "
             f"({100 * part.passed / part.questions:.1f} %, 95 % interval {100 * part.interval[0]:.1f} to {100 * part.interval[1]:.1f})."
@@ -94,18 +105,45 @@ def remarks(summary: Summary) -> list[str]:
             shares = ", ".join(f"{name} ({count:,})" for name, count in one.decided_by.items())
             made.append(f"{one.label}: draft steps were decided by {shares}.")
         if one.errors:
-            made.append(f"{one.label}: {one.errors} questions ended in an error; they count as wrong, and in no cost.")
+            none = ", and none could be answered" if one.errors == one.questions else ""
+            made.append(f"{one.label}: {one.errors} questions ended in an error{none}; they count as wrong, and in no cost.")
+            made += error_causes(one) if causes else []
         missing = summary.config["questions"]["number"] - one.questions
         if missing > 0:
             made.append(f"{one.label} is not finished: {missing} questions have no line yet.")
+    if differing(summary.runs):
+        made.append("The runs were made on different machines or with different threads: seconds and speeds are not of one of them.")
     made += [
         f"{label} has no line yet." for label in summary.config["strategies"] if label not in {one.label for one in summary.strategies}
     ]
     return made
 
 
+def error_causes(one: StrategyFigures) -> list[str]:
+    """A line for each cause of a strategy's errors, with the number of questions."""
+    return [f"{one.label}: {cause}" for cause in one.causes]
+
+
+def _beaten(label: str, other: str, summary: Summary) -> str:
+    """Why a strategy is beaten by another one."""
+    pair = next(pair for pair in summary.pairs if {pair.first, pair.second} == {label, other})
+    sign, ratio, interval = (1, pair.full_ratio, pair.full_interval) if pair.first == other else (-1, pair.full_ratio, pair.full_interval)
+    assert ratio is not None
+    if sign < 0:
+        ratio, interval = 1 / ratio if ratio else None, (1 / interval[1], 1 / interval[0]) if interval and interval[0] > 0 else None
+    low, high = sorted(sign * bound for bound in pair.interval)
+    difference = f"{points(sign * pair.difference)} points, {points(low)} … {points(high)}"
+    accuracy = {
+        "equal": "right on the same questions",
+        "no difference seen": f"no difference in accuracy seen ({difference})",
+    }.get(pair.accuracy, f"more accurate ({difference})")
+    cost = "the same full FLOPs" if pair.cost == "equal" else f"{_times(ratio, interval)} of its full FLOPs"
+    seen = ", a difference not seen" if pair.cost == "no difference seen" else ""
+    return f"{label} is beaten on these questions by {other}: {accuracy}, for {cost}{seen}."
+
+
 def setting(summary: Summary) -> list[tuple[str, str]]:
-    """What was run: names and values."""
+    """What was run, and where and when: names and values."""
     config, trio = summary.config, summary.config["trio"]
     questions = f"{config['dataset']}, {config['questions']['number']} questions"
     models = [
@@ -117,7 +155,12 @@ def setting(summary: Summary) -> list[tuple[str, str]]:
         *models,
         ("reward", f"{reward}, δ = {trio['threshold']:g}"),
         ("at once", str(trio["parallel"])),
-        ("versions", ", ".join(f"{name} {version}" for name, version in config["versions"].items() if version)),
+        *summary_lines(summary.runs),
+        *(
+            []
+            if summary.runs
+            else [("versions", ", ".join(f"{name} {version}" for name, version in config["versions"].items() if version))]
+        ),
     ]
 
 
@@ -133,7 +176,7 @@ def markdown(heads: Cells, rows: Iterable[Cells]) -> str:
 
 def points(value: float) -> str:
     """A difference of two shares in points."""
-    return f"{100 * value:+.1f}".replace("-", "−")
+    return f"{100 * value:+.1f}".replace("-0.0", "+0.0").replace("-", "−")
 
 
 def percent(value: float) -> str:
@@ -157,7 +200,7 @@ def _strategy(one: StrategyFigures) -> list[str]:
         percent(one.accuracy),
         f"{100 * low:.1f} … {100 * high:.1f}",
         flops(one.paper_flops),
-        _times(one.paper_ratio),
+        _times(one.paper_ratio, one.paper_interval),
         flops(one.full_flops),
         _times(one.full_ratio, one.full_interval),
         f"{one.tokens:,.0f}",
@@ -175,6 +218,8 @@ def _pair(pair: PairFigures) -> list[str]:
         str(pair.questions),
         points(pair.difference),
         f"{points(low)} … {points(high)}",
+        {"first higher": f"{pair.first} higher", "second higher": f"{pair.second} higher"}.get(pair.accuracy, pair.accuracy),
+        _times(pair.full_ratio, pair.full_interval),
         str(pair.only_first),
         str(pair.only_second),
         f"{pair.p_value:.3g}",

@@ -7,7 +7,8 @@ bands, so that its figures are those of the cascade that is kept. Where the swee
 A reward is sure where it agrees with the last one on a share of the steps, and lets through no more than the rest of that share of all
 that the last one would decide otherwise.
 
-Every reward scores every step of the draft's own solutions. A part of the questions chooses the bands and is used for nothing else. That
+Every reward scores every step of the draft's own solutions. A part of the questions chooses the bands and is used for nothing else; what
+the bands do is measured on the others, each at the threshold that was chosen without it (``rsd_local.calibration.choice``). That
 a small model decides where it is sure, and a large one where it is not, is ConfSpec's idea (arXiv 2602.18447).
 """
 
@@ -22,6 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from rsd_local.calibration.choice import require_enough
 from rsd_local.calibration.stage_scores import StepScores, Watch, collect
 from rsd_local.config import Params, RewardConfig, Trio, require
 from rsd_local.evaluation.items import Item
@@ -35,6 +37,8 @@ FEWEST = 20
 """Steps that each side of a band needs: with fewer, one disagreement alone is more than the usual 5 %."""
 _SHARE = 3  # one question of so many chooses the bands
 
+_COUNTS = ("steps", "asked", "decided", "compared", "agreed")
+
 Band = tuple[float, float]
 
 
@@ -47,7 +51,7 @@ class ChosenBands:
         threshold: of the last reward, that they belong to.
         agreement: the share of steps on which a reward that is sure must decide as the last one does.
         questions, steps: that chose them.
-        measured: steps of the other questions.
+        measured: steps of each other question, none where it could not be worked on.
         lost: questions that the draft or a reward could not work on.
     """
 
@@ -56,16 +60,17 @@ class ChosenBands:
     agreement: float
     questions: int
     steps: int
-    measured: tuple[StepScores, ...]
+    measured: tuple[tuple[StepScores, ...], ...]
     lost: int
 
-    def accepted_by_last(self, threshold: float) -> float | None:
+    def accepted_by_last(self, thresholds: Sequence[float]) -> float | None:
         """The share of the measured steps that the last reward accepts: what a reward that accepts everything agrees on.
 
         Args:
-            threshold: of the last reward.
+            thresholds: of the last reward, one for each measured question.
         """
-        verdicts = [step[-1].value >= threshold for step in self.measured if step[-1].value is not None]
+        questions = zip(self.measured, thresholds, strict=True)
+        verdicts = [step[-1].value >= threshold for steps, threshold in questions for step in steps if step[-1].value is not None]
         return sum(verdicts) / len(verdicts) if verdicts else None
 
 
@@ -132,15 +137,14 @@ def choose_bands(
         RSDError: no question could be worked on; why the first one could not.
     """
     require(0.5 < agreement <= 1.0, f"agreement {agreement} is outside 0.5 to 1, 0.5 left out")
-    require(len(items) >= 2, "one question is too few", "some choose the bands and others the threshold: give more")
+    require_enough(len(items), bands=True)
     part = set(random.Random(f"{seed} bands").sample(range(len(items)), max(1, len(items) // _SHARE)))
     found = collect(reasoner, items, params, seed, cancel, watch)
-    choosing, others = (
-        [step for place, steps in enumerate(found) if (place in part) == wanted for step in steps or ()] for wanted in (True, False)
-    )
+    choosing = [step for place in sorted(part) for step in found[place] or ()]
+    others = tuple(tuple(steps or ()) for place, steps in enumerate(found) if place not in part)
     threshold = params.weighting.threshold
     bands = choose(choosing, reasoner.config.stages, threshold, agreement)
-    made = ChosenBands(bands, threshold, agreement, len(part), len(choosing), tuple(others), found.count(None))
+    made = ChosenBands(bands, threshold, agreement, len(part), len(choosing), others, found.count(None))
     return made, [item for place, item in enumerate(items) if place not in part]
 
 
@@ -243,6 +247,28 @@ def measure(
         made.append(StageFigures(stage.name, band, chosen is not None, *figures))
         waiting = [step for step in waiting if not is_sure(band, step[place])]
     return tuple(made)
+
+
+def measure_each(
+    questions: Sequence[Sequence[StepScores]], stages: Sequence[RewardConfig], bands: Sequence[Band | None], thresholds: Sequence[float]
+) -> tuple[StageFigures, ...]:
+    """``measure`` where each question has a threshold of its own: the one that was chosen without it.
+
+    Args:
+        questions: the scores of each one's steps.
+        stages, bands: as for ``measure``.
+        thresholds: one for each question.
+    """
+    by_threshold: dict[float, list[StepScores]] = {}
+    for steps, threshold in zip(questions, thresholds, strict=True):
+        by_threshold.setdefault(threshold, []).extend(steps)
+    parts = [measure(steps, stages, bands, threshold) for threshold, steps in by_threshold.items()]
+    return tuple(_together(figures) for figures in zip(*parts, strict=True))
+
+
+def _together(parts: Sequence[StageFigures]) -> StageFigures:
+    """The figures of one reward over several sets of steps."""
+    return replace(parts[0], **{name: sum(getattr(part, name) for part in parts) for name in _COUNTS})
 
 
 def _alike(step: StepScores, place: int, upper: float, threshold: float) -> list[bool]:

@@ -14,7 +14,7 @@ import numpy as np
 from rsd_local.answers import boxed
 from rsd_local.config import Params, Sampling, require
 from rsd_local.decoding.sampled import continued, sampled
-from rsd_local.errors import ContextFull
+from rsd_local.errors import Cancelled, Closed, ConfigError, ContextFull, QuestionRefused, RSDError
 from rsd_local.evaluation.grading import Grader
 from rsd_local.evaluation.items import Item
 from rsd_local.evaluation.journal import Journal
@@ -35,13 +35,8 @@ Watch = Callable[[int, int], None]
 """Told how many questions are done, of how many."""
 
 
-class RolloutRow(TypedDict):
-    """One sampled solution.
-
-    ``answer`` is the content of the box, or the code that was graded. ``labels`` has, for each step, how good it is in [0, 1];
-    ``confidences`` the geometric mean of its tokens' probabilities; ``features`` the rows of what is ``STORED``, see ``pack``. A
-    question that does not fit the context has no steps.
-    """
+class _Required(TypedDict):
+    """What every row has."""
 
     id: str
     sample: int
@@ -53,10 +48,23 @@ class RolloutRow(TypedDict):
     features: str
 
 
-class Rollouts(Journal[RolloutRow]):
-    """The lines of a folder of rollouts."""
+class RolloutRow(_Required, total=False):
+    """One sampled solution.
 
-    file_name, keys = "rollouts.jsonl", RolloutRow.__annotations__
+    ``answer`` is the content of the box, or the code that was graded. ``labels`` has, for each step, how good it is in [0, 1];
+    ``confidences`` the geometric mean of its tokens' probabilities; ``features`` the rows of what is ``STORED``, see ``pack``. A
+    question that could not be answered or graded, or does not fit the context, has no steps; why, ``error`` (a code) and
+    ``message`` say.
+    """
+
+    error: str
+    message: str
+
+
+class Rollouts(Journal[RolloutRow]):
+    """The lines of a folder of rollouts, to which a later run may add questions."""
+
+    file_name, keys, grows = "rollouts.jsonl", _Required.__annotations__, "questions"
 
 
 class StateRow(TypedDict):
@@ -114,9 +122,15 @@ def roll_out(
     def one(place: int, item: Item) -> list[RolloutRow]:
         sampling = Sampling(params.sampling.temperature, seed=question_seed(seed, place))
         trio = reasoner.trio.bound(cancel, params, shows_text=False)
-        return _rollouts_of(
-            trio, reasoner.read_prompt(item.question), item, replace(params, sampling=sampling), labelling, grader
-        )  # fmt: skip
+        try:
+            prompt = reasoner.read_prompt(item.question)
+            return _rollouts_of(trio, prompt, item, replace(params, sampling=sampling), labelling, grader)
+        except (Cancelled, Closed, ConfigError):
+            raise
+        except Exception as error:  # of this question: those of the others are paid for
+            code = error.code if isinstance(error, RSDError) else RSDError.code
+            message = str(error) if isinstance(error, RSDError) else f"{type(error).__name__}: {error}"
+            return [_failed(item, sample, code, message) for sample in wanted]
 
     reasoner.trio.draft.probe_states()
     watch(len(items) - len(waiting), len(items))
@@ -128,15 +142,19 @@ def roll_out(
             watch(number, len(items))
 
 
+def _failed(item: Item, sample: int, code: str, message: str) -> RolloutRow:
+    """The line of a question without a solution."""
+    return RolloutRow(
+        id=item.id, sample=sample, steps=[], answer=None, correct=False, labels=[], confidences=[], features="", error=code, message=message
+    )
+
+
 def _rollouts_of(trio: LocalTrio, prompt: Prompt, item: Item, params: Params, labelling: Labelling, grader: Grader) -> list[RolloutRow]:
-    try:
-        with (
-            closing(trio.writer("draft", prompt, tracing="states")) as writer,
-            sampled(writer, params, trio.segmenter, 0) as written,
-        ):
-            solutions = list(written)
-    except ContextFull:
-        solutions = [[] for _ in range(params.search.samples)]
+    with (
+        closing(trio.writer("draft", prompt, tracing="states")) as writer,
+        sampled(writer, params, trio.segmenter, 0) as written,
+    ):
+        solutions = list(written)
     rows: list[RolloutRow] = []
     for number, steps in enumerate(solutions):
         text = "".join(step.text for step in steps)
@@ -177,14 +195,15 @@ def _continued(
 
 def read_states(reasoner: Reasoner, items: list[Item], rollouts: Rollouts, states: TargetStates, cancel: CancelToken, watch: Watch) -> None:
     """Lets the target read every rollout that it has not read yet, and keeps its state after each step."""
-    trio, prompts = reasoner.trio, {item.id: reasoner.read_prompt(item.question) for item in items}
+    trio, questions = reasoner.trio, {item.id: item.question for item in items}
     done = {(row["id"], row["sample"]) for row in states.rows}
-    rows = [row for row in rollouts.rows if row["id"] in prompts]
+    rows = [row for row in rollouts.rows if row["id"] in questions and row["steps"]]
     waiting = [row for row in rows if (row["id"], row["sample"]) not in done]
 
     def one(row: RolloutRow) -> StateRow:
         model, made = trio.target.model, list[Floats]()
-        with suppress(ContextFull), closing(trio.target.sequence(prompt_tokens(model, prompts[row["id"]]))) as sequence:
+        prompt = reasoner.read_prompt(questions[row["id"]])
+        with suppress(ContextFull), closing(trio.target.sequence(prompt_tokens(model, prompt))) as sequence:
             for step in row["steps"]:
                 sequence.append(model.tokenize(step, continues=True))
                 made.append(sequence.read_hidden(cancel).result())
@@ -196,6 +215,20 @@ def read_states(reasoner: Reasoner, items: list[Item], rollouts: Rollouts, state
         for number, future in enumerate(as_completed([pool.submit(one, row) for row in waiting]), len(rows) - len(waiting) + 1):
             states.append(future.result())
             watch(number, len(rows))
+
+
+def try_target(reasoner: Reasoner, item: Item, cancel: CancelToken) -> None:
+    """Reads one state of the target, so that a target that gives none is found before anything is written.
+
+    Raises:
+        EngineError: it gives none.
+    """
+    trio = reasoner.trio
+    with (
+        suppress(ContextFull, QuestionRefused),
+        closing(trio.target.sequence(prompt_tokens(trio.target.model, reasoner.read_prompt(item.question)))) as read,
+    ):
+        read.read_hidden(cancel).result()
 
 
 def pack(features: list[Floats]) -> str:

@@ -6,30 +6,50 @@ from collections.abc import Sequence
 
 from rsd_local.bench.tables import markdown
 from rsd_local.calibration.bands import StageFigures
-from rsd_local.calibration.tuning import Point, Sweep
+from rsd_local.calibration.choice import Choice
+from rsd_local.calibration.points import Point, Sweep
+from rsd_local.calibration.statements import fewer
 
-_HEADS = ("δ", "accuracy", "95 %", "target share", "paper FLOPs", "full FLOPs", "s/question")
+_AROUND = 2  # rows on each side of the chosen one that the short table has
 _BAND_HEADS = ("reward", "band", "asked", "decided", "as the last", "95 %", "saves")
 
 
-def table(sweep: Sweep, chosen: Point | None = None) -> str:
-    """Markdown: the draft alone, RSD by ascending δ, the target alone; FLOPs as times fewer than the target alone."""
-    heads = ("δ", "accuracy" if sweep.labelled else "agreement", *_HEADS[2:])
-    return markdown(heads, [_row(point, sweep.target, chosen) for point in (sweep.draft, *sweep.points, sweep.target)])
+def table(sweep: Sweep, choice: Choice | None = None, *, whole: bool = False) -> str:
+    """Markdown: the draft alone, RSD by ascending δ, the target alone.
+
+    Args:
+        sweep: the points.
+        choice: the row that is marked; it has the figures of the questions that did not choose it.
+        whole: all rows and columns, and not only the ends and the rows around the chosen one, narrow enough for 80 columns.
+    """
+    points = [choice.held_out if choice and point.threshold == choice.threshold else point for point in sweep.points]
+    if not whole:
+        middle = next((place for place, point in enumerate(points) if choice and point is choice.held_out), len(points) // 2)
+        shown = {0, len(points) - 1, *range(middle - _AROUND, middle + _AROUND + 1)}
+        points = [point for place, point in enumerate(points) if place in shown]
+    heads = ("δ", "accuracy" if sweep.labelled else "agreement", "95 %", "target share")
+    costs = ("paper FLOPs", "full FLOPs", "s/question") if whole else ("FLOPs",)
+    rows = [_row(point, sweep.target, choice, whole) for point in (sweep.draft, *points, sweep.target)]
+    return markdown((*heads, *costs), rows)
 
 
-def _row(point: Point, target: Point, chosen: Point | None) -> tuple[str, ...]:
-    low, high = point.interval
-    name = f"{point.label} alone" if point.threshold is None else f"{point.threshold:g}" + (" ←" if point == chosen else "")
-    return (
-        name,
-        f"{point.accuracy:.1%}",
-        f"{low:.1%} to {high:.1%}",
-        f"{point.target_share:.1%}",
-        f"{target.paper / point.paper:.2f}× fewer",
-        f"{target.full / point.full:.2f}× fewer",
-        f"{point.seconds:.2f}",
+def table_note(sweep: Sweep, choice: Choice | None, *, whole: bool = False) -> str:
+    """What the marked row is, and how many rows there are."""
+    left = len(sweep.points) - (2 * _AROUND + 3)
+    parts = (
+        choice and "← each question at the δ that others chose",
+        left > 0 and not whole and f"--all shows {len(sweep.points)} thresholds",
     )
+    return "; ".join(part for part in parts if part)
+
+
+def _row(point: Point, target: Point, choice: Choice | None, whole: bool) -> tuple[str, ...]:
+    low, high = point.interval
+    marked = " ←" if choice is not None and point is choice.held_out else ""
+    name = f"{point.label} alone" if point.threshold is None else f"{point.threshold:g}{marked}"
+    cells = (name, f"{point.accuracy:.1%}", f"{low:.1%} to {high:.1%}", f"{point.target_share:.1%}")
+    full = fewer(point.ratio(target, "full"))
+    return (*cells, fewer(point.ratio(target, "paper")), full, f"{point.seconds:.2f}") if whole else (*cells, full)
 
 
 def band_table(figures: Sequence[StageFigures], threshold: float) -> str:

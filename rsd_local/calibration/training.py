@@ -119,6 +119,23 @@ def _with_those_so_far(stored: Floats, width: int) -> Floats:
     return np.concatenate([last, lasts, surprises, course_of(surprises)], axis=1)
 
 
+def require_enough(questions: int, held_out: float) -> int:
+    """How many of some questions are held out.
+
+    Args:
+        questions: how many there are.
+        held_out: the share of them that are only measured.
+
+    Raises:
+        ConfigError: too few would be left to learn from.
+    """
+    require(questions >= _FEWEST, f"{questions} questions are too few to learn from", f"give {_FEWEST} or more")
+    measured = max(2, round(held_out * questions))
+    left = questions - measured
+    require(left >= FOLDS, f"{left} questions are left to learn from, fewer than {FOLDS}", "give more, or a smaller --held-out")
+    return measured
+
+
 def train(steps: Steps, role: Literal["draft", "target"], model: Model, held_out: float, seed: int) -> tuple[ReadOut, Quality]:
     """Fits a read-out on some questions and measures it on the others.
 
@@ -133,14 +150,13 @@ def train(steps: Steps, role: Literal["draft", "target"], model: Model, held_out
         ConfigError: too few questions, or all steps are alike.
     """
     names = np.random.default_rng(seed).permutation(np.unique(steps.groups))
-    require(len(names) >= _FEWEST, f"{len(names)} questions are too few to learn from", f"give {_FEWEST} or more")
-    measured = np.isin(steps.groups, names[: max(2, round(held_out * len(names)))])
+    measured = np.isin(steps.groups, names[: require_enough(len(names), held_out)])
     learnt, left_out = steps.part(~measured), steps.part(measured)
-    fewest = len(np.unique(learnt.groups))
-    require(fewest >= FOLDS, f"{fewest} questions are left to learn from, fewer than {FOLDS}", "give more, or a smaller --held-out")
     good = float(learnt.labels.mean())
     require(
-        0 < good < 1, f"every step is labelled {'right' if good else 'wrong'}, so there is nothing to tell apart", "choose other questions"
+        0 < good < 1,
+        f"every step is labelled {'right' if good else 'wrong'}, so there is nothing to tell apart",
+        f"give more questions, or {'harder' if good else 'easier'} ones",
     )
     tried = {parts: fit(learnt.columns(parts), learnt.labels, learnt.groups, seed) for parts in CHOICES[role]}
     parts = min(tried, key=lambda key: tried[key].loss)

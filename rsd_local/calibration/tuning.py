@@ -1,108 +1,32 @@
-"""The threshold as a choice: what each δ gives on some questions, and the one that fits a stated wish.
+"""What each threshold gives on some questions: few runs serve many thresholds (``rsd_local.calibration.paths``).
 
-A run under step weighting takes the same path for every δ above all rewards that it rejected and up to the least that it
-accepted. So one run serves all thresholds of that range, and a sweep of many needs few runs. Of a cascade only the last reward's
-numbers count: the others have bands of their own. Where it cannot be told whose number decided (two rewards of the last one's name), or
-where the target's own steps are checked too (``retries``), a run serves its own threshold alone.
+Where it cannot be told whose number decided (two rewards of the last one's name), or where the target's own steps are checked too
+(``retries``), a run serves its own threshold alone.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from concurrent.futures import as_completed
 from dataclasses import dataclass, field, replace
 
-from rsd_local.config import Params, Strategy, require
+from rsd_local.calibration.paths import UNANSWERED, Path, compared_steps, path_of, serving, thresholds
+from rsd_local.calibration.points import Point, RewardsSeen, Sweep
+from rsd_local.config import Params, Strategy
 from rsd_local.errors import Cancelled, Closed, ConfigError, RSDError
 from rsd_local.evaluation.grading import Grader
 from rsd_local.evaluation.items import Item
 from rsd_local.evaluation.questions import question_pool, question_seed
-from rsd_local.evaluation.stats import wilson
-from rsd_local.events import CancelToken, Result, StepDone
+from rsd_local.events import CancelToken, Result
 from rsd_local.reasoner import Reasoner
 
-
-@dataclass(frozen=True, slots=True)
-class Path:
-    """One run, and the thresholds for which it is the run.
-
-    Attributes:
-        above: the largest reward that its threshold rejected, −∞ for none.
-        up_to: the least reward that its threshold accepted, +∞ for none.
-        correct: whether its answer is right.
-        steps, target_steps: of the solution.
-        seconds: of the wall, with other questions beside it.
-        paper, full: FLOPs.
-    """
-
-    above: float
-    up_to: float
-    correct: bool
-    steps: int
-    target_steps: int
-    seconds: float
-    paper: float
-    full: float
-
-    def serves(self, threshold: float) -> bool:
-        """Whether a run with this δ is this one."""
-        return self.above < threshold <= self.up_to
-
-
-@dataclass(frozen=True, slots=True)
-class Point:
-    """What one δ, or one model alone, gives.
-
-    Attributes:
-        threshold: δ; None for a model alone.
-        label: of the model alone.
-        questions, right: how many.
-        target_share: of all steps.
-        seconds: per question.
-        paper, full: FLOPs per question.
-    """
-
-    threshold: float | None
-    label: str
-    questions: int
-    right: int
-    target_share: float
-    seconds: float
-    paper: float
-    full: float
-
-    @property
-    def accuracy(self) -> float:
-        """The share of right answers."""
-        return self.right / self.questions
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Its 95 % interval (Wilson)."""
-        return wilson(self.right, self.questions)
-
-
-@dataclass(frozen=True, slots=True)
-class Sweep:
-    """All points: the draft and the target alone, and RSD by ascending δ; and how many runs it took."""
-
-    draft: Point
-    target: Point
-    points: tuple[Point, ...]
-    runs: int
-    labelled: bool
+Watch = Callable[[str, int, int], None]
+"""Told a part's name, how many questions of it are done, and of how many."""
 
 
 class _Unanswered(Exception):
     """A question that ended in an error."""
-
-
-UNANSWERED = Path(-math.inf, math.inf, False, 0, 0, 0.0, 0.0, 0.0)
-"""Of a question that ended in an error: wrong at every threshold, and nobody's cost."""
-
-Watch = Callable[[str, int, int], None]
-"""Told a part's name, how many questions of it are done, and of how many."""
 
 
 def sweep(
@@ -124,13 +48,14 @@ def sweep(
 
     Raises:
         Cancelled: ``cancel`` was called.
-        ConfigError: no question could be answered.
+        RSDError: the target, or RSD, could answer none of the questions; why the first one failed.
     """
     runs = _Runs(reasoner, items, params, grader, seed, labelled, cancel, watch)
     targets = runs.each("target alone", lambda place: [runs.path(place, "target")])
-    require(any(path.steps for paths in targets for path in paths), "the target could not answer one of the questions", "try rsd solve")
+    runs.require_answers(targets, "the target alone")
     drafts = runs.each("draft alone", lambda place: [runs.path(place, "draft")])
     first = runs.each("rewards", lambda place: [runs.path(place, "rsd")])
+    runs.require_answers(first, "RSD")
     grid = thresholds(runs.rewards, points) if runs.rewards else [params.weighting.threshold]
 
     def rest(place: int) -> list[Path]:
@@ -141,9 +66,12 @@ def sweep(
         return known
 
     paths = runs.each("thresholds", rest)
-    curve = tuple(_point(threshold, "rsd", [serving(known, threshold) for known in paths]) for threshold in grid)
-    alone = [_point(None, name, [known[0] for known in made]) for name, made in (("draft", drafts), ("target", targets))]
-    return Sweep(alone[0], alone[1], curve, sum(map(len, paths)), labelled)
+    curve = tuple(Point(threshold, "rsd", tuple(serving(known, threshold) for known in paths)) for threshold in grid)
+    alone = [Point(None, name, tuple(known[0] for known in made)) for name, made in (("draft", drafts), ("target", targets))]
+    unchecked, failed = (sum(counts) for counts in zip(*runs.without, strict=True))
+    seen = RewardsSeen(tuple(runs.rewards), unchecked, failed)
+    cause = str(next(iter(runs.errors.values()), ""))
+    return Sweep(alone[0], alone[1], curve, sum(map(len, paths)), labelled, seen, len(runs.errors), cause)
 
 
 @dataclass(slots=True)
@@ -152,7 +80,9 @@ class _Runs:
 
     Attributes:
         rewards: all that the threshold is compared with at δ = 0, where none of them rejects anything.
+        without: of each of the same runs, its steps with nothing to check, and those whose reward was no number.
         answers: the target's own, by the question's place.
+        errors: the first of each question that had one, by its place.
     """
 
     reasoner: Reasoner
@@ -164,7 +94,9 @@ class _Runs:
     cancel: CancelToken
     watch: Watch
     rewards: list[float] = field(default_factory=list)
+    without: list[tuple[int, int]] = field(default_factory=list)
     answers: dict[int, str | None] = field(default_factory=dict)
+    errors: dict[int, RSDError] = field(default_factory=dict)
 
     def each(self, name: str, work: Callable[[int], list[Path]]) -> list[list[Path]]:
         """The paths of every question, side by side."""
@@ -176,6 +108,12 @@ class _Runs:
                 self.watch(name, number, len(self.items))
         return made
 
+    def require_answers(self, paths: list[list[Path]], who: str) -> None:
+        """Raises RSDError, with the first cause, where every question ended in an error."""
+        if not any(path.answered for known in paths for path in known):
+            cause = self.errors[min(self.errors)]
+            raise RSDError(f"{who} could answer none of the {len(self.items)} questions: {cause}", hint=cause.hint)
+
     def path(self, place: int, strategy: Strategy, threshold: float = 0.0) -> Path:
         """One run of one question."""
         sampling = replace(self.params.sampling, seed=question_seed(self.seed, place))
@@ -184,7 +122,8 @@ class _Runs:
             result = self.reasoner.solve(self.items[place].question, params, strategy=strategy, cancel=self.cancel)
         except (Cancelled, Closed, ConfigError):
             raise
-        except RSDError:
+        except RSDError as error:
+            self.errors.setdefault(place, error)
             raise _Unanswered from None
         if result.finish_reason == "cancelled":
             raise Cancelled("cancelled")
@@ -194,7 +133,8 @@ class _Runs:
         path = path_of(result, self._right(place, result), last if others else "")
         if strategy == "rsd":
             if threshold == 0.0:
-                self.rewards.extend(step.reward for step in _compared(result, last if others else "") if step.reward is not None)
+                self.rewards.extend(step.reward for step in compared_steps(result, last if others else "") if step.reward is not None)
+                self.without.append((result.unchecked_steps, result.non_finite_rewards))
             if last in others or params.search.retries:
                 path = replace(path, above=math.nextafter(threshold, -math.inf), up_to=threshold)
         return path
@@ -215,84 +155,3 @@ def _tried(work: Callable[[int], list[Path]], place: int) -> list[Path]:
         return work(place)
     except _Unanswered:
         return [UNANSWERED]
-
-
-def _compared(result: Result, last: str) -> list[StepDone]:
-    """The steps whose reward was compared with the run's threshold."""
-    return [step for step in result.steps if not last or step.reward_by == last]
-
-
-def path_of(result: Result, correct: bool, last: str = "") -> Path:
-    """A run's path.
-
-    Args:
-        result: of the run.
-        correct: whether its answer is right.
-        last: the name of the last reward of a cascade; empty where there is but one.
-    """
-    compared = _compared(result, last)
-    rejected = [step.rejected.reward for step in compared if step.rejected is not None and step.rejected.reward is not None]
-    accepted = [step.reward for step in compared if step.author == "draft" and step.reward is not None]
-    return Path(
-        max(rejected, default=-math.inf),
-        min(accepted, default=math.inf),
-        correct,
-        len(result.steps),
-        sum(step.author == "target" for step in result.steps),
-        sum(step.seconds for step in result.steps),
-        result.paper_flops,
-        result.full_flops,
-    )
-
-
-def serving(paths: Iterable[Path], threshold: float) -> Path:
-    """The run that a threshold takes. Rounding by batch shapes can leave none that fits to the digit: then the nearest."""
-    return min(paths, key=lambda path: max(0.0, path.above - threshold, threshold - path.up_to))
-
-
-def thresholds(rewards: Sequence[float], count: int) -> list[float]:
-    """0, 1 and at most ``count`` thresholds between them that are taken from the rewards that occur, ascending.
-
-    They lie closer where few steps are rejected: where a reward is worth something, the choice is made there.
-    """
-    ordered = sorted(rewards)
-    if not ordered:
-        return [0.0, 1.0]
-    inner = (ordered[round((place / (count - 1)) ** 2 * (len(ordered) - 1))] for place in range(count))
-    return sorted({0.0, 1.0, *(float(f"{reward:.6g}") for reward in inner)})
-
-
-def no_worse_than_target(sweep: Sweep) -> Point:
-    """The least δ that answers as many questions right as the target; without one, the most accurate."""
-    fitting = [point for point in sweep.points if point.right >= sweep.target.right]
-    return fitting[0] if fitting else best(sweep)
-
-
-def at_most_target_share(sweep: Sweep, share: float) -> Point:
-    """The most accurate δ whose target writes at most this share of the steps; of equals the one with the smaller share.
-
-    Raises:
-        ConfigError: the share is outside 0 to 1.
-    """
-    require(0.0 <= share <= 1.0, f"target share {share} is outside 0 to 1")
-    fitting = [point for point in sweep.points if point.target_share <= share]  # δ = 0 accepts every finite reward
-    return max(fitting or sweep.points[:1], key=lambda point: (point.right, -point.target_share))
-
-
-def best(sweep: Sweep) -> Point:
-    """The most accurate δ; of equals the one with the smaller target share."""
-    return max(sweep.points, key=lambda point: (point.right, -point.target_share))
-
-
-def _point(threshold: float | None, label: str, paths: Sequence[Path]) -> Point:
-    count, steps = len(paths), sum(path.steps for path in paths)
-    return Point(
-        threshold,
-        label,
-        count,
-        sum(path.correct for path in paths),
-        sum(path.target_steps for path in paths) / max(steps, 1),
-        sum(path.seconds for path in paths) / count,
-        sum(path.paper for path in paths) / count,
-        sum(path.full for path in paths) / count,
-    )

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rsd_local.catalogue import hub
+from rsd_local.catalogue.shape import ModelShape
 from rsd_local.config import require
 from rsd_local.errors import NotAModel, RSDError
 from rsd_local.gguf_header import read_header
 from rsd_local.hashes import file_sha256
+from rsd_local.toml_settings import build
 
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _FILE = re.compile(r"(?:[A-Za-z0-9][\w.-]*/)*[A-Za-z0-9][\w.-]*\.(?:gguf|safetensors)", re.ASCII)
@@ -34,6 +36,7 @@ class ModelEntry:
         licence: of the weights, as the repository says.
         context: tokens that it was trained for.
         sha256: of the file; empty where it waits for the first download: then the hub's own is what counts.
+        shape: the sizes of its layers, a table in the file; None where they are not known.
     """
 
     repo: str
@@ -42,8 +45,13 @@ class ModelEntry:
     licence: str
     context: int
     sha256: str = ""
+    shape: ModelShape | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.shape, dict):
+            object.__setattr__(self, "shape", build(ModelShape, self.shape, "shape"))
+        shape: object = self.shape
+        require(shape is None or isinstance(shape, ModelShape), f"shape {shape!r} is no table")
         require(_REPO.fullmatch(self.repo) is not None, f"repo {self.repo!r} is no OWNER/NAME of the hub")
         require(_FILE.fullmatch(self.file) is not None, f"file {self.file!r} is no plain path of a GGUF or safetensors file")
         require(self.gigabytes > 0, f"gigabytes {self.gigabytes} is not above 0")

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 @click.option("-P", "--parallel", type=int, default=1, show_default=True, metavar="N", help="Questions answered at once.")
 @click.option("-n", "--max-tokens", type=int, default=2048, show_default=True, help="Tokens of a solution.")
 @click.option("--resume", is_flag=True, help="Go on with a folder that was left unfinished, or add strategies to it.")
+@click.option("--text/--no-text", "texts", default=True, help="Keep questions and solutions in results.jsonl, or their hashes.")
 @question_options
 @trio_options
 def bench(
@@ -39,24 +40,34 @@ def bench(
     parallel: int,
     max_tokens: int,
     resume: bool,
+    texts: bool,
     as_json: bool,
     **flags: Any,
-) -> None:
+) -> int:
     """Compare strategies on the questions of DATASET.
 
     Shows accuracy and cost of each. DATASET is arithmetic, a JSONL file (question, answer; or rows of HumanEval or MBPP), or
     gsm8k, math500, olympiadbench, gaokao2023en, minerva, gpqa or mmlu-stem from the hub, or humaneval or mbpp from where
-    their makers publish them. The last two are graded by running what the models write, which needs --run-code. A strategy
-    is rsd, target, draft, speculative, majority, best-of-n, step-best-of-n or beam, with settings behind a colon: best-
-    of-n:samples=8,aggregate=min. The table goes to standard output.
+    their makers publish them. The last two are graded by running what the models write, which needs --run-code.
+
+    \b
+    A strategy is rsd, target, draft, speculative, majority, best-of-n,
+    step-best-of-n or beam, with settings behind a colon:
+      --strategy rsd:threshold=0.8
+      --strategy best-of-n:samples=8,aggregate=min
+
+    The table goes to standard output. What the models wrote, and each error, is in DIR/results.jsonl. Ends with 1 where a
+    strategy could answer no question; Ctrl-C ends with 130, and --resume goes on from there.
     """
     trio = make_trio(flags, parallel=parallel, compares=True)
 
     from rsd_local.bench.datasets import load_dataset
+    from rsd_local.bench.machine import note_run
     from rsd_local.bench.report import read_summary
     from rsd_local.bench.results import Results, configuration
     from rsd_local.bench.runner import run
     from rsd_local.bench.strategies import read_strategies
+    from rsd_local.bench.tables import error_causes
     from rsd_local.cli import render
     from rsd_local.cli.progress import progress
     from rsd_local.evaluation.grading import Grader, require_math_verify, require_sandbox
@@ -76,21 +87,28 @@ def bench(
     cancel = CancelToken()
     render.confinement(trio)
     with Results.open(out, config, resume) as results, Reasoner.open(trio, render.loading()) as reasoner, Grader(sandbox=sandbox) as grader:
+        if any(not results.has(item.id, plan.label) for item in items for plan in plans):
+            note_run(out, {role: engine.threads for role, engine in reasoner.engines().items()})
         previous = signal.signal(signal.SIGINT, lambda *_: cancel.cancel())
         try:
             with progress() as watch:
-                run(reasoner, items, plans, results, grader, seed=seed, parallel=parallel, cancel=cancel, watch=watch)
+                run(reasoner, items, plans, results, grader, seed=seed, parallel=parallel, cancel=cancel, watch=watch, texts=texts)
         finally:
             signal.signal(signal.SIGINT, previous)
-    show_summary(read_summary(out), as_json)
-    click.echo(f"pairs and plots: rsd report {out}", err=True)
+    summary = read_summary(out)
+    show_summary(summary, as_json, causes=False)
+    for one in summary.strategies:
+        for line in error_causes(one):
+            click.echo(printable(line), err=True)
+    click.echo(printable(f"pairs and plots: rsd report {out}"), err=True)
+    return 1 if summary.unanswered else 0
 
 
-def show_summary(summary: Summary, as_json: bool) -> None:
-    """Prints a bench's figures on standard output: the table and its remarks, or one object."""
+def show_summary(summary: Summary, as_json: bool, *, causes: bool = True) -> None:
+    """Prints a bench's figures on standard output: the table and its remarks, with causes of errors or without, or one object."""
     from rsd_local.bench import tables
 
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(summary)))
     else:
-        click.echo(printable("\n".join([tables.strategy_table(summary), *tables.remarks(summary)])))
+        click.echo(printable("\n".join([tables.strategy_table(summary), *tables.remarks(summary, causes=causes)])))

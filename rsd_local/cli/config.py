@@ -13,6 +13,7 @@ from click.core import ParameterSource
 from rsd_local.cli.flags import make_params, make_trio
 from rsd_local.cli.options import StrictCommand, run_options, trio_options
 from rsd_local.cli.text import printable
+from rsd_local.cli.words import in_words
 from rsd_local.config import ROLES, RoleConfig
 
 _FLAGS = {"gpu_layers": "n_gpu_layers", "flash_attention": "flash_attn", "kind": "weighting", "tokens": "max_tokens",
@@ -38,22 +39,23 @@ def config(ctx: click.Context, /, as_json: bool, **flags: Any) -> None:
     """Show each setting, and where it comes from.
 
     As rsd solve with the same flags would have it. A flag goes before a variable (RSD_THRESHOLD for --threshold),
-    that before the user's own models.toml, that before the catalogue's. No model is loaded.
+    that before the user's own models.toml, that before the catalogue's. No model is loaded, and no file needs to be here.
     """
     found = settings(ctx, flags)
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(one) for one in found], default=str))
         return
-    name, value = (max(len(str(getattr(one, column))) for one in found) for column in ("name", "value"))
-    for one in found:
-        click.echo(printable(f"{one.name:<{name}}  {one.value!s:<{min(value, 60)}}  {one.source}"))
+    rows = [(one.name, in_words(one.value), one.source) for one in found]
+    name, value = (max(len(row[column]) for row in rows) for column in (0, 1))
+    for row in rows:
+        click.echo(printable(f"{row[0]:<{name}}  {row[1]:<{min(value, 60)}}  {row[2]}"))
 
 
 def settings(ctx: click.Context, flags: dict[str, Any]) -> list[Setting]:
     """All settings of a call."""
     from rsd_local.catalogue import trio_origins
 
-    trio = make_trio(flags)
+    trio = make_trio(flags, loads=False)
     params = make_params(flags, trio)
     named = flags["trio"] or (None if flags["draft"] else "abacus")
     origins: dict[str, Path] = trio_origins(named) if named else {}
@@ -65,7 +67,8 @@ def settings(ctx: click.Context, flags: dict[str, Any]) -> list[Setting]:
             given = next((value for value in given if value.rpartition("=")[0] in ("", role)), None)
         if given not in (None, ()) and (how := ctx.get_parameter_source(flag)) in _SAID:
             return _SAID[how].format(flag=flag.replace("_", "-"), variable=f"RSD_{flag.upper()}")
-        return str(origins.get(f"{role}.{field}" if role else field, "default"))
+        named_by = f"{role}.model" if role and field == "path" else field  # an entry of the catalogue, in place of a path
+        return str(origins.get(f"{role}.{field}" if role else field, origins.get(named_by, "default")))
 
     found = [Setting("trio", named or "named by flags", source("trio"))]
     for entry in dataclasses.fields(trio):

@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import platform
-import shutil
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -16,14 +14,16 @@ import click
 
 from rsd_local.cli.options import StrictCommand
 from rsd_local.cli.text import printable
+from rsd_local.cli.words import gigabytes
+from rsd_local.errors import RSDError
 
 if TYPE_CHECKING:
+    from rsd_local.catalogue import Catalogue
     from rsd_local.runtime.devices import Device
 
 _PACKAGES = ("rsd-local", "llama-cpp-python", "numpy", "huggingface-hub")
 _QUESTION, _ANSWER = "(37+48)*6-129", "381"
 _NO_AMX = "weights stay as in the file, for some compilers break llama.cpp's AMX kernel; RSD_AMX=1 says that this build is sound"
-_BUILDS = {"CUDA": "-DGGML_CUDA=on", "Metal": "-DGGML_METAL=on", "ROCm": "-DGGML_HIP=on", "Vulkan": "-DGGML_VULKAN=on"}
 
 
 @click.command(cls=StrictCommand)
@@ -34,24 +34,32 @@ def doctor(as_json: bool) -> int:
     Shows versions, devices, memory, caches and trios, what programs are kept from in the sandbox, and answers one question
     with abacus. Ends with 1 where that answer is wrong or does not come.
     """
-    import psutil
-
     from rsd_local.catalogue import Catalogue, user_models_file
-    from rsd_local.runtime import physical_cores, repacks_safely
+    from rsd_local.cli.wheels import advice
+    from rsd_local.machine import Machine
+    from rsd_local.runtime import repacks_safely
     from rsd_local.runtime.devices import cpu_features, devices
 
     found, catalogue = devices(), Catalogue.read()
-    memory = psutil.virtual_memory()
+    machine = Machine.read()
     report: dict[str, Any] = {
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "cpu": {"cores": physical_cores(), "features": cpu_features(), "repacks": repacks_safely()},
-        "memory": {"total": memory.total, "available": memory.available},
+        "cpu": {
+            "cores": machine.cores,
+            "allowed": machine.usable_cores,
+            "quota": machine.quota,
+            "threads": machine.threads,
+            "features": cpu_features(),
+            "repacks": repacks_safely(),
+        },
+        "memory": {"total": machine.memory, "limit": machine.memory_limit, "available": machine.free},
         "devices": [{"name": one.name, "description": one.description, "free": one.free, "total": one.total} for one in found],
         "advice": advice(found),
         "cache": str(_cache()),
         "settings": {"file": str(user_models_file()), "there": user_models_file().exists()},
         "trios": {name: catalogue.state(name) for name in catalogue.trios},
+        "to_pull": {name: size for name in catalogue.trios if (size := _to_pull(catalogue, name))},
         "sandbox": sandbox(),
         "self_test": self_test(),
     }
@@ -60,23 +68,6 @@ def doctor(as_json: bool) -> int:
     else:
         click.echo(printable("\n".join(_lines(report, found))))
     return 0 if report["self_test"]["works"] else 1
-
-
-def advice(found: list[Device]) -> list[str]:
-    """The install line for each kind of device that is there and that this build cannot use."""
-    if any(device.kind == "gpu" for device in found):
-        return []
-    there = []
-    if sys.platform == "darwin" and platform.machine() == "arm64":
-        there.append("Metal")
-    if shutil.which("nvidia-smi") or Path("/proc/driver/nvidia/version").exists():
-        there.append("CUDA")
-    if shutil.which("rocminfo") or Path("/dev/kfd").exists():
-        there.append("ROCm")
-    if not there and shutil.which("vulkaninfo"):
-        there.append("Vulkan")
-    install = "pip install --force-reinstall --no-cache-dir --no-binary llama-cpp-python llama-cpp-python"
-    return [f'{name}: CMAKE_ARGS="{_BUILDS[name]}" {install}' for name in there]
 
 
 def sandbox() -> dict[str, Any]:
@@ -99,7 +90,6 @@ def sandbox() -> dict[str, Any]:
 def self_test() -> dict[str, Any]:
     """Answers one question with the built-in trio, and says how long it took, or why it did not."""
     from rsd_local.catalogue import find_trio
-    from rsd_local.errors import RSDError
     from rsd_local.reasoner import Reasoner
 
     began = time.perf_counter()
@@ -118,9 +108,9 @@ def _lines(report: dict[str, Any], found: list[Device]) -> list[str]:
     lines = [
         f"versions   {versions}",
         f"system     {report['system']}",
-        f"cpu        {report['cpu']['cores']} cores; llama.cpp uses {', '.join(report['cpu']['features'])}",
+        f"cpu        {_cores(report['cpu'])}; llama.cpp uses {', '.join(report['cpu']['features'])}",
         *([] if report["cpu"]["repacks"] else [f"           {_NO_AMX}"]),
-        f"memory     {memory['available'] / 1e9:.1f} of {memory['total'] / 1e9:.1f} GB free",
+        f"memory     {memory['available'] / 1e9:.1f} of {memory['total'] / 1e9:.1f} GB free{_limit(memory)}",
     ]
     gpus = [f"{one.name} {one.description}, {one.free / 1e9:.1f} of {one.total / 1e9:.1f} GB free" for one in found if one.kind == "gpu"]
     lines += [f"gpu        {line}" for line in gpus or ["none that this build of llama.cpp can use"]]
@@ -129,10 +119,33 @@ def _lines(report: dict[str, Any], found: list[Device]) -> list[str]:
         f"cache      {report['cache']}",
         f"settings   {report['settings']['file']}" + ("" if report["settings"]["there"] else " (not there: nothing of your own)"),
     ]
-    lines += [f"trio       {name}: {state}" for name, state in report["trios"].items()]
+    for name, state in report["trios"].items():
+        size = report["to_pull"].get(name)
+        lines.append(f"trio       {name}: {state}" + (f" (rsd pull {name}: {gigabytes(size)})" if size else ""))
     lines += _sandbox_lines(report["sandbox"])
     outcome = f"{test['question']} = {test['answer']} in {test['seconds']:.2f} s" if "seconds" in test else test["why"]
     return [*lines, f"self-test  {'works' if test['works'] else 'FAILS'}: {outcome}"]
+
+
+def _cores(cpu: dict[str, Any]) -> str:
+    """The cores that this process may use, and the threads that this gives where they are fewer."""
+    said = f"{cpu['cores']} cores" if cpu["allowed"] == cpu["cores"] else f"{cpu['allowed']} of {cpu['cores']} cores allowed"
+    if cpu["quota"] is not None:
+        said += f", time of {cpu['quota']:.3g} CPUs"
+    return said if cpu["threads"] == cpu["cores"] else f"{said}: {cpu['threads']} thread{'s' if cpu['threads'] > 1 else ''}"
+
+
+def _limit(memory: dict[str, Any]) -> str:
+    return f", this process and its group may have {memory['limit'] / 1e9:.1f} GB" if memory["limit"] else ""
+
+
+def _to_pull(catalogue: Catalogue, name: str) -> int:
+    """Bytes of a trio's published files that are not here."""
+    try:
+        entries = {entry.path: entry for entry in catalogue.models_of(name).values()}
+    except RSDError:
+        return 0  # its state says what is wrong
+    return round(sum(entry.gigabytes * 1e9 for path, entry in entries.items() if not path.exists()))
 
 
 def _sandbox_lines(found: dict[str, Any]) -> list[str]:

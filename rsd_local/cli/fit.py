@@ -10,10 +10,14 @@ import click
 from rsd_local.cli.flags import make_trio
 from rsd_local.cli.options import StrictCommand, trio_options
 from rsd_local.cli.text import printable
+from rsd_local.cli.words import gigabytes
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rsd_local.events import Role
     from rsd_local.fit import MemoryPlan
+    from rsd_local.gguf_header import Header
 
 _ACCEPTED = (0.5, 0.7, 0.85, 0.95)
 _CACHED = 100_000_000
@@ -29,23 +33,28 @@ def fit(name: str | None, parallel: int, as_json: bool, **flags: Any) -> int:
     """Say whether a trio fits this machine.
 
     Shows the memory of weights, cache and batches by role, how many layers go to the GPU, and the speed that memory allows
-    at best. TRIO is a name or a TOML file, as for --trio. No model is loaded. Ends with 1 where the trio does not fit.
+    at best. TRIO is a name or a TOML file, as for --trio. No model is loaded; what a named trio has no files of yet is told
+    from the catalogue's figures. Ends with 1 where the trio does not fit.
     """
     if name is not None and flags["trio"] is not None:
         raise click.UsageError("TRIO and --trio exclude each other")
-    trio = make_trio(flags | {"trio": name or flags["trio"]}, parallel=parallel)
+    name = name or flags["trio"]
+    trio = make_trio(flags | {"trio": name}, parallel=parallel, loads=False)
 
+    from rsd_local import machine
     from rsd_local.errors import DoesNotFit
     from rsd_local.fit import make_plan
     from rsd_local.fit.speed import gain, memory_bandwidth, tokens_per_second
     from rsd_local.open_trio import capacities
     from rsd_local.rewards import load_heads
-    from rsd_local.runtime import physical_cores
     from rsd_local.runtime.devices import devices
 
-    plan = make_plan(capacities(trio, load_heads(trio)), devices())
+    published = _published(name)
+    heads = (None,) * len(trio.stages) if any(not file.exists() for file in trio.files) else load_heads(trio)
+    plan = make_plan(capacities(trio, heads), devices(), published)
+    missing = {path: header.size for path, header in published.items() if path in trio.files}
     from_memory = not any(one.offloaded for one in plan.roles) and plan.roles[-1].footprint.read > _CACHED
-    bandwidth = memory_bandwidth(physical_cores())
+    bandwidth = memory_bandwidth(machine.threads())
     speeds = tokens_per_second(plan, bandwidth) if from_memory else {}
     gains = {accepted: gain(speeds, accepted) for accepted in _ACCEPTED} if speeds else {}
     try:
@@ -54,7 +63,7 @@ def fit(name: str | None, parallel: int, as_json: bool, **flags: Any) -> int:
     except DoesNotFit as error:
         why = f"{error}; {error.hint}"
     if as_json:
-        click.echo(json.dumps(_object(plan, bandwidth, speeds, gains)))
+        click.echo(json.dumps(_object(plan, bandwidth, speeds, gains) | {"not_here": {path.name: size for path, size in missing.items()}}))
     else:
         click.echo(printable("\n".join(_table(plan))))
         if speeds:
@@ -62,8 +71,22 @@ def fit(name: str | None, parallel: int, as_json: bool, **flags: Any) -> int:
             click.echo(f"\nat best, as the memory gives {bandwidth / 1e9:.1f} GB/s: {each} tokens/s one by one")
             times = ", ".join(f"{accepted:.0%} → {times:.2f}" for accepted, times in gains.items())
             click.echo(f"RSD against the target alone, times as fast by the share of drafted steps that stand: {times}")
+    if plan.context_warning:
+        click.echo(printable(f"warning: {plan.context_warning}"), err=True)
+    if missing:
+        files, whole = ", ".join(f"{path.name} ({gigabytes(size)})" for path, size in missing.items()), gigabytes(sum(missing.values()))
+        click.echo(printable(f"from published sizes; not here: {files}; rsd pull {name} fetches {whole}"), err=True)
     click.echo(printable(f"does not fit: {why}" if why else "fits"), err=True)
     return 1 if why else 0
+
+
+def _published(name: str | None) -> dict[Path, Header]:
+    """Stand-ins for the headers of a named trio's files that are not here."""
+    from rsd_local.catalogue import Catalogue
+    from rsd_local.fit import published_headers
+
+    catalogue = Catalogue.read()
+    return published_headers(catalogue.models_of(name).values()) if name in catalogue.trios else {}
 
 
 def _table(plan: MemoryPlan) -> list[str]:

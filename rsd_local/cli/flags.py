@@ -29,7 +29,7 @@ _OF_THE_TRIO = ("threshold", "unchecked", "stop_after", "redrafts", "retries")
 """What a trio has where no flag is given."""
 
 
-def make_trio(flags: dict[str, Any], parallel: int = 1, width: int | None = None, *, compares: bool = False) -> Trio:
+def make_trio(flags: dict[str, Any], parallel: int = 1, width: int | None = None, *, compares: bool = False, loads: bool = True) -> Trio:
     """The trio that the flags name, with what they change.
 
     Args:
@@ -37,6 +37,7 @@ def make_trio(flags: dict[str, Any], parallel: int = 1, width: int | None = None
         parallel: prompts at once.
         width: sequences of one prompt; without it, what the flags' strategy needs, or the trio's own.
         compares: whether figures are compared: then no prompt goes on from what earlier ones left in the caches.
+        loads: whether the models are to be loaded, so that their files must be here.
 
     Raises:
         ConfigError: a flag's value cannot be used, or some but not all of the models are named.
@@ -62,7 +63,8 @@ def make_trio(flags: dict[str, Any], parallel: int = 1, width: int | None = None
             flags["head"],
             checks,
         )
-        _require_files(trio, flags["trio"])
+        if loads:
+            _require_files(trio, flags["trio"])
     for flag, field, read in (
         ("ctx_size", "ctx_size", int),
         ("n_gpu_layers", "gpu_layers", lambda text: {"all": -1, "auto": "auto"}[text] if text in ("all", "auto") else int(text)),
@@ -76,6 +78,8 @@ def make_trio(flags: dict[str, Any], parallel: int = 1, width: int | None = None
             trio = _place(trio, flag, field, read, given)
     plain = {name: flags[name] for name in ("layout", "system", "delimiter", "sandbox", "on_verifier_error") if flags[name] is not None}
     plain["run_code"] = flags["run_code"]
+    if flags["no_fit_check"]:
+        plain["fit_check"] = False
     if flags.get("strategy") is not None:
         plain["strategy"] = flags["strategy"]
     if flags["trust_file"]:

@@ -93,27 +93,29 @@ def list_(as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one object.")
 @_offline
 def show(name: str, as_json: bool) -> None:
-    """Show what is known of a trio or a model."""
+    """Show what is known of a trio or a model, and what it takes in memory; its files need not be here."""
     from rsd_local.catalogue import Catalogue
+    from rsd_local.cli.showing import model_rows, trio_memory, trio_rows
 
     catalogue = Catalogue.read()
-    models = {
-        other: dataclasses.asdict(entry) | {"here": str(entry.path) if entry.path.exists() else None}
-        for other, entry in _entries(catalogue, name).items()
-    }
-    found: dict[str, Any] = {"models": models}
-    if name in catalogue.trios:
-        found = {"state": catalogue.state(name), "trio": {key: str(value) for key, value in catalogue.trios[name].items()}} | found
+    entries = _entries(catalogue, name)
     if as_json:
-        click.echo(json.dumps(found))
+        models = {
+            other: dataclasses.asdict(entry) | {"here": str(entry.path) if entry.path.exists() else None}
+            for other, entry in entries.items()
+        }
+        found: dict[str, Any] = {"models": models}
+        if name in catalogue.trios:
+            found = {"state": catalogue.state(name), "trio": catalogue.trios[name], **found, "memory": trio_memory(catalogue, name)}
+        click.echo(json.dumps(found, default=str))
         return
-    for title, rows in (("trio", found.get("trio", {})), *models.items()):
+    for title, rows in (
+        (f"trio {name}", trio_rows(catalogue, name)),
+        *((f"model {one}", model_rows(entry)) for one, entry in entries.items()),
+    ):
         if rows:
-            click.echo(
-                printable("\n".join([f"{title}", *(f"  {key:<10} {value}" for key, value in rows.items() if value not in ("", None))]))
-            )
-    if "state" in found:
-        click.echo(printable(f"state: {found['state']}"))
+            wide = max(map(len, rows))
+            click.echo(printable("\n".join([title, *(f"  {key:<{wide}}  {value}" for key, value in rows.items())])))
 
 
 @click.command(cls=StrictCommand)

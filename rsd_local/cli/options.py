@@ -84,13 +84,14 @@ _TRIO: list[Option] = [
         help="Where steps end. Default: paragraph, a blank line.",
     ),
     click.option("--trust-file", is_flag=True, help="Load model files without trying them first in a process of their own."),
+    click.option("--no-fit-check", is_flag=True, help="Load the models also where they seem to need more memory than is free."),
     _per_role("-c", "--ctx-size", metavar="N", help="Tokens per question. ROLE is draft, target or reward; without it, all."),
     _per_role("-ngl", "--n-gpu-layers", metavar="N|all|auto", help="Layers on the GPU. Default: auto, as fit."),
     _per_role("-mg", "--main-gpu", metavar="N", help="The device that holds what is not split."),
     _per_role("-ts", "--tensor-split", metavar="A,B,…", help="Shares of the model by device."),
     _per_role("-fa", "--flash-attn", metavar="|".join(get_args(FlashAttention)), help="Fused attention."),
     _per_role("-ctk", "--cache-type", metavar="|".join(get_args(CacheType)), help="Type of keys and values."),
-    _per_role("-t", "--threads", metavar="N", help="CPU threads. Default: the physical cores."),
+    _per_role("-t", "--threads", metavar="N", help="CPU threads. Default: the physical cores that it may use."),
 ]
 
 _PARAMS: list[Option] = [

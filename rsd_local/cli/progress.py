@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ import click
 from rsd_local.bench.runner import Tally, Watch
 
 _SECONDS_BETWEEN_LINES = 5.0
+_MOST_BETWEEN_LINES = 300.0
 
 
 @contextmanager
@@ -43,17 +45,31 @@ def _bars() -> Iterator[Watch]:
         yield watch
 
 
+class _Pace:
+    """When the next line is due where nobody watches: after 5 seconds, and then a tenth of the time so far, up to 5 minutes."""
+
+    def __init__(self) -> None:
+        self._begun, self._last = time.monotonic(), -math.inf
+
+    def due(self) -> bool:
+        """Whether it is, and then the next one is counted from now."""
+        now = time.monotonic()
+        wait = min(_MOST_BETWEEN_LINES, max(_SECONDS_BETWEEN_LINES, (now - self._begun) / 10))
+        if now - self._last < wait:
+            return False
+        self._last = now
+        return True
+
+
 def _lines() -> Watch:
     begun: dict[str, float] = {}
-    last = 0.0
+    pace = _Pace()
 
     def watch(tally: Tally) -> None:
-        nonlocal last
         now = time.monotonic()
         started = begun.setdefault(tally.plan.label, now)
         ended = tally.done == tally.total
-        if ended or now - last >= _SECONDS_BETWEEN_LINES:
-            last = now
+        if pace.due() or ended:
             fresh = tally.done - tally.before
             left = f", {_clock((now - started) / fresh * (tally.total - tally.done))} left" if fresh and not ended else ""
             click.echo(f"{tally.plan.label}: {tally.done}/{tally.total} {_so_far(tally)}{left}".rstrip(), err=True)
@@ -65,7 +81,8 @@ def _so_far(tally: Tally) -> str:
     if not tally.done:
         return ""
     share = f", target share {tally.target_steps / tally.steps:.0%}" if tally.steps else ""
-    return f"accuracy {tally.right / tally.done:.1%}{share}"
+    errors = f", {tally.errors} errors" if tally.errors else ""
+    return f"accuracy {tally.right / tally.done:.1%}{share}{errors}"
 
 
 def _clock(seconds: float) -> str:
@@ -105,13 +122,10 @@ def counting(label: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def _counted_lines(label: str) -> Callable[[int, int], None]:
-    last = 0.0
+    pace = _Pace()
 
     def watch(done: int, total: int) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if done == total or now - last >= _SECONDS_BETWEEN_LINES:
-            last = now
+        if pace.due() or done == total:
             click.echo(f"{label}: {done}/{total}", err=True)
 
     return watch

@@ -16,14 +16,18 @@ from rsd_local.cli.text import printable
 def report(folder: Path, as_json: bool) -> None:
     """Write the report of a bench: tables, plots, a page.
 
-    Puts report.md, its plots and report.html into DIR, a folder of rsd bench. The tables go to standard output. The
-    page needs no other file and no network.
+    Puts report.md, its plots and report.html into DIR, a folder of rsd bench. The tables go to standard output, and before
+    them what was run: models, machine, threads, date and versions, as they were at the time of the run. The page needs no
+    other file and no network.
     """
     from rsd_local.bench.report import write_report
-    from rsd_local.bench.tables import pair_table
+    from rsd_local.bench.tables import pair_table, setting
     from rsd_local.cli.bench import show_summary
 
     summary, files = write_report(folder)
+    if not as_json:
+        width = max(len(name) for name, _ in setting(summary))
+        click.echo(printable("\n".join(f"{name:<{width}}  {value}" for name, value in setting(summary)) + "\n"))
     show_summary(summary, as_json)
     if summary.pairs and not as_json:
         click.echo(printable(f"\n{pair_table(summary)}"))

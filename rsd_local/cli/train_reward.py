@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,6 +15,7 @@ from rsd_local.cli.flags import make_trio
 from rsd_local.cli.options import StrictCommand, question_options, trio_options
 from rsd_local.cli.text import printable
 from rsd_local.config import Limits, Params, Sampling, Search, require
+from rsd_local.errors import Cancelled, ConfigError
 
 if TYPE_CHECKING:
     from rsd_local.calibration.rollouts import Labelling, Rollouts
@@ -39,8 +41,8 @@ if TYPE_CHECKING:
 @click.option("--held-out", type=float, default=0.2, show_default=True, metavar="SHARE", help="Questions that are only measured.")
 @click.option("-P", "--parallel", type=int, default=4, show_default=True, metavar="N", help="Questions at once.")
 @click.option("-n", "--max-tokens", type=int, default=768, show_default=True, help="Tokens of a solution.")
-@click.option("--rollouts", type=Path, metavar="DIR", help="Where rollouts are kept. Default: FILE.rollouts.")
-@click.option("--resume", is_flag=True, help="Go on with rollouts that are there.")
+@click.option("--rollouts", type=Path, metavar="DIR", help="Where rollouts are kept and gone on with. Default: FILE.rollouts.")
+@click.option("--resume", is_flag=True, hidden=True, expose_value=False)  # what is there is always gone on with: for scripts of 0.2
 @question_options
 @trio_options
 def train_reward(
@@ -57,7 +59,6 @@ def train_reward(
     parallel: int,
     max_tokens: int,
     rollouts: Path | None,
-    resume: bool,
     as_json: bool,
     **flags: Any,
 ) -> None:
@@ -66,6 +67,9 @@ def train_reward(
     The draft answers questions with known answers, each step is labelled, and a logistic head is fitted on the states of
     the draft (or the target) at its end. Use it with --reward-kind read-out --head FILE: with --role draft no third model
     is loaded and no token is evaluated for scoring.
+
+    The rollouts stay in a folder. The same command goes on from them after Ctrl-C or an error, also with more questions or
+    another --held-out.
     """
     one_each = samples == 1 and label == "outcome"
     temperature = (0.0 if one_each else 0.7) if temp is None else temp
@@ -75,6 +79,7 @@ def train_reward(
         require(flags[name] is None, f"--{name.replace('_', '-')} is of no use here", "a read-out takes the place of every other reward")
     require(not out.is_dir(), f"{out} is a directory", "name the file that --out is to be")
     require(out.parent.is_dir(), f"{out.parent} is no directory", "make it first")
+    require(os.access(out if out.exists() else out.parent, os.W_OK), f"{out} cannot be written", "choose another --out")
     width = max(samples, continuations if label == "mc" else 1) + 1
     flags["reward_kind"] = "confidence"  # the draft's trace, and no third model
     trio = make_trio(flags, parallel=parallel, width=width, compares=True)
@@ -83,7 +88,7 @@ def train_reward(
 
     from rsd_local.bench.datasets import load_dataset
     from rsd_local.calibration.rollouts import Labelling
-    from rsd_local.calibration.training import train
+    from rsd_local.calibration.training import require_enough, train
     from rsd_local.cli import render
     from rsd_local.evaluation.grading import require_math_verify, require_sandbox
     from rsd_local.reasoner import Reasoner
@@ -93,9 +98,10 @@ def train_reward(
     require_math_verify(items)
     sandbox = Sandbox.find(trio.sandbox) if trio.run_code else None
     require_sandbox(items, sandbox)
+    require_enough(len(items), held_out)
     folder = rollouts or out.with_name(f"{out.name}.rollouts")
     opened = trio if role == "target" else dataclasses.replace(trio, target=trio.draft)  # a target that nobody asks
-    with _rollouts(folder, trio, items, params, Labelling(label, continuations), resume) as kept:
+    with _rollouts(folder, trio, items, params, Labelling(label, continuations)) as kept:
         with Reasoner.open(opened, render.loading()) as reasoner:
             steps = _steps(reasoner, items, params, Labelling(label, continuations), kept, role, folder, sandbox)
             head, quality = train(steps, role, reasoner.engines()[role].model, held_out, seed)
@@ -105,21 +111,37 @@ def train_reward(
     click.echo(f"wrote {out}; use it with --reward-kind read-out --head {out}", err=True)
 
 
-def _rollouts(folder: Path, trio: Trio, items: list[Item], params: Params, labelling: Labelling, resume: bool) -> Rollouts:
+def _rollouts(folder: Path, trio: Trio, items: list[Item], params: Params, labelling: Labelling) -> Rollouts:
     """The folder of rollouts, new or to be gone on with."""
-    from rsd_local.bench.results import describe_questions, describe_trio, versions
+    from rsd_local.bench.results import describe_trio, versions
     from rsd_local.calibration.rollouts import Rollouts
     from rsd_local.rewards.features import FEATURES
 
     config = {
-        "questions": describe_questions(items),
+        "questions": _questions(folder, items),
         "trio": {name: value for name, value in describe_trio(trio).items() if name not in _OF_NO_MATTER},
         "params": dataclasses.asdict(params),
         "labelling": dataclasses.asdict(labelling),
         "features": FEATURES,
         "versions": versions(),
     }
-    return Rollouts.open(folder, json.loads(json.dumps(config)), resume)
+    try:
+        kept = Rollouts.open(folder, json.loads(json.dumps(config)), resume=True)
+    except ConfigError as error:
+        raise ConfigError(str(error), hint="--rollouts with another folder starts anew; or give the same settings") from None
+    if kept.rows:
+        click.echo(printable(f"going on with {len(kept.rows)} rollouts in {folder}"), err=True)
+    return kept
+
+
+def _questions(folder: Path, items: list[Item]) -> dict[str, Any]:
+    """A digest of each question; in a folder that an earlier version began, one of all together."""
+    from rsd_local.bench.results import describe_questions
+    from rsd_local.evaluation.journal import CONFIG, read_config
+
+    if (folder / CONFIG).exists() and read_config(folder).get("questions", {}).keys() == {"number", "sha256"}:
+        return describe_questions(items)
+    return {item.id: describe_questions([item])["sha256"][:16] for item in items}
 
 
 def _steps(
@@ -127,7 +149,8 @@ def _steps(
     sandbox: Sandbox | None,
 ) -> Steps:  # fmt: skip
     """Rolls out what is missing, and lets the target read it where its states are asked for; Ctrl-C keeps what is done."""
-    from rsd_local.calibration.rollouts import TargetStates, read_states, roll_out
+    from rsd_local.bench.summary import causes_of
+    from rsd_local.calibration.rollouts import TargetStates, read_states, roll_out, try_target
     from rsd_local.calibration.training import gather
     from rsd_local.cli.progress import counting
     from rsd_local.evaluation.grading import Grader
@@ -136,15 +159,23 @@ def _steps(
     stateless = role == "draft" and not reasoner.trio.draft.probe_states()
     require(not stateless, "the draft is of a kind that gives no hidden states while it writes", "fit it on the target: --role target")
     cancel, width = CancelToken(), reasoner.engines()[role].model.n_embd
+    if role == "target":
+        try_target(reasoner, items[0], cancel)
     previous = signal.signal(signal.SIGINT, lambda *_: cancel.cancel())
     try:
         with Grader(sandbox=sandbox) as grader, counting("rollouts") as watch:
             roll_out(reasoner, items, params, labelling, kept, grader, seed=params.sampling.seed, cancel=cancel, watch=watch)
+        asked = {item.id for item in items}
+        rows = [row for row in kept.rows if row["id"] in asked and row["sample"] < params.search.samples]
+        for cause in causes_of((row["error"], row["message"]) for row in rows if "error" in row):
+            click.echo(printable(f"no rollout: {cause}"), err=True)
         if role == "draft":
-            return gather(kept.rows, width)
+            return gather(rows, width)
         with TargetStates.open(folder, kept.config, resume=True) as read, counting("target's states") as watch:
             read_states(reasoner, items, kept, read, cancel, watch)
-            return gather(kept.rows, width, read.rows)
+            return gather(rows, width, read.rows)
+    except Cancelled:
+        raise Cancelled("stopped", hint=f"the same command goes on with the rollouts in {folder}") from None
     finally:
         signal.signal(signal.SIGINT, previous)
 

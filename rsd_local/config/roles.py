@@ -26,7 +26,7 @@ class RoleConfig:
         tensor_split: shares of the model by device, empty to leave it to llama.cpp.
         flash_attention: whether attention is fused.
         cache_type: the type of keys and values; a quantized one needs flash attention.
-        threads: CPU threads of the engine; 0 is the number of physical cores.
+        threads: CPU threads of the engine; 0 is the number of physical cores that the process may use.
         trusted: loads the file without a rehearsal.
     """
 

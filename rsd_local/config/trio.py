@@ -62,6 +62,7 @@ class Trio:
             have for a prompt alone, whatever came before.
         width: sequences that one question may hold in the draft and in the reward model, for strategies that try more
             than one thing (``sequences_needed``).
+        fit_check: whether a trio that needs more memory than is free is refused before it is loaded.
     """
 
     draft: RoleConfig
@@ -98,6 +99,7 @@ class Trio:
     run_code: bool = False
     sandbox: SandboxLevel = "auto"
     on_verifier_error: OnVerifierError = "error"
+    fit_check: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rewards", tuple(self.rewards))

@@ -17,6 +17,7 @@ from rsd_local.answers import number, plain, same_number, without_text_commands
 from rsd_local.config import require
 from rsd_local.errors import ConfigError, RSDError
 from rsd_local.evaluation.items import HiddenTests, Item
+from rsd_local.evaluation.quantities import is_another, quantity
 from rsd_local.events import CancelToken
 from rsd_local.programs.answers import graded_code
 from rsd_local.programs.check import check_python
@@ -64,6 +65,8 @@ class Grader:
     def grade(self, item: Item, answer: str | None) -> bool:
         """Whether an answer is right; one that cannot be read, or does not run, is wrong.
 
+        Where a plain number is expected, a unit behind the given one is passed over: ``80 km/h`` for 80.
+
         Args:
             item: the question with its right answer.
             answer: the content of the box, None where there is none; of a question with tests, the whole solution.
@@ -78,9 +81,13 @@ class Grader:
             return self._grade_code(item.tests, answer, None).right
         if item.grading == "choice":
             return letter(answer) == item.answer
-        expected, given = number(item.answer), number(answer)
-        if expected is not None and given is not None:
-            return same_number(expected, given)
+        expected = number(item.answer)
+        if expected is not None:
+            given = quantity(answer)
+            if given is not None:
+                return same_number(expected, given) and not (expected[1] and not given[1] and number(answer) is None)  # 50 % is not 50 km
+            if is_another(answer):
+                return False
         if item.grading == "number":
             return False
         return plain(answer) == plain(item.answer) or self._ask(item.answer, answer)

@@ -33,7 +33,7 @@ class HiddenTests:
 
     Attributes:
         entry: the function's name.
-        tests: all must pass.
+        tests: all must pass; at least one, or there would be nothing that an answer passes.
         preamble: imports and helpers of the question's code, which an answer need not repeat.
         setup: statements that run before each test.
     """
@@ -42,6 +42,9 @@ class HiddenTests:
     tests: tuple[HiddenTest, ...]
     preamble: str = ""
     setup: str = ""
+
+    def __post_init__(self) -> None:
+        require(bool(self.tests), f"the question that asks for {self.entry} has no test to grade an answer by")
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, ClassVar, Generic, Self, TypeVar, cast
 
-from rsd_local.config import require
-from rsd_local.errors import ConfigError
+from rsd_local.config import ROLES, require
+from rsd_local.errors import ConfigError, RSDError
+from rsd_local.gguf_header import part_names
 
 log = logging.getLogger("rsd_local.journal")
 
@@ -34,6 +35,8 @@ class Journal(Generic[R]):
     """What every line has."""
     grows: ClassVar[str] = ""
     """The table of the configuration that a later run may add to."""
+    beside: ClassVar[Collection[str]] = ()
+    """Further files of the folder, which say nothing without its lines."""
 
     def __init__(self, file: BinaryIO, config: Config, rows: list[R]) -> None:
         self._file = file
@@ -54,7 +57,10 @@ class Journal(Generic[R]):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if cls._untouched(folder):
-                _write_config(folder, config)
+                if not _is_of(folder, config):
+                    for name in cls.beside:
+                        (folder / name).unlink(missing_ok=True)
+                    _write_config(folder, config)
             else:
                 require(resume, f"{folder} is not empty", "--resume goes on with it; or give another folder")
                 there = read_config(folder)
@@ -70,20 +76,29 @@ class Journal(Generic[R]):
     @classmethod
     def _joined(cls, folder: Path, there: Config, here: Config) -> Config:
         """The configuration of a folder that is gone on with, and what this run adds to it."""
-        if cls.grows:
-            here = here | {cls.grows: there[cls.grows] | here[cls.grows]}
-            added = here[cls.grows].keys() - there[cls.grows].keys()
-            there = there | {cls.grows: there[cls.grows] | {name: here[cls.grows][name] for name in added}}
-            if added:
-                _write_config(folder, there)
-        _refuse_other(folder, there, here)
+        grown = there
+        if cls.grows in here:
+            known, given = there.get(cls.grows) or {}, here[cls.grows]  # of a folder of another kind there are none
+            here = here | {cls.grows: known | given}
+            grown = there | {cls.grows: known | {name: value for name, value in given.items() if name not in known}}
+        _refuse_other(folder, grown, here)
+        if grown != there:
+            _write_config(folder, grown)
         return here
 
     def append(self, row: R) -> None:
-        """Writes a line, and waits until it is on the disk."""
-        self._file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        """Writes a line, and waits until it is on the disk.
+
+        Raises:
+            RSDError: it cannot be written.
+        """
+        try:
+            self._file.write(json.dumps(row, allow_nan=False).encode() + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            message = f"{self._file.name} cannot be written: {error.strerror or error}"
+            raise RSDError(message, hint="the lines before are kept, and --resume goes on from there") from None
         self.rows.append(row)
 
     def close(self) -> None:
@@ -145,7 +160,7 @@ class Journal(Generic[R]):
     @classmethod
     def _untouched(cls, folder: Path) -> bool:
         """Whether a folder holds nothing that could be lost: no file, or those of a run that ended before its first line."""
-        own = {CONFIG, _DRAFT, cls.file_name}
+        own = {CONFIG, _DRAFT, cls.file_name, *cls.beside}
         return all(file.name in own and (file.name != cls.file_name or not file.stat().st_size) for file in folder.iterdir())
 
 
@@ -170,7 +185,18 @@ def upgraded(config: Config, here: Config) -> Config:
     for role in trio.values():
         if isinstance(role, dict):
             role.pop("engines", None)
+    _take_digests(trio, here.get("trio", {}))
     return made
+
+
+def _take_digests(there: Config, here: Config) -> None:
+    """Gives the models of a trio whose content an earlier version did not note the digests of this run's files."""
+    stages = zip(there.get("rewards") or [], here.get("rewards") or [], strict=False)
+    pairs = [*((there.get(role), here.get(role)) for role in ROLES), *((one.get("model"), other.get("model")) for one, other in stages)]
+    for old, new in pairs:
+        if isinstance(old, dict) and isinstance(new, dict) and "sha256" not in old and "sha256" in new:
+            split = len(part_names(str(old.get("file")))) > 1
+            old |= {"sha256": new["sha256"]} | ({"bytes": new["bytes"]} if split else {})  # it had the size of the first part alone
 
 
 def _is_of_0_1(config: Config) -> bool:
@@ -218,11 +244,19 @@ def read_config(folder: Path) -> Config:
         raise ConfigError(f"{folder} has no {CONFIG} that can be read", hint="is it a folder that such a run wrote?") from None
 
 
+def _is_of(folder: Path, config: Config) -> bool:
+    """Whether a folder was begun with just this configuration."""
+    try:
+        return read_config(folder) == config
+    except ConfigError:
+        return False
+
+
 def _write_config(folder: Path, config: Config) -> None:
     """Writes the configuration whole or not at all."""
     draft = folder / _DRAFT
     with draft.open("w", encoding="utf-8") as file:
-        json.dump({"hash": config_hash(config), "config": config}, file, indent=2, ensure_ascii=False)
+        json.dump({"hash": config_hash(config), "config": config}, file, indent=2)  # in ASCII: names of files may be no Unicode
         file.flush()
         os.fsync(file.fileno())
     draft.replace(folder / CONFIG)
@@ -232,8 +266,17 @@ def _refuse_other(folder: Path, there: Config, here: Config) -> None:
     one, other = _flat(there), _flat(here)
     for key in one | other:
         if one.get(key) != other.get(key):
-            message = f"{folder} is of another configuration: {key} is {one.get(key)!r} there and {other.get(key)!r} here"
+            message = f"{folder} is of another configuration: {key} is {_short(key, one)} there and {_short(key, other)} here"
+            name = one.get(f"{key.removesuffix('sha256')}file")
+            if key.endswith(".sha256") and name:
+                message += f", so {name} is another file of the same name and size"
             raise ConfigError(message, hint="give another folder, or the same settings")
+
+
+def _short(key: str, table: dict[str, Any]) -> str:
+    """A value for a message; of a digest its beginning."""
+    value = table.get(key)
+    return f"{value[:12]}…" if key.endswith("sha256") and isinstance(value, str) and value else repr(value)
 
 
 def _flat(table: dict[str, Any], above: str = "") -> dict[str, Any]:

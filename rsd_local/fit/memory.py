@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rsd_local.config import RoleConfig
-from rsd_local.gguf_header import Header
+from rsd_local.gguf_header import Header, active_share, experts_used
 from rsd_local.runtime.sizes import Sizes
 
 _CACHE_BYTES = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}
 """Bytes of one number in the cache."""
 _VOCABULARY_BYTES = 180
 """Bytes that llama.cpp keeps of a token besides its embedding: its text, its score, and its place in three tables."""
+_FUSED_ON_GPUS = {(size, size) for size in (64, 80, 96, 112, 128, 256)} | {(192, 128), (320, 256), (576, 512)}
+"""Sizes of a head's key and value for which CUDA and Metal have kernels of flash attention."""
 _BESIDE = 8 << 20
 """Bytes of everything else: threads, batches, the outputs that are read."""
 
@@ -30,7 +32,11 @@ class Shape:
 
     Attributes:
         width: n_embd.
-        inner: the widest feed-forward part.
+        inner: numbers of one token in the widest feed-forward part; of a mixture of experts, of all experts that it uses.
+        heads: of attention, in the layer with most.
+        head_sizes: numbers of one head's key and of its value.
+        window: tokens that a sliding window sees; 0 without one.
+        never_fuses: whether llama.cpp computes its attention without flash attention, whatever is asked for.
         vocabulary: tokens.
         trained_context: tokens.
         kept: numbers that each layer keeps of a token: its keys and values.
@@ -41,6 +47,10 @@ class Shape:
     vocabulary: int
     trained_context: int
     kept: tuple[int, ...]
+    heads: int
+    head_sizes: tuple[int, int]
+    window: int
+    never_fuses: bool
 
     @classmethod
     def of(cls, header: Header) -> Shape:
@@ -57,7 +67,7 @@ class Shape:
         # A layer has tensors: what a damaged header claims beyond them costs nothing here.
         layers, heads = min(max(1, number("block_count")), len(header.tensors) + 1), max(1, number("attention.head_count"))
         usual = number("embedding_length") // heads
-        each = number("attention.key_length", usual) + number("attention.value_length", usual)
+        sizes = number("attention.key_length", usual), number("attention.value_length", usual)
         keys = numbers("attention.head_count_kv")
         keys = keys * layers if len(keys) == 1 else keys[:layers]
         if f"{name}.attention.head_count_kv" not in header.metadata:
@@ -65,32 +75,64 @@ class Shape:
         table = next((tensor.shape for tensor in header.tensors if tensor.name == "token_embd.weight"), (0,))
         return cls(
             number("embedding_length"),
-            number("feed_forward_length"),
+            max(number("feed_forward_length"), *_expert_rows(header)),
             table[-1],
             number("context_length", 1 << 30),
-            tuple(each * count for count in keys),
+            tuple(sum(sizes) * count for count in keys),
+            heads,
+            sizes,
+            number("attention.sliding_window"),
+            name == "grok",
         )
+
+    def fuses(self, config: RoleConfig, *, on_gpu: bool) -> bool:
+        """Whether attention is computed without all its scores in memory (flash attention).
+
+        llama.cpp leaves it out where a setting says so, for Grok, and on a GPU for heads of sizes without a kernel.
+        """
+        if config.flash_attention == "off" or self.never_fuses:
+            return False
+        return config.flash_attention == "on" or not on_gpu or self.head_sizes in _FUSED_ON_GPUS
+
+
+def _expert_rows(header: Header) -> list[int]:
+    """The numbers of one token in each layer's feed-forward part of experts: those of all that it uses, and the shared ones'.
+
+    Gate, up and their product are there at once (a dense part has two of them), then the results of all experts.
+    """
+    rows = dict[str, int]()
+    for tensor in header.tensors:
+        _, layer, name = [*tensor.name.split(".", 2), "", ""][:3]
+        if name in ("ffn_down_exps.weight", "ffn_down_shexp.weight"):
+            used = experts_used(header, int(layer)) if name == "ffn_down_exps.weight" and layer.isdecimal() else 1
+            inner, width = (*tensor.shape, 1)[:2]
+            rows[layer] = rows.get(layer, 0) + used * max(3 * inner // 2, width)
+    return [0, *rows.values()]
 
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """Bytes that one role needs.
+    """Bytes that one role needs, with the context that they are for.
 
     Attributes:
+        context: tokens of one question.
         blocks: weights of each layer.
         head: weights behind the last layer, which go to a GPU with the first layer that goes.
         table: token embeddings and the vocabulary, which stay in the machine's memory.
         tied: whether the table is the head too; then a GPU gets a copy of it.
         caches: keys and values of each layer.
         compute: what one batch needs while it is worked on.
+        read: weights that each token reads: all but the table where that is no head, of experts those that it uses.
     """
 
+    context: int
     blocks: tuple[int, ...]
     head: int
     table: int
     tied: bool
     caches: tuple[int, ...]
     compute: int
+    read: int
 
     @classmethod
     def of(cls, header: Header, capacity: RoleCapacity, *, on_gpu: bool) -> Footprint:
@@ -102,23 +144,28 @@ class Footprint:
             on_gpu: whether there is a GPU.
         """
         shape, config = Shape.of(header), capacity.config
-        sizes = Sizes.of(config, capacity.slots, shape.trained_context, on_gpu=on_gpu and config.gpu_layers != 0)
-        blocks, head, table = [0] * len(shape.kept), 0, shape.vocabulary * _VOCABULARY_BYTES
+        on_gpu = on_gpu and config.gpu_layers != 0
+        sizes = Sizes.of(config, capacity.slots, shape.trained_context, on_gpu=on_gpu)
+        blocks, head, table, active = [0] * len(shape.kept), 0, shape.vocabulary * _VOCABULARY_BYTES, 0
         for tensor in header.tensors:
             kind, _, rest = tensor.name.partition(".")
             layer = rest.partition(".")[0]
             if kind == "blk" and layer.isdecimal() and int(layer) < len(blocks):
                 blocks[int(layer)] += tensor.size
+                active += round(tensor.size * active_share(header, tensor))
             elif kind == "token_embd":
                 table += tensor.size
             else:
                 head += tensor.size
         tied = all(tensor.name != "output.weight" for tensor in header.tensors)
         caches = tuple(int(sizes.cells * kept * _CACHE_BYTES[config.cache_type]) for kept in shape.kept)
-        # The larger of two moments, in 32-bit floats: the feed-forward part with the mask beside it, or the logits.
-        layer_rows = sizes.rows * (6 * sizes.cells + 4 * (2 * shape.inner + 4 * shape.width))
+        # The largest of three moments, in 32-bit floats: the feed-forward part or the attention, with the mask beside it, or the logits.
+        cells = sizes.context if shape.window else sizes.cells  # with windows, each sequence has a cache and scores of its own
+        forward = sizes.rows * (6 * cells + 4 * (2 * shape.inner + 4 * shape.width))
+        scores = 0 if shape.fuses(config, on_gpu=on_gpu) else sizes.rows * (4 * cells * (shape.heads + 1) + 4 * 6 * shape.width)
         logits = 4 * sizes.outputs * shape.vocabulary
-        return cls(tuple(blocks), head, table, tied, caches, max(layer_rows, logits) + _BESIDE)
+        compute = max(forward, scores, logits) + _BESIDE
+        return cls(sizes.context, tuple(blocks), head, table, tied, caches, compute, active + (table if tied else head))
 
     @property
     def weights(self) -> int:
@@ -129,8 +176,3 @@ class Footprint:
     def cache(self) -> int:
         """Bytes of all layers' keys and values."""
         return sum(self.caches)
-
-    @property
-    def read(self) -> int:
-        """Bytes of weights that each token reads: all but the table where that is no head."""
-        return sum(self.blocks) + (self.table if self.tied else self.head)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-
-import psutil
+from pathlib import Path
 
 from rsd_local.config import RoleConfig
 from rsd_local.errors import DoesNotFit
 from rsd_local.events import Role
+from rsd_local.fit.context import context_warning
 from rsd_local.fit.memory import Footprint, RoleCapacity
-from rsd_local.gguf_header import read_header
+from rsd_local.gguf_header import Header, read_header
+from rsd_local.machine import Machine
 from rsd_local.runtime.devices import Device
 
 ORDER: tuple[Role, ...] = ("draft", "reward", "reward-2", "reward-3", "reward-4", "target")
@@ -29,6 +30,7 @@ class RolePlan:
         config: its settings, with the layers on the GPU as a number.
         layers: how many the model has, the head counted as one.
         footprint: bytes.
+        header: of its model.
         shares: the role whose weights it uses, None for weights of its own.
     """
 
@@ -36,6 +38,7 @@ class RolePlan:
     config: RoleConfig
     layers: int
     footprint: Footprint
+    header: Header
     shares: Role | None
 
     @property
@@ -65,12 +68,14 @@ class MemoryPlan:
     Attributes:
         roles: in the order draft, rewards, target.
         gpu_free: bytes on all GPUs together that can be used; 0 without one.
-        cpu_free: bytes of the machine's memory that are free.
+        cpu_free: bytes of memory that this process can still take.
+        cpu_limit: bytes of memory that it may have at all, None where that is the machine's.
     """
 
     roles: tuple[RolePlan, ...]
     gpu_free: int
     cpu_free: int
+    cpu_limit: int | None = None
 
     @property
     def on_gpu(self) -> int:
@@ -87,19 +92,25 @@ class MemoryPlan:
         """Whether there is room for all of it."""
         return self.on_gpu <= self.gpu_free and self.on_cpu <= self.cpu_free
 
+    @property
+    def context_warning(self) -> str:
+        """One line where a context is longer than its model was trained for; empty where none is."""
+        return context_warning((one.role, one.header, one.footprint.context) for one in self.roles)
+
     def check(self) -> None:
         """Fails where it does not fit.
 
         Raises:
-            DoesNotFit: with what is needed, what is free, and three ways out.
+            DoesNotFit: with what is needed, what is free, three ways out, and the flag that leaves this check out.
         """
         if not self.fits:
             where, needed, free = (
                 ("on the GPU", self.on_gpu, self.gpu_free) if self.on_gpu > self.gpu_free else ("of memory", self.on_cpu, self.cpu_free)
             )
             parts = ", ".join(f"{role.role} {_gigabytes(role.on_gpu if where == 'on the GPU' else role.on_cpu)}" for role in self.roles)
-            message = f"the trio needs {_gigabytes(needed)} {where} and {_gigabytes(free)} are free ({parts})"
-            raise DoesNotFit(message, hint="; ".join(self.ways_out(on_gpu=where == "on the GPU")))
+            limit = f" of the {_gigabytes(self.cpu_limit)} that this process may have" if self.cpu_limit and where == "of memory" else ""
+            message = f"the trio needs {_gigabytes(needed)} {where} and {_gigabytes(free)}{limit} are free ({parts})"
+            raise DoesNotFit(message, hint="; ".join([*self.ways_out(on_gpu=where == "on the GPU"), "--no-fit-check loads it anyway"]))
 
     def ways_out(self, *, on_gpu: bool) -> list[str]:
         """Three changes that need less, the one that saves most first."""
@@ -119,7 +130,7 @@ class MemoryPlan:
         return [text for _, text in sorted(ways, reverse=True)[:3]]
 
 
-def make_plan(roles: Mapping[Role, RoleCapacity], devices: Sequence[Device]) -> MemoryPlan:
+def make_plan(roles: Mapping[Role, RoleCapacity], devices: Sequence[Device], known: Mapping[Path, Header] | None = None) -> MemoryPlan:
     """Places the roles of a trio.
 
     Layers that are to go to the GPU on their own (``auto``) get the room there in the order of ``ORDER``: a role all that
@@ -128,13 +139,15 @@ def make_plan(roles: Mapping[Role, RoleCapacity], devices: Sequence[Device]) -> 
     Args:
         roles: each with what it is to hold.
         devices: of this machine.
+        known: headers by path, of files that need not be read or are not here.
 
     Raises:
         ModelError: a file cannot be read.
     """
     gpus = [device for device in devices if device.kind == "gpu"]
     free = room = sum(max(0, gpu.free - _GPU_SPARE) for gpu in gpus)
-    headers = {path: read_header(path) for path in {capacity.config.path for capacity in roles.values()}}
+    known, paths = known or {}, {capacity.config.path for capacity in roles.values()}
+    headers = {path: known.get(path) or read_header(path) for path in paths}
     prints = {role: Footprint.of(headers[one.config.path], one, on_gpu=bool(gpus)) for role, one in roles.items()}
     made: dict[Role, RolePlan] = {}
     for role in (role for role in ORDER if role in roles):
@@ -152,9 +165,11 @@ def make_plan(roles: Mapping[Role, RoleCapacity], devices: Sequence[Device]) -> 
         else:
             count = config.layers_on_gpu
         shares = None if family[0] == role else family[0]
-        made[role] = RolePlan(role, replace(config, gpu_layers=count), layers, prints[role], shares)
+        header = headers[config.path]
+        made[role] = RolePlan(role, replace(config, gpu_layers=count), layers, prints[role], header, shares)
         room -= made[role].on_gpu
-    return MemoryPlan(tuple(made.values()), free, psutil.virtual_memory().available)
+    machine = Machine.read()
+    return MemoryPlan(tuple(made.values()), free, machine.free, machine.memory_limit)
 
 
 def gpu_bytes(footprint: Footprint, count: int, *, weights: bool) -> int:

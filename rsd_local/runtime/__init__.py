@@ -3,7 +3,7 @@
 from rsd_local.runtime.chat import HOLE, Part, Text, around, opening_tokens, opens_thought, prompt_tokens, render_chat, tokens_of
 from rsd_local.runtime.engine import Engine
 from rsd_local.runtime.latency import LatencyModel
-from rsd_local.runtime.llama import physical_cores, repacks_safely, supports_gpu
+from rsd_local.runtime.llama import repacks_safely, supports_gpu
 from rsd_local.runtime.model import Model, Progress
 from rsd_local.runtime.sampler import Draws, Floats
 from rsd_local.runtime.sequence import Sequence
@@ -26,7 +26,6 @@ __all__ = [
     "around",
     "opening_tokens",
     "opens_thought",
-    "physical_cores",
     "prompt_tokens",
     "render_chat",
     "repacks_safely",

@@ -11,6 +11,7 @@ from typing import Any
 
 from llama_cpp import llama_cpp as C
 
+from rsd_local import machine
 from rsd_local.config import RoleConfig
 from rsd_local.errors import Closed, ContextFull, EngineError, NoSlot
 from rsd_local.runtime import llama
@@ -47,7 +48,7 @@ class Engine:
 
     def __init__(self, model: Model, config: RoleConfig, slots: int = 1, name: str = "engine", *, reuse: bool = True) -> None:
         self.model, self.name, self.slots, self.config = model, name, slots, config
-        self.threads = config.threads or llama.physical_cores()
+        self.threads = config.threads or machine.threads()
         self._on_gpu = llama.supports_gpu() and config.layers_on_gpu != 0
         sizes = Sizes.of(config, slots, model.trained_context, on_gpu=self._on_gpu)
         self.context, self.chunk = sizes.context, sizes.chunk

@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
-import psutil
 from llama_cpp import llama_cpp as C
 
 from rsd_local.errors import EngineError
@@ -167,11 +166,6 @@ def repacks_safely() -> bool:
     There is no switch for AMX alone, and nothing to tell a sound build by: RSD_AMX=1 says that this is one.
     """
     return os.environ.get("RSD_AMX") == "1" or b"AMX_INT8 = 1" not in C.llama_print_system_info()
-
-
-def physical_cores() -> int:
-    """CPU cores, not counting the second thread of each."""
-    return psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
 
 
 _home: int | None = None  # the process that loaded the first model

@@ -15,7 +15,7 @@ from llama_cpp import llama_cpp as C
 
 from rsd_local.config import RoleConfig
 from rsd_local.errors import Closed, ModelError, NotAModel
-from rsd_local.gguf_header import read_header
+from rsd_local.gguf_header import active_parameters, read_header
 from rsd_local.runtime import llama
 from rsd_local.runtime.rehearsal import rehearse
 from rsd_local.runtime.thinking import Spelling
@@ -75,6 +75,7 @@ class Model:
         self.n_vocab: int = C.llama_vocab_n_tokens(self._vocab)
         self.n_embd: int = C.llama_model_n_embd_out(self._handle)
         self.n_params: int = C.llama_model_n_params(self._handle)
+        self.active_params = active_parameters(self.header)
         self.sliding_window: int = C.llama_model_n_swa(self._handle)
         self.trained_context: int = C.llama_model_n_ctx_train(self._handle)
         self.bos: int = C.llama_vocab_bos(self._vocab)

@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 from llama_cpp import llama_cpp as C
 
+from rsd_local import machine
 from rsd_local.runtime import llama
 
 CONTEXT = 64  # tokens
@@ -103,7 +104,7 @@ def _decode(model: Any) -> str:
     params.n_ctx = params.n_batch = params.n_ubatch = CONTEXT
     params.pooling_type, params.swa_full, params.kv_unified = 0, True, True
     params.offload_kqv = params.op_offload = False
-    params.n_threads = params.n_threads_batch = llama.physical_cores()
+    params.n_threads = params.n_threads_batch = machine.threads()
     context = C.llama_init_from_model(model, params)
     if not context:
         return f"unsure {llama.last_errors()}"

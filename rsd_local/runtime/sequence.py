@@ -36,7 +36,7 @@ class Sequence:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.tokens: list[int] = []
-        self.counters = Counters(parameters=engine.model.n_params)
+        self.counters = Counters(parameters=engine.model.active_params)
         self.written = bytearray()  # for each token, 1 where this model wrote it
         self.marks: list[int] = []
         self.request: Request[object] | None = None

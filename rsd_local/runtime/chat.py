@@ -221,7 +221,7 @@ def _frame(
             if min(places) >= 0 and places == sorted(places) and not (as_parts and "'type'" in text):
                 end = text[places[-1] :]
                 tail = _tail(end, thinking, tags)
-                if tags is not None and tail == tags.empty and not _needs_telling(source, tags, messages, variables, text):
+                if tags is not None and tail == tags.empty and not _needs_telling(source, tags, variables):
                     tail = ""
                 return _Frame(merged, tuple(_slots(text + tail, marks)), _open_thought(end + tail) is not None)
             lost = next((role for role, place in zip(shown, places, strict=True) if place < 0), None)
@@ -248,16 +248,19 @@ def _slots(text: str, marks: list[str]) -> Iterator[str | _Slot]:
         yield text[at:]
 
 
-def _needs_telling(source: str, tags: Tags, messages: Sequence[templates.Message], variables: Mapping[str, object], text: str) -> bool:
+def _needs_telling(source: str, tags: Tags, variables: Mapping[str, object]) -> bool:
     """Whether a model that thinks is not told to leave that by a template that was asked to: it writes the same where it is to think."""
     from rsd_local.runtime import templates
 
     if not any(mark in source for mark in tags.marks):
         return False  # such a model has the tokens of its family, and does not think
-    try:
-        return templates.render(source, messages, {**variables, "enable_thinking": True, "thinking": True}) == text
-    except Exception:  # foreign code
-        return True
+    texts = []
+    for asked in ({}, {"enable_thinking": True, "thinking": True}):
+        try:
+            texts.append(templates.render(source, [{"role": "user", "content": "?"}], {**variables, **asked}))
+        except Exception:  # foreign code
+            return True
+    return texts[0] == texts[1]
 
 
 def _tail(end: str, thinking: Thinking, tags: Tags | None) -> str:

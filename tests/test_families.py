@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from tiny_vocabulary import write_spm
 
 from rsd_local.config import RoleConfig, Thinking
+from rsd_local.errors import NoChatTemplate
 from rsd_local.prompt import Prompt
 from rsd_local.rewards.judge import Digit, Judge
 from rsd_local.runtime import Model, opens_thought, prompt_tokens
@@ -107,3 +109,27 @@ def test_a_variable_of_the_template_is_given_to_it(opened: Callable[[str], Model
         assert f"Reasoning: {effort}" in spelled(model, prompt_tokens(model, Prompt.of("2+2"), Thinking(effort=effort)))
     named = Thinking(template=(("model_identity", "You are a pocket calculator."),))
     assert "You are a pocket calculator." in spelled(model, prompt_tokens(model, Prompt.of("2+2"), named))
+
+
+@pytest.mark.skipif(
+    "RSD_TEMPLATES" not in os.environ, reason="RSD_TEMPLATES names no folder of chat templates, such as llama.cpp's models/templates"
+)
+def test_all_templates_of_a_folder_render_or_say_why_not(tmp_path: Path) -> None:
+    files = sorted(Path(os.environ["RSD_TEMPLATES"]).glob("*.jinja"))
+    refused: dict[str, str] = {}
+    for file in files:
+        template = file.read_text(encoding="utf-8")
+        model = Model(
+            RoleConfig(write_spm(tmp_path / f"{file.stem}.gguf", template, control=[tag for tag in THINK if tag in template], space=False))
+        )
+        try:
+            for talk in PINNED["talks"]:
+                for mode in MODES:
+                    text = spelled(model, prompt_tokens(model, prompt_of(talk), Thinking(mode)))  # type: ignore[arg-type]
+                    assert all(message.content.strip() in text for message in prompt_of(talk).messages), file.name
+        except NoChatTemplate as error:
+            refused[file.name] = str(error)
+        finally:
+            model.close()
+    assert files and len(files) - len(refused) >= 0.94 * len(files), refused
+    assert all(reason.count("\n") == 0 and "chat template" in reason for reason in refused.values())

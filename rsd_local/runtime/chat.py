@@ -22,7 +22,7 @@ from rsd_local.runtime.model import Model
 from rsd_local.runtime.thinking import FAMILIES, Tags
 
 if TYPE_CHECKING:
-    from rsd_local.runtime import templates
+    pass
 
 
 class Hole(Enum):

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from rsd_local.config import ROLES, RewardConfig, RoleConfig, Trio, require
 from rsd_local.errors import ConfigError
+from rsd_local.text_files import read_text
 
 T = TypeVar("T")
 Tables = dict[str, dict[str, Any]]
@@ -84,10 +85,8 @@ def read_toml(file: Path) -> dict[str, Any]:
         ConfigError: it cannot be read, or is no TOML.
     """
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{file}: {error.strerror or error}", hint="give a trio's TOML file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return tomllib.loads(read_text(file, hint="give a trio's TOML file"))
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"{file} is no TOML: {error}", hint="fix the line it names") from None
 
 

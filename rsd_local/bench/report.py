@@ -40,8 +40,8 @@ def write_report(folder: Path) -> tuple[Summary, list[Path]]:
     summary = summarize(config, rows)
     try:
         plots = draw(summary, by_strategy(config, rows), folder)
-        (folder / MARKDOWN).write_text(_markdown(summary, plots), encoding="utf-8")
-        (folder / PAGE).write_text(_page(summary, plots), encoding="utf-8")
+        (folder / MARKDOWN).write_text(_markdown(summary, plots), encoding="utf-8", errors="replace")
+        (folder / PAGE).write_text(_page(summary, plots), encoding="utf-8", errors="replace")
     except OSError as error:
         raise ConfigError(f"{folder} cannot be written to: {error.strerror}") from None
     return summary, [folder / MARKDOWN, folder / PAGE, *plots.values()]

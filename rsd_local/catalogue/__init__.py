@@ -9,7 +9,7 @@ from typing import Any
 import platformdirs
 
 from rsd_local.catalogue.models import ModelEntry
-from rsd_local.config import ROLES, Trio, require
+from rsd_local.config import ROLES, Trio, from_home, require
 from rsd_local.errors import ConfigError, ModelNotFound
 from rsd_local.toml_settings import Tables, build, build_trio, read_catalogue, read_toml, read_trio
 
@@ -140,7 +140,7 @@ def trio_file(name: str) -> Path | None:
     lies in the current folder (``./NAME`` is the file), and else a file where there is one.
     """
     if "/" in name or "\\" in name or name.endswith(".toml"):
-        return Path(name)
+        return from_home(name)
     return None if name in Catalogue.read().trios or not Path(name).is_file() else Path(name)
 
 

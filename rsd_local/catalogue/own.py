@@ -46,7 +46,7 @@ def save_threshold(trio: str, threshold: float, origin: str, bands: Sequence[tup
         table["threshold"], table["threshold_from"] = threshold, origin
         file.parent.mkdir(parents=True, exist_ok=True)
         unfinished = file.with_name(file.name + ".part")
-        unfinished.write_text(tomlkit.dumps(document), encoding="utf-8")
+        unfinished.write_text(tomlkit.dumps(document), encoding="utf-8", errors="replace")
         unfinished.replace(file)
     except (OSError, UnicodeDecodeError, TOMLKitError) as error:
         raise ConfigError(f"{file} cannot be changed: {error}", hint=f"write threshold = {threshold:g} into it by hand") from None

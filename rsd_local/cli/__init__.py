@@ -17,7 +17,7 @@ from rsd_local.cli import streams
 from rsd_local.cli.command import StrictCommand, formatted, is_option, names_of
 from rsd_local.errors import ConfigError, RSDError
 
-_GROUPS = {
+GROUPS = {
     "Ask": {
         "solve": ("solve:solve", "Answer a question."),
         "chat": ("chat:chat", "Talk to a trio."),
@@ -45,9 +45,18 @@ _GROUPS = {
 }
 """Headings of the help, and below them each command with its place in ``rsd_local.cli`` and what it does."""
 
-_COMMANDS = {name: place for commands in _GROUPS.values() for name, (place, _) in commands.items()}
-_ALSO_CALLED = {"ask": "solve", "run": "solve", "ls": "list", "models": "list", "info": "show", "download": "pull", "get": "pull",
-                "remove": "rm", "delete": "rm", "eval": "bench", "train": "train-reward", "check": "doctor", "version": "--version"}  # fmt: skip
+_COMMANDS = {name: place for commands in GROUPS.values() for name, (place, _) in commands.items()}
+_ALSO_CALLED = {
+    **dict.fromkeys(("ask", "run"), "solve"),
+    **dict.fromkeys(("ls", "models"), "list"),
+    **dict.fromkeys(("download", "get"), "pull"),
+    **dict.fromkeys(("remove", "delete"), "rm"),
+    "info": "show",
+    "eval": "bench",
+    "train": "train-reward",
+    "check": "doctor",
+    "version": "--version",
+}
 """What other tools call a command."""
 
 _FIRST = """\
@@ -96,7 +105,7 @@ class _LazyGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Writes the commands below their headings, without loading one of them."""
-        for heading, commands in _GROUPS.items():
+        for heading, commands in GROUPS.items():
             with formatter.section(heading):
                 formatter.write_dl([(f"{name:<12}", summary) for name, (_, summary) in commands.items()])
         formatter.write(f"\n{_FIRST}")

@@ -27,8 +27,8 @@ from rsd_local.errors import ConfigError, QuestionRefused
 def solve(words: tuple[str, ...], stats: bool, as_json: bool, as_jsonl: bool, quiet: bool, verbose: bool, **flags: Any) -> int:
     """Answer QUESTION.
 
-    Without one, or where it is '-', it is read from standard input. The answer goes to standard output, everything else to standard error. Without a trio the built-in abacus answers:
-    integer arithmetic with + − × and parentheses.
+    Without one, or where it is '-', it is read from standard input. The answer goes to standard output, everything else to
+    standard error. Without a trio the built-in abacus answers: integer arithmetic with + − × and parentheses.
     """
     if as_json and as_jsonl:
         raise click.UsageError("--json and --jsonl exclude each other")
@@ -80,12 +80,15 @@ def _question(words: tuple[str, ...]) -> str:
     """
     if len(words) > 1:
         raise ConfigError(f"the question is one argument, not {len(words)}", hint=f"put it in quotes: {call('solve', ' '.join(words))}")
-    if not words and sys.stdin.isatty():
-        raise ConfigError("Missing argument 'QUESTION'", hint='for example: rsd solve "(37+48)*6-129"')
-    question = words[0] if words and words[0] != "-" else sys.stdin.read()
+    if words and words[0] != "-":
+        question = words[0]
+    else:
+        question = "" if not words and sys.stdin.isatty() else sys.stdin.read().strip()
     if not question.strip():
-        raise ConfigError("the question is empty" if words else "Missing argument 'QUESTION'", hint='for example: rsd solve "(37+48)*6-129"')
-    return question if words and words[0] != "-" else question.strip()
+        raise ConfigError(
+            "the question is empty" if words else "Missing argument 'QUESTION'", hint='for example: rsd solve "(37+48)*6-129"'
+        )
+    return question
 
 
 def instead(question: str, hint: str) -> str:

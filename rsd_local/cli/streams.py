@@ -8,7 +8,7 @@ import io
 import os
 import sys
 import unicodedata
-from typing import TextIO
+from typing import Any, TextIO
 
 from rsd_local.errors import ConfigError
 from rsd_local.text_files import foreign_encoding
@@ -19,9 +19,9 @@ _STAND_INS = {
     **dict.fromkeys("·•∙⋅", "*"),
     **dict.fromkeys("‘’′", "'"),
     **dict.fromkeys("“”″", '"'),
-    **{"×": "x", "÷": "/", "…": "...", "→": "->", "←": "<-", "⇒": "=>", "≤": "<=", "≥": ">=", "≠": "!=", "≈": "~", "±": "+-"},
-    **{"√": "sqrt", "∞": "infinity", "∈": "in", "∑": "sum", "∫": "integral", "°": "deg", "✓": "yes", "✗": "no", "\ufffd": "?"},
 }
+_STAND_INS |= {"×": "x", "÷": "/", "…": "...", "→": "->", "←": "<-", "⇒": "=>", "≤": "<=", "≥": ">=", "≠": "!=", "≈": "~", "±": "+-"}
+_STAND_INS |= {"√": "sqrt", "∞": "infinity", "∈": "in", "∑": "sum", "∫": "integral", "°": "deg", "✓": "yes", "✗": "no", "\ufffd": "?"}
 _GREEK = "GREEK SMALL LETTER "
 
 
@@ -32,18 +32,24 @@ def prepare() -> None:
     prints. What standard output cannot encode is printed as a stand-in. Standard error never fails.
     """
     _fill_closed()
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="rsd-stand-in")
-    if isinstance(sys.stderr, io.TextIOWrapper) and not sys.stderr.isatty():
-        with contextlib.suppress(OSError, ValueError):
-            raw = _Lenient(sys.stderr.fileno(), "w", closefd=False)
-            sys.stderr = io.TextIOWrapper(io.BufferedWriter(raw), sys.stderr.encoding, sys.stderr.errors, line_buffering=True)
+    sys.stdout, sys.stderr = _guarded(sys.stdout), _guarded(sys.stderr, lenient=True)
     if isinstance(sys.stdin, io.TextIOWrapper):
         if sys.stdin.isatty():
             sys.stdin.reconfigure(errors="replace")  # input() needs a codec that Python itself knows
         else:
             sys.stdin.reconfigure(encoding=f"rsd-input-{sys.stdin.encoding}")
+
+
+def _guarded(stream: TextIO, *, lenient: bool = False) -> TextIO:
+    """The stream with stand-ins and, where it is no terminal, with ``_Output`` below it."""
+    if not isinstance(stream, io.TextIOWrapper):
+        return stream  # of a test, or of a program that calls main()
+    if not stream.isatty():
+        with contextlib.suppress(OSError, ValueError):
+            raw = _Output(stream.fileno(), lenient=lenient)
+            return io.TextIOWrapper(io.BufferedWriter(raw), stream.encoding, "rsd-stand-in", line_buffering=True)
+    stream.reconfigure(errors="rsd-stand-in")
+    return stream
 
 
 def _fill_closed() -> None:
@@ -60,25 +66,32 @@ def _fill_closed() -> None:
             setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
 
 
-class _Lenient(io.FileIO):
-    """What cannot be written is dropped: no message is worth the answer."""
+class _Output(io.FileIO):
+    """Remembers what went wrong; a lenient one goes on as if nothing had: no message is worth the answer."""
 
-    def write(self, data: object, /) -> int:
-        """Writes, or says that it did."""
+    def __init__(self, number: int, *, lenient: bool) -> None:
+        super().__init__(number, "w", closefd=False)
+        self.lenient = lenient
+        self.failed: OSError | None = None
+
+    def write(self, data: Any, /) -> int:
+        """Writes, or raises."""
         try:
-            return super().write(data) or 0  # type: ignore[arg-type]
-        except OSError:
-            return memoryview(data).nbytes  # type: ignore[arg-type]
+            return super().write(data)
+        except OSError as error:
+            self.failed = error
+            if self.lenient:
+                return memoryview(data).nbytes
+            raise
 
 
 def lost_output() -> str | None:
     """Why standard output cannot be written, None where it can; afterwards nothing more is tried with it."""
-    try:
-        sys.stdout.flush()
-    except (OSError, ValueError) as error:
+    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    failed = raw.failed if isinstance(raw, _Output) else None
+    if failed is not None:
         _discard(sys.stdout)
-        return getattr(error, "strerror", None) or str(error)
-    return None
+    return None if failed is None else failed.strerror or str(failed)
 
 
 def _discard(stream: TextIO) -> None:
@@ -143,8 +156,9 @@ def _find(name: str) -> codecs.CodecInfo | None:
     if not name.replace("-", "_").startswith(own):
         return None
     known = codecs.lookup(name[len(own) :])
-    decoder = type("InputDecoder", (_InputDecoder,), {"encoding": known.name})
-    return codecs.CodecInfo(known.encode, known.decode, known.streamreader, known.streamwriter, known.incrementalencoder, decoder, name=name)
+    decoder: type[_InputDecoder] = type("InputDecoder", (_InputDecoder,), {"encoding": known.name})
+    encoders = known.streamreader, known.streamwriter, known.incrementalencoder
+    return codecs.CodecInfo(known.encode, known.decode, *encoders, decoder, name=name)
 
 
 codecs.register_error("rsd-stand-in", _stand_in)

@@ -50,8 +50,4 @@ def call(*words: str) -> str:
 def json_line(content: Any) -> str:
     """An object in one line of JSON, in letters of ASCII where standard output has no others."""
     text = json.dumps(content, ensure_ascii=not is_unicode(sys.stdout))
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # the name of a file whose bytes are no text
-        return json.dumps(content)
-    return text
+    return text.encode("utf-8", "backslashreplace").decode()  # a file's name may hold bytes that are no text

@@ -221,7 +221,7 @@ def read_config(folder: Path) -> Config:
 def _write_config(folder: Path, config: Config) -> None:
     """Writes the configuration whole or not at all."""
     draft = folder / _DRAFT
-    with draft.open("w", encoding="utf-8") as file:
+    with draft.open("w", encoding="utf-8", errors="backslashreplace") as file:  # a file's name may hold bytes that are no text
         json.dump({"hash": config_hash(config), "config": config}, file, indent=2, ensure_ascii=False)
         file.flush()
         os.fsync(file.fileno())

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rsd_local.config import require
+from rsd_local.config import from_home, require
 from rsd_local.errors import ConfigError, VerifierFailed
 from rsd_local.events import CancelToken
 from rsd_local.prompt import Prompt
@@ -92,7 +92,7 @@ class JsonSchema:
 
 
 def _load(path: Path, name: str) -> Any:
-    text = read_text(Path(path).expanduser())
+    text = read_text(from_home(path))
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -27,7 +27,7 @@ GROUPS = {
         "show": ("models:show", "Show what is known of a trio or a model."),
         "fit": ("fit:fit", "Say whether a trio fits this machine."),
         "pull": ("models:pull", "Download the files of a trio or a model."),
-        "verify": ("models:verify", "Compare files with what was published."),
+        "verify": ("models:verify", "Read files, and compare them with what was published."),
         "rm": ("models:rm", "Take files out of the cache."),
     },
     "Measure": {
@@ -116,7 +116,8 @@ def _no_command(args: Sequence[str]) -> ConfigError:
     from rsd_local.cli.text import call, cut
 
     word, rest = args[0], args[1:]
-    near = _ALSO_CALLED.get(word) or next(iter(difflib.get_close_matches(word, _COMMANDS, 1)), None)
+    sentence = len(args) > 2 and not any(one.startswith("-") for one in args)
+    near = _ALSO_CALLED.get(word) or next(iter(difflib.get_close_matches(word, _COMMANDS, 1, 0.8 if sentence else 0.6)), None)
     if near:
         return ConfigError(f"No such command {word!r}", hint=f"did you mean: {call(near, *rest)}")
     return ConfigError(f"No such command {cut(word)!r}", hint=f"to ask it: {call('solve', ' '.join(args))}")

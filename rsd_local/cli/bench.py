@@ -47,8 +47,8 @@ def bench(
     Shows accuracy and cost of each. DATASET is arithmetic, a JSONL file (question, answer; or rows of HumanEval or MBPP), or
     gsm8k, math500, olympiadbench, gaokao2023en, minerva, gpqa or mmlu-stem from the hub, or humaneval or mbpp from where
     their makers publish them. The last two are graded by running what the models write, which needs --run-code. A strategy
-    is rsd, target, draft, speculative, majority, best-of-n, step-best-of-n or beam, with settings behind a colon: best-
-    of-n:samples=8,aggregate=min. The table goes to standard output.
+    is rsd, target, draft, speculative, majority, best-of-n, step-best-of-n or beam, with settings behind a colon:
+    best-of-n:samples=8,aggregate=min. The table goes to standard output.
     """
     trio = make_trio(flags, parallel=parallel, compares=True)
 

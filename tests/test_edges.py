@@ -434,7 +434,8 @@ def test_calls_are_shown_as_they_can_be_typed() -> None:
 _WINDOWS = """
 import asyncio, concurrent.futures, ctypes, importlib, multiprocessing.connection, multiprocessing.shared_memory, os, pkgutil, select
 import selectors, shutil, signal, socket, subprocess, sys, tempfile
-import click, filelock, huggingface_hub.file_download, jinja2, llama_cpp, numpy, platformdirs, psutil, rich.console, rich.live, rich.progress, safetensors, tomlkit
+import click, filelock, huggingface_hub.file_download, jinja2
+import llama_cpp, numpy, platformdirs, psutil, rich.console, rich.live, rich.progress, safetensors, tomlkit
 for name in ("fcntl", "pwd", "grp", "resource", "termios", "readline", "tty", "pty", "syslog"):
     sys.modules[name] = None
 for name in ("fork", "forkpty", "getuid", "getgid", "geteuid", "getegid", "setsid", "killpg", "getpgid", "sched_getaffinity", "mkfifo",

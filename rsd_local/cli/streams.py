@@ -23,10 +23,11 @@ _STAND_INS = {
 _STAND_INS |= {"×": "x", "÷": "/", "…": "...", "→": "->", "←": "<-", "⇒": "=>", "≤": "<=", "≥": ">=", "≠": "!=", "≈": "~", "±": "+-"}
 _STAND_INS |= {"√": "sqrt", "∞": "infinity", "∈": "in", "∑": "sum", "∫": "integral", "°": "deg", "✓": "yes", "✗": "no", "\ufffd": "?"}
 _GREEK = "GREEK SMALL LETTER "
+_INPUT = "rsd-input-"
 
 
 def prepare() -> None:
-    """Makes the standard streams usable; called once, before anything is read or printed.
+    """Makes the standard streams usable, before anything is read or printed; a second call changes nothing.
 
     A closed one gets its number back, or the next file that is opened would have it, and be written into by whatever
     prints. What standard output cannot encode is printed as a stand-in. Standard error never fails.
@@ -36,14 +37,17 @@ def prepare() -> None:
     if isinstance(sys.stdin, io.TextIOWrapper):
         if sys.stdin.isatty():
             sys.stdin.reconfigure(errors="replace")  # input() needs a codec that Python itself knows
-        else:
-            sys.stdin.reconfigure(encoding=f"rsd-input-{sys.stdin.encoding}")
+        elif not sys.stdin.encoding.startswith(_INPUT):
+            with contextlib.suppress(io.UnsupportedOperation):  # a program that calls main() has read from it
+                sys.stdin.reconfigure(encoding=_INPUT + sys.stdin.encoding)
 
 
 def _guarded(stream: TextIO, *, lenient: bool = False) -> TextIO:
     """The stream with stand-ins and, where it is no terminal, with ``_Output`` below it."""
     if not isinstance(stream, io.TextIOWrapper):
         return stream  # of a test, or of a program that calls main()
+    if isinstance(getattr(stream.buffer, "raw", None), _Output):
+        return stream
     if not stream.isatty():
         with contextlib.suppress(OSError, ValueError):
             raw = _Output(stream.fileno(), lenient=lenient)
@@ -152,10 +156,9 @@ class _InputDecoder(codecs.IncrementalDecoder):
 
 def _find(name: str) -> codecs.CodecInfo | None:
     """The codec ``rsd-input-ENCODING``."""
-    own = "rsd_input_"
-    if not name.replace("-", "_").startswith(own):
+    if not name.replace("_", "-").startswith(_INPUT):
         return None
-    known = codecs.lookup(name[len(own) :])
+    known = codecs.lookup(name[len(_INPUT) :])
     decoder: type[_InputDecoder] = type("InputDecoder", (_InputDecoder,), {"encoding": known.name})
     encoders = known.streamreader, known.streamwriter, known.incrementalencoder
     return codecs.CodecInfo(known.encode, known.decode, *encoders, decoder, name=name)

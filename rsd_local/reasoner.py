@@ -6,6 +6,7 @@ import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
 from types import TracebackType
 
 from rsd_local.admission import Admission
@@ -18,6 +19,7 @@ from rsd_local.prompt import Prompt
 from rsd_local.run import Run, collect
 from rsd_local.runtime import Engine
 from rsd_local.runtime.llama import check_process, was_forked
+from rsd_local.toml_settings import read_trio
 
 __all__ = ["Conversation", "LoadProgress", "Reasoner", "Run", "collect"]
 
@@ -42,18 +44,21 @@ class Reasoner:
         self._closed = False
 
     @classmethod
-    def open(cls, config: Trio, progress: LoadProgress | None = None) -> Reasoner:
+    def open(cls, config: Trio | str | Path, progress: LoadProgress | None = None) -> Reasoner:
         """Load the models; roles on one file with one placement share its weights.
 
         Args:
-            config: the trio.
+            config: the trio, its name in the catalogue (``rsd list``), or its TOML file.
             progress: called with a role and its loaded share, 0 to 1.
 
         Raises:
+            ConfigError: there is no trio of that name, or its file is not right.
             ModelError: a file is missing, damaged, or not right for its role; a head belongs to another model.
             DoesNotFit: there is not memory enough; nothing was loaded.
             EngineError: a context cannot be made.
         """
+        if not isinstance(config, Trio):
+            config = _read(config)
         with ExitStack() as opening:
             return cls(LocalTrio.open(config, opening, progress), opening.pop_all())
 
@@ -163,6 +168,17 @@ class Reasoner:
 
             asked = Prompt.of(canonical(asked.question))
         return asked.with_system(self.config.system)
+
+
+def _read(trio: str | Path) -> Trio:
+    """A trio by name or from a file."""
+    from rsd_local.catalogue import find_trio, require_files
+
+    if isinstance(trio, Path):
+        return read_trio(trio)
+    found = find_trio(trio)
+    require_files(found, trio)
+    return found
 
 
 class Conversation:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from rsd_local.config.checks import require, require_choice
+from rsd_local.config.checks import from_home, require, require_choice
 from rsd_local.config.params import Limits, Params, Search, StopAfter, Strategy, Unchecked, Weighting
 from rsd_local.config.rewards import MOST_REWARDS, NEEDS_HEAD, TAKES_MODEL, Checker, RewardConfig, TagLayout
 from rsd_local.config.roles import RoleConfig
@@ -88,7 +88,7 @@ class Trio:
         object.__setattr__(self, "rewards", tuple(self.rewards))
         for name in ("head", "tests", "schema"):
             given = getattr(self, name)
-            object.__setattr__(self, name, given and Path(given).expanduser())
+            object.__setattr__(self, name, given and from_home(given))
         require_choice(self.task, Literal["any", "arithmetic"], "task")
         require_choice(self.strategy, Strategy, "strategy")
         require_choice(self.sandbox, SandboxLevel, "sandbox")

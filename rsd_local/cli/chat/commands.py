@@ -16,8 +16,8 @@ HELP = """\
 /quit              leave, as does Ctrl-D; Ctrl-C stops an answer
 
 A pasted text is one question. To type one of several lines, end a line with \\
-or put the text between \"\"" and \"\"". A question may begin with a slash and a word
-when a blank stands before it."""
+or put the text between \""" and \""". With a blank before it, a question may
+begin with a slash and a word."""
 
 _ARGUMENTS = {"/help": (0, 0), "/stats": (0, 0), "/trio": (0, 1), "/threshold": (0, 1), "/save": (1, 1), "/clear": (0, 0), "/quit": (0, 0)}
 """The least and the largest number of arguments; the one that there may be is all the rest of the line."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TextIO
 
@@ -72,6 +74,26 @@ class Lines:
             line = following
         text = "\n".join([*parts, line])
         return Entry(text.strip(), command="\n" not in text and _COMMAND.fullmatch(text.rstrip()) is not None)
+
+    @contextmanager
+    def unseen(self) -> Iterator[None]:
+        """Keeps what is typed meanwhile out of sight, so that it does not move what is drawn; the next prompt shows it."""
+        try:
+            import termios
+        except ImportError:  # Windows
+            yield
+            return
+        if self._source is None or not self.terminal:
+            yield
+            return
+        before = termios.tcgetattr(self._source)
+        changed = termios.tcgetattr(self._source)
+        changed[3] &= ~termios.ECHO
+        termios.tcsetattr(self._source, termios.TCSADRAIN, changed)
+        try:
+            yield
+        finally:
+            termios.tcsetattr(self._source, termios.TCSADRAIN, before)
 
     def _quoted(self, text: str) -> str:
         while not text.rstrip().endswith(_QUOTES):

@@ -149,7 +149,7 @@ class Session:
 
         cancel, events = CancelToken(), []
         dropped = len(chat.turns) - chat.prompt(question, talk.params).turn
-        with _interrupts(cancel.cancel), watching(talk.trio, _note(dropped), quiet=self._quiet) as shown:
+        with self._lines.unseen(), _interrupts(cancel.cancel), watching(talk.trio, _note(dropped), quiet=self._quiet) as shown:
             for event in chat.stream(question, talk.params, cancel=cancel, text=True):
                 events.append(event)
                 shown(event)
@@ -231,7 +231,7 @@ def _note(dropped: int) -> str:
     if not dropped:
         return ""
     which = f"{dropped} oldest questions and answers are" if dropped > 1 else "oldest question and answer are"
-    return f"the conversation no longer fits the context: its {which} forgotten"
+    return f"the context is full: the {which} forgotten"
 
 
 def _is_terminal(stream: TextIO | None) -> bool:

@@ -18,7 +18,6 @@ from rsd_local.events import Drafted, Event, Finished, StepDone, TextWritten
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.live import Live
-    from rich.text import Text
 
 _REDRAWN_EVERY = 0.08  # seconds; a terminal that is drawn for each token takes time from the models
 
@@ -141,8 +140,7 @@ class TerminalView:
     def _end(self, event: Finished) -> None:
         self.clear()
         if event.reason == "cancelled" and self._text.strip():
-            self._console.print(self._body(style="dim"))
-            self._console.print()
+            click.secho(printable(self._text.strip("\n")) + "\n", dim=True, err=True)
         self._text = ""
 
     def _draw(self, *, now: bool = True) -> None:
@@ -158,8 +156,8 @@ class TerminalView:
             draft = author == "draft"
             state = ", waiting for its reward" if self._scored else " …"
             head = Text(f"[{index + 1}] {author}{state}", style="dim green" if draft else "yellow")
-            lines = self._body(style="dim" if draft else "").wrap(self._console, self._console.width)
-            shown = Group(head, *lines[-max(1, self._console.height - 3) :])
+            lines = self._lines()[-max(1, self._console.height - 3) :]
+            shown = Group(head, Text("\n".join(lines), style="dim" if draft else "", no_wrap=True))
         else:
             shown = Group(Text("…", style="dim"))
         if self._live is None:
@@ -175,7 +173,9 @@ class TerminalView:
         self._live.update(shown, refresh=True)
         self._drawn = time.monotonic()
 
-    def _body(self, style: str) -> Text:
-        from rich.text import Text
+    def _lines(self) -> list[str]:
+        """What is being written, broken where the terminal will break it once it is accepted."""
+        from rich.cells import chop_cells
 
-        return Text(printable(self._text.strip("\n")), style=style)
+        text = printable(self._text.strip("\n")).expandtabs()
+        return [part for line in text.split("\n") for part in chop_cells(line, self._console.width) or [""]]

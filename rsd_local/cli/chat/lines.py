@@ -11,7 +11,7 @@ from typing import TextIO
 
 import click
 
-from rsd_local.errors import QuestionRefused
+from rsd_local.errors import QuestionRefused, RSDError
 
 _COMMAND = re.compile(r"/[A-Za-z]+(\s.*)?")
 _QUOTES = '"""'
@@ -117,9 +117,10 @@ class Lines:
             click.echo(prompt, err=True, nl=False)
         try:
             line = self._source.readline()
-        except OSError as error:
-            self._source = None
-            raise QuestionRefused(f"standard input cannot be read: {error.strerror or error}") from None
+        except (OSError, RSDError) as error:
+            self._source = None  # the next try would fail too
+            said = error.strerror if isinstance(error, OSError) else None
+            raise error if said is None else QuestionRefused(f"standard input cannot be read: {said}") from None
         if not line:
             return None
         if not self._begun:

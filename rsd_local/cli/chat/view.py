@@ -132,8 +132,7 @@ class TerminalView:
         if not text:
             return
         self.clear()
-        line = Text(f"[{index + 1}] {author}, rejected: ", style="dim red")
-        line.append(text, style="dim strike not red")
+        line = Text.assemble((f"[{index + 1}] {author}, rejected: ", "dim red"), (text, "dim strike"))
         line.truncate(self._console.width - 1, overflow="ellipsis")
         self._console.print(line, no_wrap=True)
 

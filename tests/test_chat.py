@@ -19,9 +19,10 @@ from rsd_local.cli.chat.lines import Lines
 from rsd_local.cli.chat.session import ends_with
 from rsd_local.cli.chat.transcript import markdown, save
 from rsd_local.cli.chat.trios import PLAIN_PROMPT, chat_trio
-from rsd_local.config import SYSTEM_PROMPT
+from rsd_local.config import SYSTEM_PROMPT, Limits, Params, RoleConfig, Search, Trio, Weighting
 from rsd_local.errors import ConfigError, QuestionRefused
-from rsd_local.events import Result
+from rsd_local.events import Result, TextWritten
+from rsd_local.reasoner import Reasoner
 
 _BARS = ("FLOPs, paper convention", "steps, target share")
 WORDS = ["Red is warm.\n\n", "Blue is cold.\n\n", "So \\boxed{7}.\n\n", "That is all."]
@@ -321,3 +322,17 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
         with pytest.raises(ConfigError):
             save(tmp_path / wrong, "text")
     assert file.read_text() == "text ?" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_text_says_which_try_at_its_step_it_belongs_to(tmp_path: Path) -> None:
+    """Or a reader would take a second try for the rest of the first."""
+    model = RoleConfig(write_script(tmp_path / "m.gguf", WORDS, chain(*WORDS)), ctx_size=512, threads=1, trusted=True)
+    never = Weighting(threshold=1.0, redrafts=2)
+    params = Params(weighting=never, limits=Limits(tokens=20, steps=2), search=Search(retries=2, fallback="off"))
+    with Reasoner.open(Trio(model, model, model, reward_kind="judge", system="")) as opened:
+        texts: dict[tuple[int, str, int], str] = {}
+        for event in opened.run("Colours?", params):
+            if isinstance(event, TextWritten):
+                key = event.index, event.author, event.attempt
+                texts[key] = texts.get(key, "") + event.text
+    assert texts == {(step, who, attempt): WORDS[step] for step in (0, 1) for who in ("draft", "target") for attempt in (0, 1, 2)}

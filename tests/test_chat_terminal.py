@@ -163,7 +163,7 @@ def test_ctrl_c_at_the_prompt_clears_what_was_typed() -> None:
             chat.type("\x03")
             time.sleep(0.5)
         chat.type("2+3\r")
-        chat.until("\\boxed{5}")
+        chat.until("> ", chat.until("[2] draft 1.00"))
         assert "\\boxed{2}" not in chat.seen and "rsd: " not in chat.seen
         assert chat.leave() == 0
 

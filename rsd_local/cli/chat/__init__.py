@@ -32,7 +32,7 @@ def chat(quiet: bool, history: _HISTORY, **flags: Any) -> int:
     and \""". /help names the commands. Ctrl-C stops an answer, Ctrl-D leaves.
 
     From a pipe, each question has its answer on standard output, or a line that begins with "error:" where it was refused; then
-    the exit code is 1.
+    the exit code is 1. Ctrl-C then ends all of it.
 
     Where --system is not given, only trios for mathematics (their task, or a tag-logits reward) are asked for a boxed answer.
     """

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TextIO
+from typing import Any, TextIO
 
 import click
 
@@ -86,14 +86,17 @@ class Lines:
         if self._source is None or not self.terminal:
             yield
             return
-        before = termios.tcgetattr(self._source)
-        changed = termios.tcgetattr(self._source)
-        changed[3] &= ~termios.ECHO
-        termios.tcsetattr(self._source, termios.TCSADRAIN, changed)
+        before: list[Any] = []
+        with suppress(termios.error):  # the terminal has gone
+            before = termios.tcgetattr(self._source)
+            changed = [*before[:3], before[3] & ~termios.ECHO, *before[4:]]
+            termios.tcsetattr(self._source, termios.TCSADRAIN, changed)
         try:
             yield
         finally:
-            termios.tcsetattr(self._source, termios.TCSADRAIN, before)
+            with suppress(termios.error):
+                if before:
+                    termios.tcsetattr(self._source, termios.TCSADRAIN, before)
 
     def _quoted(self, text: str) -> str:
         while not text.rstrip().endswith(_QUOTES):

@@ -117,11 +117,13 @@ class TextWritten:
         index: of the step, from 0.
         author: who writes it.
         text: what came to it.
+        attempt: how often this author tried before at this step; a new try begins with an empty text.
     """
 
     index: int
     author: Author
     text: str
+    attempt: int = 0
 
 
 @dataclass(frozen=True, slots=True)

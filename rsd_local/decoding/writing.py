@@ -21,7 +21,7 @@ def written(pending: PendingStep, *, live: bool) -> Writing:
     return pending.result()
 
 
-def shown(writing: Writing, trio: OpenTrio, solution: Solution, author: Author) -> Generator[Event, None, Step]:
+def shown(writing: Writing, trio: OpenTrio, solution: Solution, author: Author, attempt: int = 0) -> Generator[Event, None, Step]:
     """The events of a step that is being written, and the step.
 
     Bytes that may turn out to belong to a stop string are held back: those of the last token, and as many before it as a stop
@@ -38,14 +38,14 @@ def shown(writing: Writing, trio: OpenTrio, solution: Solution, author: Author) 
         certain = len(raw) - held_back if held_back else len(raw) + len(piece)
         raw += piece
         if certain > given and (text := decode(raw[given:certain])):
-            yield TextWritten(index, author, text)
+            yield TextWritten(index, author, text, attempt)
         given = max(given, certain)
     if trio.shows_text and (text := decode(step.raw[given:], solution.reason_after(step) is not None)):
-        yield TextWritten(index, author, text)
+        yield TextWritten(index, author, text, attempt)
     return step
 
 
-def show(step: Step, trio: OpenTrio, solution: Solution, author: Author) -> Iterator[Event]:
+def show(step: Step, trio: OpenTrio, solution: Solution, author: Author, attempt: int = 0) -> Iterator[Event]:
     """The event of a step that came at once."""
     if trio.shows_text and (text := solution.decoder()(step.raw, solution.reason_after(step) is not None)):
-        yield TextWritten(solution.steps, author, text)
+        yield TextWritten(solution.steps, author, text, attempt)

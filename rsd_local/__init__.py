@@ -1,6 +1,6 @@
 """rsd_local: reward-guided speculative decoding (arXiv 2501.19324) with quantized models on one's own machine.
 
-Importing it loads neither numpy nor llama.cpp; ``Reasoner`` does, when it is first asked for.
+Importing it loads nothing but this file; each name is loaded when it is first asked for.
 """
 
 from __future__ import annotations
@@ -8,15 +8,14 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from rsd_local.config import Limits, Params, RewardConfig, RoleConfig, Sampling, Search, Trio, Weighting
-from rsd_local.errors import RSDError
-from rsd_local.events import CancelToken, Counters, Drafted, Event, Finished, Rejected, Result, StepDone, TextWritten
-from rsd_local.prompt import Message, Prompt
-from rsd_local.toml_settings import read_trio
-
 if TYPE_CHECKING:
+    from rsd_local.config import Limits, Params, RewardConfig, RoleConfig, Sampling, Search, Trio, Weighting
+    from rsd_local.errors import RSDError
+    from rsd_local.events import CancelToken, Counters, Drafted, Event, Finished, Rejected, Result, StepDone, TextWritten
+    from rsd_local.prompt import Message, Prompt
     from rsd_local.reasoner import Conversation, Reasoner
     from rsd_local.run import Run
+    from rsd_local.toml_settings import read_trio
 
 __version__ = "0.2.0"
 
@@ -48,11 +47,25 @@ __all__ = [
     "read_trio",
 ]
 
-
-_LAZY = {"Reasoner": "rsd_local.reasoner", "Conversation": "rsd_local.reasoner", "Run": "rsd_local.run"}
+_PLACES = {
+    "config": "Limits Params RewardConfig RoleConfig Sampling Search Trio Weighting",
+    "errors": "RSDError",
+    "events": "CancelToken Counters Drafted Event Finished Rejected Result StepDone TextWritten",
+    "prompt": "Message Prompt",
+    "reasoner": "Conversation Reasoner",
+    "run": "Run",
+    "toml_settings": "read_trio",
+}
+_LAZY = {name: module for module, names in _PLACES.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> object:
-    if name in _LAZY:
-        return getattr(importlib.import_module(_LAZY[name]), name)
-    raise AttributeError(f"module 'rsd_local' has no attribute {name!r}")
+    if name not in _LAZY:
+        raise AttributeError(f"module 'rsd_local' has no attribute {name!r}")
+    found = getattr(importlib.import_module(f"rsd_local.{_LAZY[name]}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

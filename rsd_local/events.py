@@ -117,12 +117,14 @@ class TextWritten:
         index: of the step, from 0.
         author: who writes it.
         text: what came to it.
+        attempt: how often this author tried before at this step; a new try begins with an empty text.
         part: of the answer.
     """
 
     index: int
     author: Author
     text: str
+    attempt: int = 0
     part: Part = "answer"
 
 

@@ -140,6 +140,25 @@ class LocalTrio:
         tracing = self.rewards.tracing if traced else tracing
         return LocalWriter.open(engine, tokens, shared=self.shared_tokens, tracing=tracing, cancel=self.cancel)
 
+    def leaves_room(self, prompt: Prompt, tokens: int, share: int) -> bool:
+        """Whether each context has room for an answer behind a prompt.
+
+        Args:
+            prompt: as the models are asked.
+            tokens: of the answer at most.
+            share: room for the ``share``-th part of the context is enough for longer ones.
+
+        Raises:
+            NoChatTemplate: a model cannot be asked.
+        """
+        size = sum(len(message.content.encode("utf-8", "replace")) for message in prompt.messages)
+        engines = self.engines().values()
+        if any(size > engine.context * engine.model.longest_piece for engine in engines):
+            return False  # so much need not be tokenized
+        read = [(engine, len(prompt_tokens(engine.model, prompt))) for engine in (self.draft, self.target)]
+        read += [opening for stage in self.rewards.stages if (opening := stage.opening(prompt)) is not None]
+        return all(length + min(tokens, engine.context // share) <= engine.context for engine, length in read)
+
     def reward(self, prompt: Prompt) -> Reward:
         """The reward at a prompt.
 

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import threading
 import weakref
+from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
+from pathlib import Path
 from types import TracebackType
+from typing import Literal
 
 from rsd_local.admission import Admission
 from rsd_local.config import Params, Strategy, Trio, require, require_choice, sequences_needed
 from rsd_local.decoding import STRATEGIES
-from rsd_local.errors import Closed
+from rsd_local.errors import Closed, ContextFull
 from rsd_local.events import CancelToken, Event, Result, Role, StepDone
 from rsd_local.open_trio import LoadProgress, LocalTrio
 from rsd_local.prompt import Prompt
 from rsd_local.run import Run, collect
 from rsd_local.runtime import Engine
 from rsd_local.runtime.llama import check_process, was_forked
+from rsd_local.toml_settings import read_trio
 
-__all__ = ["Conversation", "LoadProgress", "Reasoner", "Run", "collect"]
+__all__ = ["Conversation", "HistoryRule", "LoadProgress", "Reasoner", "Run", "collect"]
+
+HistoryRule = Literal["drop", "error"]
+"""What becomes of a conversation that no longer fits: its oldest turns are dropped, or the question is refused."""
 
 
 class Reasoner:
@@ -42,18 +50,21 @@ class Reasoner:
         self._closed = False
 
     @classmethod
-    def open(cls, config: Trio, progress: LoadProgress | None = None) -> Reasoner:
+    def open(cls, config: Trio | str | Path, progress: LoadProgress | None = None) -> Reasoner:
         """Load the models; roles on one file with one placement share its weights.
 
         Args:
-            config: the trio.
+            config: the trio, its name in the catalogue (``rsd list``), or its TOML file.
             progress: called with a role and its loaded share, 0 to 1.
 
         Raises:
+            ConfigError: there is no trio of that name, or its file is not right.
             ModelError: a file is missing, damaged, or not right for its role; a head belongs to another model.
             DoesNotFit: there is not memory enough; nothing was loaded.
             EngineError: a context cannot be made.
         """
+        if not isinstance(config, Trio):
+            config = _read(config)
         with ExitStack() as opening:
             return cls(LocalTrio.open(config, opening, progress), opening.pop_all())
 
@@ -115,15 +126,18 @@ class Reasoner:
         with self.run(prompt, params, strategy=strategy, cancel=cancel, text=False) as run:
             return run.result()
 
-    def converse(self, params: Params | None = None) -> Conversation:
+    def converse(self, params: Params | None = None, *, history: HistoryRule = "drop") -> Conversation:
         """A conversation, empty at first. It holds no place in the queue between two answers.
 
         Args:
             params: of every turn that is given none of its own; the trio's own where left out.
+            history: what becomes of the oldest turns where the conversation no longer fits: ``drop`` forgets them,
+                ``error`` raises ContextFull.
         """
         if self._closed:
             raise Closed("the reasoner was closed")
-        return Conversation(self, params)
+        require_choice(history, HistoryRule, "history")
+        return Conversation(self, params, history)
 
     def engines(self) -> dict[Role, Engine]:
         """The engines by role; a reward that the draft's own trace gives has none."""
@@ -165,38 +179,90 @@ class Reasoner:
         return asked.with_system(self.config.system)
 
 
+def _read(trio: str | Path) -> Trio:
+    """A trio by name or from a file."""
+    from rsd_local.catalogue import find_trio, require_files
+
+    if isinstance(trio, Path):
+        return read_trio(trio)
+    found = find_trio(trio)
+    require_files(found, trio)
+    return found
+
+
+_LEAST_FREE, _FREE_AFTER_DROP = 4, 2
+"""Which part of a context a conversation leaves for an answer: a quarter, and a half once turns were dropped."""
+
+
 class Conversation:
     """Questions in a row, each a longer prompt than the one before, whose beginning is still in the caches.
 
+    It fits as long as every model's context has room for the next answer: ``Limits.tokens``, or a quarter of the context where
+    that is less. When it no longer fits, its oldest turns are dropped until half of the context is free, and the models evaluate
+    what stays again. A question that does not fit by itself is refused, and nothing is dropped.
+
     Attributes:
         config: of the trio.
-        turns: questions and the answers to them, as far as they were accepted.
+        turns: questions and the answers to them, as far as they were accepted and not dropped.
     """
 
-    def __init__(self, reasoner: Reasoner, params: Params | None) -> None:
-        self._reasoner, self._params, self.config = reasoner, params, reasoner.config
+    def __init__(self, reasoner: Reasoner, params: Params | None, history: HistoryRule) -> None:
+        self._reasoner, self._params, self._history, self.config = reasoner, params, history, reasoner.config
         self.turns: list[tuple[str, str]] = []
 
-    def prompt(self, question: str) -> Prompt:
-        """The conversation so far with another question.
+    def prompt(self, question: str, params: Params | None = None) -> Prompt:
+        """What the models are asked: the conversation so far, as much of it as fits, with another question.
+
+        ``len(turns) - prompt(…).turn`` turns will be dropped with the next answer.
+
+        Args:
+            question: the next one.
+            params: of its answer; the conversation's own where left out.
 
         Raises:
             QuestionRefused: the question cannot be taken.
+            ContextFull: the conversation no longer fits, and ``history`` is ``error``.
         """
-        asked = [question for question, _ in self.turns] + [question]
-        prompt = Prompt.of(asked[0], self._reasoner.config.system)
-        for (_, answer), following in zip(self.turns, asked[1:], strict=True):
+        whole = self._after(0, question)
+        if not self.turns or self._reasoner.read_prompt(whole).turn == 0:  # where each question stands for itself
+            return whole
+        limit = (params or self._params or self.config.params()).limits.tokens
+
+        def fits(dropped: int, share: int) -> bool:
+            return self._reasoner.trio.leaves_room(self._after(dropped, question), limit, share)
+
+        if fits(0, _LEAST_FREE):
+            return whole
+        if self._history == "error":
+            raise ContextFull(
+                f"the conversation no longer fits: {len(self.turns)} turns and this question leave too little room for an answer",
+                hint="start anew (/clear), let the oldest turns go (--history drop), or give a larger --ctx-size",
+            )
+        for share in (_FREE_AFTER_DROP, _LEAST_FREE):
+            dropped = bisect_left(range(len(self.turns)), True, key=partial(fits, share=share))
+            if dropped < len(self.turns):
+                return self._after(dropped, question)
+        return self._after(len(self.turns), question)
+
+    def _after(self, dropped: int, question: str) -> Prompt:
+        """The turns behind the first ``dropped`` ones, and a question."""
+        turns = self.turns[dropped:]
+        asked = [question for question, _ in turns] + [question]
+        prompt = Prompt.of(asked[0], self.config.system)
+        for (_, answer), following in zip(turns, asked[1:], strict=True):
             prompt = prompt.then(answer.replace("\0", "\ufffd"), following)  # a model may write what a prompt must not hold
         return prompt
 
     @contextmanager
-    def _noted(self, question: str) -> Iterator[list[str]]:
+    def _noted(self, prompt: Prompt) -> Iterator[list[str]]:
         steps: list[str] = []
+        dropped = len(self.turns) - prompt.turn
         try:
             yield steps
         finally:
             if steps:
-                self.turns.append((question, "".join(steps)))
+                del self.turns[:dropped]
+                self.turns.append((prompt.question, "".join(steps)))
 
     def stream(
         self, question: str, params: Params | None = None, *, cancel: CancelToken | None = None, text: bool = False
@@ -205,11 +271,11 @@ class Conversation:
 
         A cancel, or leaving early, keeps the accepted steps.
         """
-        run = self._reasoner.run(self.prompt(question), params or self._params, cancel=cancel, text=text)
-        return self._events(question, run)
+        prompt = self.prompt(question, params)
+        return self._events(prompt, self._reasoner.run(prompt, params or self._params, cancel=cancel, text=text))
 
-    def _events(self, question: str, run: Run) -> Iterator[Event]:
-        with closing(run), self._noted(question) as steps:
+    def _events(self, prompt: Prompt, run: Run) -> Iterator[Event]:
+        with closing(run), self._noted(prompt) as steps:
             for event in run:
                 if isinstance(event, StepDone) and event.part == "answer":  # what was thought is no part of what was said
                     steps.append(event.text)

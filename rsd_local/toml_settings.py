@@ -8,8 +8,9 @@ import tomllib
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rsd_local.config import ROLES, RewardConfig, RoleConfig, Trio, require
+from rsd_local.config import ROLES, RewardConfig, RoleConfig, Trio, from_home, require
 from rsd_local.errors import ConfigError
+from rsd_local.text_files import read_text
 
 T = TypeVar("T")
 Tables = dict[str, dict[str, Any]]
@@ -84,10 +85,8 @@ def read_toml(file: Path) -> dict[str, Any]:
         ConfigError: it cannot be read, or is no TOML.
     """
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{file}: {error.strerror or error}", hint="give a trio's TOML file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return tomllib.loads(read_text(file, hint="give a trio's TOML file"))
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"{file} is no TOML: {error}", hint="fix the line it names") from None
 
 
@@ -97,7 +96,7 @@ def _absolute(table: dict[str, Any], base: Path) -> dict[str, Any]:
     for role in ROLES:
         section = table.get(role)
         if isinstance(section, dict) and isinstance(section.get("path"), str):
-            made[role] = section | {"path": str(base / Path(section["path"]).expanduser())}
+            made[role] = section | {"path": str(base / from_home(section["path"]))}
     _place(made, base)
     if isinstance(table.get("reward"), list):
         made["reward"] = [_place(dict(section), base) if isinstance(section, dict) else section for section in table["reward"]]
@@ -108,10 +107,10 @@ def _place(section: dict[str, Any], base: Path) -> dict[str, Any]:
     """Makes the paths of a reward's settings absolute."""
     for key in ("path", "head", "tests", "schema"):
         if isinstance(section.get(key), str):
-            section[key] = str(base / Path(section[key]).expanduser())
+            section[key] = str(base / from_home(section[key]))
     verifier = section.get("verifier")
     if isinstance(verifier, str) and verifier.startswith("pytest:"):
-        section["verifier"] = f"pytest:{base / Path(verifier.removeprefix('pytest:')).expanduser()}"
+        section["verifier"] = f"pytest:{base / from_home(verifier.removeprefix('pytest:'))}"
     return section
 
 

@@ -239,7 +239,7 @@ def test_rsd_solve_works_on_a_fresh_machine_and_says_what_it_cannot() -> None:
     assert (done.returncode, done.stdout) == (0, "381\n"), done.stderr
     assert "37+48=85" in done.stderr and "[1]" in done.stderr
     assert rsd("solve", "-3+5", "--quiet").stdout == "2\n", "an expression may begin with a minus"
-    refused(rsd("solve", "What is love?"), 2, "not an arithmetic expression", "abacus solves", "--draft, --target and --reward")
+    refused(rsd("solve", "What is love?"), 2, "not an arithmetic expression", "abacus solves", "rsd pull small", "--trio small")
     refused(rsd("solve", "999*999"), 2, "outside the range of abacus")
 
 

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 from bench_support import run_fake, sums
 
+from rsd_local.bench.drawing import DPI, WIDTH, wrapped
 from rsd_local.bench.estimate import estimate
 from rsd_local.bench.machine import note_run, read_runs
-from rsd_local.bench.plots import DPI, WIDTH, _thresholds, wrapped
+from rsd_local.bench.plots import _thresholds
 from rsd_local.bench.report import _label, read_summary, write_report
 from rsd_local.bench.results import Results, Row
 from rsd_local.bench.summary import Summary, summarize

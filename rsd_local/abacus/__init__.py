@@ -1,6 +1,8 @@
 """abacus: a trio of tiny models for multi-step integer arithmetic that comes with the package."""
 
-from rsd_local.abacus.expression import parse, render
+from rsd_local.abacus.expression import find_expression, parse, render
+
+__all__ = ["canonical", "find_expression"]
 
 
 def canonical(question: str) -> str:

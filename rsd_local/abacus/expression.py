@@ -14,10 +14,10 @@ MAX_RESULT = 9_999
 MAX_FACTOR = 12  # of every product, the smaller factor
 
 ABILITY = (
-    f"abacus solves + − × and parentheses over integers: at most {MAX_OPERATIONS} operations, numbers up to "
+    f"abacus solves + − × over integers: at most {MAX_OPERATIONS} operations, numbers up to "
     f"{MAX_LITERAL}, results within ±{MAX_RESULT}, one factor of each product within ±{MAX_FACTOR}"
 )
-ELSE = "for everything else choose models with --draft, --target and --reward"
+ELSE = "abacus solves nothing else: rsd pull small, then --trio small"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,7 @@ Expression = int | Operation
 _PRECEDENCE = {"+": 1, "-": 1, "*": 2}
 _SPELLINGS = str.maketrans({"−": "-", "–": "-", "×": "*", "·": "*", "⋅": "*", "∗": "*", "x": "*", "X": "*"})
 _TOKEN = re.compile(r"\s*([0-9]+|[-+*()])")
+_PARTS = re.compile(r"[0-9(-][0-9+*() -]*[0-9)]")
 _LONGEST_QUESTION = 1_000  # characters; also bounds the parser's recursion
 
 
@@ -51,10 +52,21 @@ def parse(text: str) -> Expression:
         QuestionRefused: the text is no such expression, or lies outside what abacus was trained on.
     """
     if len(text) > _LONGEST_QUESTION:
-        raise QuestionRefused(f"the question is no arithmetic expression ({len(text)} characters); {ABILITY}", hint=ELSE)
+        raise QuestionRefused(f"not an arithmetic expression: {len(text)} characters", hint=ELSE)
     expression = _Parser(re.sub(r"\s*=\s*\??\s*$", "", text).translate(_SPELLINGS), text).read()
     _check_range(expression)
     return expression
+
+
+def find_expression(text: str) -> str | None:
+    """The longest part of a text that abacus can solve, as ``2+2`` of ``What is 2+2?``; None where there is none."""
+    for part in sorted(_PARTS.findall(text.translate(_SPELLINGS)[:_LONGEST_QUESTION]), key=len, reverse=True):
+        try:
+            parse(part)
+        except QuestionRefused:
+            continue
+        return str(part).strip()
+    return None
 
 
 def render(expression: Expression) -> str:
@@ -115,7 +127,7 @@ def out_of_range(expression: Expression) -> str | None:
 
 def _check_range(expression: Expression) -> None:
     if reason := out_of_range(expression):
-        raise QuestionRefused(f"outside the range of abacus, {reason}; {ABILITY}", hint=ELSE)
+        raise QuestionRefused(f"outside the range of abacus, {reason}", hint=ABILITY)
 
 
 class _Parser:
@@ -142,7 +154,7 @@ class _Parser:
 
     def _refusal(self) -> QuestionRefused:
         shown = self._asked if len(self._asked) <= 60 else self._asked[:57] + "..."
-        return QuestionRefused(f"not an arithmetic expression: {shown!r}; {ABILITY}", hint=ELSE)
+        return QuestionRefused(f"not an arithmetic expression: {shown!r}", hint=ELSE)
 
     def _peek(self) -> str | None:
         return self._tokens[self._next] if self._next < len(self._tokens) else None

@@ -40,7 +40,7 @@ def load_dataset(spec: str, limit: int | None = None, seed: int = 0, level: int 
         items = hub.fetch(spec, seed)
     elif spec in published.SOURCES:
         items = published.fetch(spec)
-    elif Path(spec).is_file():
+    elif spec and Path(spec).exists():
         items = read_jsonl(Path(spec), labelled=labelled)
     else:
         known = [ARITHMETIC, *hub.SOURCES, *published.SOURCES]

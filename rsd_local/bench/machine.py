@@ -55,7 +55,7 @@ def describe_run(threads: Mapping[str, int]) -> Run:
     Args:
         threads: of each role's engine.
     """
-    from rsd_local.runtime.devices import devices
+    from rsd_local.runtime.devices import devices, llama_version
 
     return {
         "begun": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -97,21 +97,6 @@ def system() -> str:
     with contextlib.suppress(OSError):
         return f"{platform.freedesktop_os_release()['PRETTY_NAME']}, {name}"
     return f"macOS {platform.mac_ver()[0]}, {name}" if platform.mac_ver()[0] else name
-
-
-def llama_version() -> str | None:
-    """llama.cpp's own version and the commit of ggml that were built; None where the library does not tell."""
-    import ctypes
-
-    import llama_cpp.llama_cpp as C
-
-    said = []
-    for name in ("llama_version", "ggml_commit"):
-        with contextlib.suppress(AttributeError, KeyError):
-            function = C._lib[name]
-            function.restype, function.argtypes = ctypes.c_char_p, ()
-            said.append((function() or b"").decode("utf-8", "replace"))
-    return " ".join(filter(None, said)) or None
 
 
 def summary_lines(runs: tuple[Run, ...]) -> list[tuple[str, str]]:

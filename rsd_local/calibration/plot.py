@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rsd_local.bench.plots import COLOURS, DPI, WIDTH, band, curve, legend_below, new_figure
+from rsd_local.bench.drawing import COLOURS, DPI, WIDTH, band, curve, legend_below, new_figure
 from rsd_local.calibration.choice import Choice
 from rsd_local.calibration.points import Point, Sweep
 from rsd_local.errors import ConfigError

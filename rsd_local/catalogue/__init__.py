@@ -9,8 +9,8 @@ from typing import Any
 import platformdirs
 
 from rsd_local.catalogue.models import ModelEntry
-from rsd_local.config import ROLES, Trio, require
-from rsd_local.errors import ConfigError
+from rsd_local.config import ROLES, Trio, from_home, require
+from rsd_local.errors import ConfigError, ModelNotFound
 from rsd_local.toml_settings import Tables, build, build_trio, read_catalogue, read_toml, read_trio
 
 _PACKAGE = Path(__file__).parent.parent
@@ -121,17 +121,48 @@ class Catalogue:
         missing = dict.fromkeys(file.name for file in trio.files if not file.exists())
         return f"{', '.join(missing)} missing" if missing else "complete"
 
+    def for_any_question(self) -> str | None:
+        """The first trio that is complete, takes more than arithmetic, and runs no code; None where there is none."""
+        for name, table in self.trios.items():
+            if table.get("task") != "arithmetic" and self.state(name) == "complete":
+                if all(stage.kind != "verifier" for stage in self.trio(name).stages):
+                    return name
+        return None
+
     def _file(self, name: str) -> Path:
         return user_models_file() if user_models_file() in self.origins[name].values() else models_file()
 
 
+def trio_file(name: str) -> Path | None:
+    """The file that a trio's name stands for, None where it is a name of the catalogue.
+
+    What holds a path separator or ends in ``.toml`` is a file. Any other name is the catalogue's where it has it, whatever
+    lies in the current folder (``./NAME`` is the file), and else a file where there is one.
+    """
+    if "/" in name or "\\" in name or name.endswith(".toml"):
+        return from_home(name)
+    return None if name in Catalogue.read().trios or not Path(name).is_file() else Path(name)
+
+
 def find_trio(name: str) -> Trio:
-    """A trio by its name in ``models.toml``, or from a TOML file of one's own.
+    """A trio by its name in ``models.toml``, or from a TOML file of one's own; ``trio_file`` tells them apart.
 
     Raises:
         ConfigError: there is neither, or the file is not right.
     """
-    return read_trio(Path(name)) if name.endswith(".toml") else Catalogue.read().trio(name)
+    file = trio_file(name)
+    return read_trio(file) if file else Catalogue.read().trio(name)
+
+
+def require_files(trio: Trio, name: str) -> None:
+    """Checks that the files of a trio of the catalogue are here.
+
+    Raises:
+        ModelNotFound: one is not; how to get it is said.
+    """
+    missing = [file.name for file in trio.files if not file.exists()]
+    if missing and trio_file(name) is None:
+        raise ModelNotFound(f"trio {name}: {', '.join(dict.fromkeys(missing))} not here", hint=f"rsd pull {name} fetches what is missing")
 
 
 def trio_origins(name: str) -> dict[str, Path]:
@@ -140,8 +171,8 @@ def trio_origins(name: str) -> dict[str, Path]:
     Args:
         name: as for ``find_trio``.
     """
-    if name.endswith(".toml"):
-        return dict.fromkeys(_flat(read_toml(Path(name))), Path(name))
+    if file := trio_file(name):
+        return dict.fromkeys(_flat(read_toml(file)), file)
     return Catalogue.read().origins.get(name, {})
 
 

@@ -10,9 +10,10 @@ import tomlkit
 from tomlkit.exceptions import TOMLKitError
 from tomlkit.items import Comment, Table, Whitespace
 
-from rsd_local.catalogue import user_models_file
+from rsd_local.catalogue import trio_file, user_models_file
 from rsd_local.config import require
 from rsd_local.errors import ConfigError
+from rsd_local.text_files import read_text
 
 
 def save_threshold(trio: str, threshold: float, origin: str, bands: Sequence[tuple[float, float] | None] = ()) -> Path:
@@ -45,7 +46,7 @@ def save_threshold(trio: str, threshold: float, origin: str, bands: Sequence[tup
         table["threshold"], table["threshold_from"] = threshold, origin
         file.parent.mkdir(parents=True, exist_ok=True)
         unfinished = file.with_name(file.name + ".part")
-        unfinished.write_text(tomlkit.dumps(document), encoding="utf-8")
+        unfinished.write_text(tomlkit.dumps(document), encoding="utf-8", errors="replace")
         unfinished.replace(file)
     except (OSError, UnicodeDecodeError, TOMLKitError) as error:
         raise ConfigError(f"{file} cannot be changed: {error}", hint=f"write threshold = {threshold:g} into it by hand") from None
@@ -67,17 +68,17 @@ def require_reward_tables(trio: str, rewards: int) -> None:
 
 
 def _file(trio: str) -> Path:
-    return Path(trio) if trio.endswith(".toml") else user_models_file()
+    return trio_file(trio) or user_models_file()
 
 
 def _read(file: Path) -> tomlkit.TOMLDocument:
-    return tomlkit.parse(file.read_text(encoding="utf-8")) if file.exists() else tomlkit.document()
+    return tomlkit.parse(read_text(file)) if file.exists() else tomlkit.document()
 
 
 def _table(document: tomlkit.TOMLDocument, trio: str) -> Any:
     """A trio's table, made where it is not there."""
     table: Any = document
-    if not trio.endswith(".toml"):
+    if trio_file(trio) is None:
         for name in ("trio", trio):
             table = table.setdefault(name, tomlkit.table(is_super_table=name == "trio"))
     return table
@@ -97,7 +98,7 @@ def _set_band(reward: Any, band: tuple[float, float]) -> None:
 
 def _reward_tables(table: Any, count: int, file: Path, trio: str) -> Any:
     found = table.get("reward")
-    name = "[[reward]]" if trio.endswith(".toml") else f"[[trio.{trio}.reward]]"
+    name = "[[reward]]" if trio_file(trio) else f"[[trio.{trio}.reward]]"
     require(
         isinstance(found, list) and len(found) == count,
         f"{file} has no {name} tables, which bands are written into",

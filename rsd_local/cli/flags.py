@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import click
+
 from rsd_local.config import (
     NEEDS_MODEL,
     ROLES,
@@ -22,7 +24,7 @@ from rsd_local.config import (
     require,
     sequences_needed,
 )
-from rsd_local.errors import ConfigError, ModelNotFound
+from rsd_local.errors import ConfigError
 
 _CHECKS = ("verifier", "tests", "schema", "code_file")
 _OF_THE_TRIO = ("threshold", "unchecked", "stop_after", "redrafts", "retries")
@@ -42,7 +44,7 @@ def make_trio(flags: dict[str, Any], parallel: int = 1, width: int | None = None
     Raises:
         ConfigError: a flag's value cannot be used, or some but not all of the models are named.
     """
-    from rsd_local.catalogue import find_trio
+    from rsd_local.catalogue import find_trio, require_files
 
     named = {role: flags[role] for role in ("draft", "target", "reward") if flags[role]}
     kind = flags["reward_kind"] or ("verifier" if flags["verifier"] else None)
@@ -63,8 +65,8 @@ def make_trio(flags: dict[str, Any], parallel: int = 1, width: int | None = None
             flags["head"],
             checks,
         )
-        if loads:
-            _require_files(trio, flags["trio"])
+        if loads and flags["trio"]:
+            require_files(trio, flags["trio"])
     for flag, field, read in (
         ("ctx_size", "ctx_size", int),
         ("n_gpu_layers", "gpu_layers", lambda text: {"all": -1, "auto": "auto"}[text] if text in ("all", "auto") else int(text)),
@@ -77,6 +79,9 @@ def make_trio(flags: dict[str, Any], parallel: int = 1, width: int | None = None
         for given in flags[flag]:
             trio = _place(trio, flag, field, read, given)
     plain = {name: flags[name] for name in ("layout", "system", "delimiter", "sandbox", "on_verifier_error") if flags[name] is not None}
+    if plain.get("system") and trio.task == "arithmetic":  # its models never saw one, and would get wrong what they can do
+        click.secho("this trio does arithmetic and takes no system prompt: --system is left out", fg="yellow", err=True)
+        del plain["system"]
     plain["run_code"] = flags["run_code"]
     if flags["no_fit_check"]:
         plain["fit_check"] = False
@@ -87,13 +92,6 @@ def make_trio(flags: dict[str, Any], parallel: int = 1, width: int | None = None
     if width is None:
         width = sequences_needed(plain.get("strategy", trio.strategy), make_search(flags)) if "samples" in flags else 1
     return dataclasses.replace(trio, parallel=parallel, width=width, reuse=trio.reuse and not compares, **plain)
-
-
-def _require_files(trio: Trio, name: str | None) -> None:
-    """Says how to get a trio of the catalogue whose files are not here."""
-    missing = [file.name for file in trio.files if not file.exists()]
-    if missing and name and not name.endswith(".toml"):
-        raise ModelNotFound(f"trio {name}: {', '.join(dict.fromkeys(missing))} not here", hint=f"rsd pull {name} fetches what is missing")
 
 
 def _changed(trio: Trio, named: dict[str, Path], kind: str | None, head: Path | None, checks: dict[str, Any]) -> Trio:

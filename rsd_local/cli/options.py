@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import click
 
+from rsd_local.cli.command import SharedOption, StrictCommand
 from rsd_local.config import (
     VERIFIERS,
     Aggregate,
@@ -25,37 +25,33 @@ from rsd_local.config import (
     WeightingKind,
 )
 
+__all__ = ["StrictCommand", "option", "question_options", "run_options", "trio_options"]
+
 F = TypeVar("F", bound=Callable[..., Any])
 Option = Callable[[Any], Any]
 
-
-class StrictCommand(click.Command):
-    """A mistyped flag is an error here: click alone would read ``-mx`` as ``-m x``.
-
-    What begins with a minus and a digit or a parenthesis is no flag but an expression.
-    """
-
-    def __init__(self, *arguments: Any, **settings: Any) -> None:
-        settings.setdefault("context_settings", {})["ignore_unknown_options"] = True
-        super().__init__(*arguments, **settings)
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Refuses unknown flags before click looks at them."""
-        known = [name for parameter in self.get_params(ctx) for name in (*parameter.opts, *parameter.secondary_opts)]
-        for argument in args:
-            if argument == "--":
-                break
-            name = argument.split("=")[0]
-            if argument.startswith("-") and argument.strip("-")[:1].isalpha() and name not in known:
-                near = difflib.get_close_matches(name, known, 1)
-                raise click.UsageError(f"no such option: {name}" + (f", did you mean {near[0]}?" if near else ""), ctx)
-        return super().parse_args(ctx, args)
+_SECTIONS = {
+    "Models": "--trio --draft --target --reward --head --system --delimiter --trust-file --no-fit-check",
+    "Rewards": "--reward-kind --layout --verifier --tests --schema --code-file --run-code --sandbox --on-verifier-error --unchecked",
+    "Memory and devices": "--ctx-size --n-gpu-layers --main-gpu --tensor-split --flash-attn --cache-type --threads",
+    "Strategy": "--strategy --threshold --weighting --probability --steepness --redrafts --hand-over --candidates --samples --beams "
+    "--branches --aggregate --speculate --fallback --retries",
+    "Limits": "--max-tokens --max-steps --repeats --stop --stop-after",
+    "Sampling": "--temp --top-k --top-p --min-p --repeat-penalty --presence-penalty --frequency-penalty --repeat-last-n --seed",
+}
+"""Headings of the help, and the options below them."""
 
 
 def option(*names: str, **settings: Any) -> Option:
     """A click option whose value can come from a variable too: ``--max-tokens`` from ``RSD_MAX_TOKENS``."""
     long = next(name for name in names if name.startswith("--"))
-    return click.option(*names, envvar=f"RSD_{long.strip('-').replace('-', '_').upper()}", **settings)
+    return _shared(*names, envvar=f"RSD_{long.strip('-').replace('-', '_').upper()}", **settings)
+
+
+def _shared(*names: str, **settings: Any) -> Option:
+    long = next(name for name in names if name.startswith("--"))
+    section = next((heading for heading, inside in _SECTIONS.items() if long in inside.split()), "Options")
+    return click.option(*names, cls=SharedOption, section=section, **settings)
 
 
 def _per_role(*names: str, metavar: str, help: str) -> Option:
@@ -63,7 +59,7 @@ def _per_role(*names: str, metavar: str, help: str) -> Option:
 
 
 _TRIO: list[Option] = [
-    option("--trio", metavar="NAME|FILE", help="A trio by name, or a TOML file. Default: abacus, built in."),
+    option("--trio", metavar="NAME|FILE", help="A trio by name (rsd list), or its TOML file. Default: abacus, built in."),
     option("-md", "--draft", type=Path, metavar="FILE", help="GGUF file of the draft model."),
     option("-m", "--target", type=Path, metavar="FILE", help="GGUF file of the target model."),
     option("-mr", "--reward", type=Path, metavar="FILE", help="GGUF file of the reward model, for kinds that take one."),
@@ -72,7 +68,7 @@ _TRIO: list[Option] = [
     option("--tests", type=Path, metavar="FILE", help="Python tests in place of the examples in the prompt (python-tests)."),
     option("--schema", type=Path, metavar="FILE", help="The JSON schema (json-schema)."),
     option("--code-file", metavar="NAME", help="The file that code is written to (pytest:PATH). Default: solution.py."),
-    click.option("--run-code", is_flag=True, help="Allow to run code that a model wrote, in a sandbox, and the program of command:."),
+    _shared("--run-code", is_flag=True, help="Allow to run code that a model wrote, in a sandbox, and the program of command:."),
     option("--sandbox", type=click.Choice(get_args(SandboxLevel)), help="strict: run no code that cannot be confined."),
     option("--on-verifier-error", type=click.Choice(get_args(OnVerifierError)), help="Where a verifier does not work."),
     option("--layout", type=click.Choice(get_args(TagLayout)), help="The text a tag-logits model was trained on."),
@@ -80,11 +76,11 @@ _TRIO: list[Option] = [
     option("--system", metavar="TEXT", help="System prompt of draft and target; '' for none."),
     option(
         "--delimiter",
-        metavar="|".join((*("paragraph", "line", "sentence", "code-block", "fence"), "tokens:N", "re:PATTERN", "text:…")),
-        help="Where steps end. Default: paragraph, a blank line.",
+        metavar="WHERE",
+        help="Where steps end: paragraph (a blank line, the default), line, sentence, code-block, fence, tokens:N, re:PATTERN, text:….",
     ),
-    click.option("--trust-file", is_flag=True, help="Load model files without trying them first in a process of their own."),
-    click.option("--no-fit-check", is_flag=True, help="Load the models also where they seem to need more memory than is free."),
+    _shared("--trust-file", is_flag=True, help="Load model files without trying them first in a process of their own."),
+    _shared("--no-fit-check", is_flag=True, help="Load the models also where they seem to need more memory than is free."),
     _per_role("-c", "--ctx-size", metavar="N", help="Tokens per question. ROLE is draft, target or reward; without it, all."),
     _per_role("-ngl", "--n-gpu-layers", metavar="N|all|auto", help="Layers on the GPU. Default: auto, as fit."),
     _per_role("-mg", "--main-gpu", metavar="N", help="The device that holds what is not split."),
@@ -108,7 +104,12 @@ _PARAMS: list[Option] = [
         help="Rejected places in a row from which on the target writes all the rest (rsd). 0: never.",
     ),
     option("--unchecked", type=click.Choice(get_args(Unchecked)), help="Who decides where there is nothing to check (rsd)."),
-    option("--strategy", type=click.Choice(get_args(Strategy)), help="The algorithm. Default: the trio's own, mostly rsd."),
+    option(
+        "--strategy",
+        type=click.Choice(get_args(Strategy)),
+        metavar="NAME",
+        help=f"The algorithm: {', '.join(get_args(Strategy))}. Default: the trio's own, mostly rsd.",
+    ),
     option("--candidates", type=int, default=1, show_default=True, help="Draft steps sampled at each place (rsd)."),
     option("--samples", type=int, default=8, show_default=True, help="Samples (majority, best-of-n, step-best-of-n)."),
     option("--beams", type=int, default=2, show_default=True, help="Solutions that stay at each step (beam)."),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import signal
 import sys
@@ -12,11 +11,12 @@ import click
 
 from rsd_local.cli.flags import make_params, make_trio
 from rsd_local.cli.options import StrictCommand, run_options, trio_options
-from rsd_local.cli.text import printable
+from rsd_local.cli.text import call, json_line, printable
+from rsd_local.errors import ConfigError, QuestionRefused
 
 
 @click.command(cls=StrictCommand)
-@click.argument("question")
+@click.argument("words", metavar="[QUESTION]", nargs=-1)
 @trio_options
 @run_options
 @click.option("--stats", is_flag=True, help="Print what each model did and how it runs.")
@@ -24,20 +24,17 @@ from rsd_local.cli.text import printable
 @click.option("--jsonl", "as_jsonl", is_flag=True, help="Print each event as a line as it happens.")
 @click.option("-q", "--quiet", is_flag=True, help="Print the answer alone.")
 @click.option("-v", "--verbose", is_flag=True, help="Show llama.cpp's log.")
-def solve(question: str, stats: bool, as_json: bool, as_jsonl: bool, quiet: bool, verbose: bool, **flags: Any) -> int:
-    """Answer QUESTION ('-' reads it from standard input).
+def solve(words: tuple[str, ...], stats: bool, as_json: bool, as_jsonl: bool, quiet: bool, verbose: bool, **flags: Any) -> int:
+    """Answer QUESTION.
 
-    The answer goes to standard output, everything else to standard error. Without a trio the built-in abacus answers:
-    integer arithmetic with + − × and parentheses.
+    Without one, or where it is '-', it is read from standard input. The answer goes to standard output, everything else to
+    standard error. Without a trio the built-in abacus answers: integer arithmetic with + − × and parentheses.
     """
     if as_json and as_jsonl:
         raise click.UsageError("--json and --jsonl exclude each other")
     trio = make_trio(flags)
     params = make_params(flags, trio)
-    if question == "-":
-        question = sys.stdin.read().strip()
-    if not question.strip():
-        raise click.UsageError("the question is empty")
+    question = _question(words)
     logging.basicConfig(stream=sys.stderr, level=logging.DEBUG if verbose else logging.WARNING, format="%(name)s: %(message)s")
 
     from rsd_local.cli import render
@@ -54,14 +51,16 @@ def solve(question: str, stats: bool, as_json: bool, as_jsonl: bool, quiet: bool
             for event in reasoner.stream(question, params, cancel=cancel):
                 events.append(event)
                 if as_jsonl:
-                    click.echo(json.dumps(render.event_object(event), ensure_ascii=False))
+                    click.echo(json_line(render.event_object(event)))
                 elif isinstance(event, StepDone) and not quiet:
                     render.step(event, trio)
+        except QuestionRefused as error:
+            raise QuestionRefused(str(error), hint=instead(question, error.hint)) from None
         finally:
             signal.signal(signal.SIGINT, previous)
         result = collect(iter(events))
         if as_json:
-            click.echo(json.dumps(render.result_object(result), ensure_ascii=False))
+            click.echo(json_line(render.result_object(result)))
         elif not as_jsonl:
             if not quiet:
                 render.ending(result, boxed="\\boxed" in trio.system)
@@ -71,3 +70,37 @@ def solve(question: str, stats: bool, as_json: bool, as_jsonl: bool, quiet: bool
         if stats:
             render.stats(result, reasoner)
     return 130 if isinstance(events[-1], Finished) and events[-1].reason == "cancelled" else 0
+
+
+def _question(words: tuple[str, ...]) -> str:
+    """The question: the argument, or what standard input gives.
+
+    Raises:
+        ConfigError: there is none, or several arguments.
+    """
+    if len(words) > 1:
+        raise ConfigError(f"the question is one argument, not {len(words)}", hint=f"put it in quotes: {call('solve', ' '.join(words))}")
+    if words and words[0] != "-":
+        question = words[0]
+    else:
+        question = "" if not words and sys.stdin.isatty() else sys.stdin.read().strip()
+    if not question.strip():
+        raise ConfigError(
+            "the question is empty" if words else "Missing argument 'QUESTION'", hint='for example: rsd solve "(37+48)*6-129"'
+        )
+    return question
+
+
+def instead(question: str, hint: str) -> str:
+    """What to type where abacus refused a question: its expression alone, and another trio.
+
+    Args:
+        question: as it was asked.
+        hint: what to do where no other trio is here.
+    """
+    from rsd_local.abacus import find_expression
+    from rsd_local.catalogue import Catalogue
+
+    expression, other = find_expression(question), Catalogue.read().for_any_question()
+    calls = [call("solve", expression)] if expression else []
+    return "; ".join([*calls, call("solve", "--trio", other, question) if other else hint])

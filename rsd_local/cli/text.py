@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
+import sys
+from typing import Any
 
 import click
 
+from rsd_local.cli.streams import is_unicode
 from rsd_local.errors import RSDError
 
-# C0 but tab and newline, DEL, C1, and the marks that turn the direction of writing.
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+# C0 but tab and newline, DEL, C1, the marks that turn the direction of writing, and bytes of a file's name that are no text.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_PLAIN_WORD = re.compile(r"[\w@%+=:,./-]+", re.ASCII)
 
 
 def printable(text: str) -> str:
@@ -21,3 +27,27 @@ def complain(problem: RSDError | str) -> None:
     """Says what went wrong, and the fix where there is one, in one line on standard error."""
     message = f"{problem}; {problem.hint}" if isinstance(problem, RSDError) and problem.hint else str(problem)
     click.echo("rsd: " + printable(" ".join(message.split())), err=True)
+
+
+def quoted(word: str) -> str:
+    """A word as it can be typed: in double quotes, which every shell knows, where it needs any."""
+    if _PLAIN_WORD.fullmatch(word):
+        return word
+    return shlex.quote(word) if set(word) & set('"$`\\!') else f'"{word}"'
+
+
+def cut(text: str, longest: int = 60) -> str:
+    """The beginning of a text that is too long to be shown."""
+    return text if len(text) <= longest else text[: longest - 1] + "…"
+
+
+def call(*words: str) -> str:
+    """A call of rsd as it can be typed; a last word that is long is left out."""
+    *first, last = map(quoted, words)
+    return " ".join(["rsd", *first, last if len(last) <= 60 else '"…"'])
+
+
+def json_line(content: Any) -> str:
+    """An object in one line of JSON, in letters of ASCII where standard output has no others."""
+    text = json.dumps(content, ensure_ascii=not is_unicode(sys.stdout))
+    return text.encode("utf-8", "backslashreplace").decode()  # a file's name may hold bytes that are no text

@@ -1,6 +1,6 @@
 """Settings: frozen dataclasses that validate themselves."""
 
-from rsd_local.config.checks import require, require_choice
+from rsd_local.config.checks import from_home, require, require_choice
 from rsd_local.config.params import (
     Aggregate,
     Fallback,
@@ -54,6 +54,7 @@ __all__ = [
     "Weighting",
     "WeightingKind",
     "default_temperature",
+    "from_home",
     "require",
     "require_choice",
     "sequences_needed",

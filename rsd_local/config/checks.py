@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any, get_args
 
 from rsd_local.errors import ConfigError
@@ -17,3 +19,8 @@ def require_choice(value: str, choices: Any, name: str) -> None:
     """Raises ConfigError where ``value`` is none of a Literal's ``choices``."""
     known = get_args(choices)
     require(value in known, f"{name} {value!r} is unknown", hint=f"one of: {', '.join(known)}")
+
+
+def from_home(path: str | Path) -> Path:
+    """The path with the user's own folder for ``~``; a ``~NAME`` that nobody has stays as it is, for a file may be called so."""
+    return Path(os.path.expanduser(path))

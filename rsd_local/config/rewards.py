@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from rsd_local.config.checks import require, require_choice
+from rsd_local.config.checks import from_home, require, require_choice
 from rsd_local.config.roles import RoleConfig
 
 RewardKind = Literal["tag-logits", "judge", "digit", "confidence", "read-out", "value-head", "verifier"]
@@ -55,7 +55,7 @@ class RewardConfig:
     def __post_init__(self) -> None:
         for name in ("head", "tests", "schema"):
             given = getattr(self, name)
-            object.__setattr__(self, name, given and Path(given).expanduser())
+            object.__setattr__(self, name, given and from_home(given))
         kind = self.kind
         require_choice(kind, RewardKind, "reward_kind")
         require_choice(self.layout, TagLayout, "layout")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rsd_local.config.checks import require, require_choice
+from rsd_local.config.checks import from_home, require, require_choice
 
 FlashAttention = Literal["auto", "on", "off"]
 CacheType = Literal["f32", "f16", "bf16", "q8_0", "q4_0"]
@@ -41,7 +41,7 @@ class RoleConfig:
     trusted: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "path", Path(self.path).expanduser())
+        object.__setattr__(self, "path", from_home(self.path))
         object.__setattr__(self, "tensor_split", tuple(float(share) for share in self.tensor_split))
         require(self.ctx_size >= 0, f"ctx_size {self.ctx_size} is negative")
         layers: object = self.gpu_layers

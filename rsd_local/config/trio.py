@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from rsd_local.config.checks import require, require_choice
+from rsd_local.config.checks import from_home, require, require_choice
 from rsd_local.config.params import (
     Limits,
     Params,
@@ -27,6 +27,7 @@ from rsd_local.config.roles import RoleConfig
 
 ROLES = ("draft", "target", "reward")
 SYSTEM_PROMPT = "Please reason step by step, and put your final answer within \\boxed{}."
+Task = Literal["any", "math", "arithmetic"]
 SandboxLevel = Literal["auto", "strict"]
 OnVerifierError = Literal["error", "target"]
 
@@ -47,7 +48,8 @@ class Trio:
         threshold: the trio's own δ, used where the caller names none; 1 where the last reward is a verifier, otherwise 0.7.
         threshold_from: where δ comes from, for people; empty where nobody measured it.
         system: the system prompt of draft and target, empty for none.
-        task: ``arithmetic`` sends questions through abacus' reader, which refuses everything else.
+        task: ``arithmetic`` sends questions through abacus' reader, which refuses everything else; ``math`` is any question, and in a
+            chat too the system prompt that asks for steps and a boxed answer.
         machine: what it suits, for people.
         strategy: the algorithm, where the caller names none.
         unchecked, stop_after, redrafts, retries: see ``Weighting``, ``Limits`` and ``Search``; where the caller names none.
@@ -74,7 +76,7 @@ class Trio:
     threshold: float = math.nan
     threshold_from: str = ""
     system: str = SYSTEM_PROMPT
-    task: Literal["any", "arithmetic"] = "any"
+    task: Task = "any"
     machine: str = ""
     parallel: int = 1
     width: int = 1
@@ -106,8 +108,8 @@ class Trio:
         require(isinstance(self.template_kwargs, Mapping), "template_kwargs is no table", "give {name = value}")
         for name in ("head", "tests", "schema"):
             given = getattr(self, name)
-            object.__setattr__(self, name, given and Path(given).expanduser())
-        require_choice(self.task, Literal["any", "arithmetic"], "task")
+            object.__setattr__(self, name, given and from_home(given))
+        require_choice(self.task, Task, "task")
         require_choice(self.strategy, Strategy, "strategy")
         require_choice(self.sandbox, SandboxLevel, "sandbox")
         require_choice(self.on_verifier_error, OnVerifierError, "on_verifier_error")

@@ -79,14 +79,14 @@ def draft_step(
         draft.begin()
         stream = Stream(sampling.seed, DRAFT, turn, solution.steps, attempt)
         pending = draft.start_writing(solution.room, solution.scan(), sampling, stream)
-        step = yield from shown(written(pending, live=trio.shows_text), trio, solution, "draft")
+        step = yield from shown(written(pending, live=trio.shows_text), trio, solution, "draft", attempt)
         return step, start_score(reward, step)
     streams = [Stream(sampling.seed, DRAFT, turn, solution.steps, attempt * count + number) for number in range(count)]
     with candidates(draft, reward, streams, sampling, solution) as made:
         best = max(made, key=lambda candidate: candidate.rank)
         draft.adopt(best.writer)
         reward.adopt(best.reward)
-    yield from show(best.step, trio, solution, "draft")
+    yield from show(best.step, trio, solution, "draft", attempt)
     return best.step, Known(best.score)
 
 

@@ -88,7 +88,7 @@ class TargetSteps:
         for attempt in range(self._params.search.retries + 1):
             if attempt:
                 target.forget()
-                step = yield from shown(self._fallbacks.again(attempt, solution), self._trio, solution, "target")
+                step = yield from shown(self._fallbacks.again(attempt, solution), self._trio, solution, "target", attempt)
             score = start_score(reward, replace(step, trace=step.trace or Trace.empty())).result()
             tried.append((step, score))
             unchecked = score.value is None and not score.failed

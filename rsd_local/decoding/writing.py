@@ -21,7 +21,7 @@ def written(pending: PendingStep, *, live: bool) -> Writing:
     return pending.result()
 
 
-def shown(writing: Writing, trio: OpenTrio, solution: Solution, author: Author) -> Generator[Event, None, Step]:
+def shown(writing: Writing, trio: OpenTrio, solution: Solution, author: Author, attempt: int = 0) -> Generator[Event, None, Step]:
     """The events of a step that is being written, and the step.
 
     Bytes that may turn out to belong to a stop string are held back: those of the last token, and as many before it as a stop
@@ -41,15 +41,15 @@ def shown(writing: Writing, trio: OpenTrio, solution: Solution, author: Author) 
             part, first, last = solution.part_of(raw)
             given, certain = max(given, first), min(certain, last)
         if certain > given and (text := decode(raw[given:certain])):
-            yield TextWritten(index, author, text, part)
+            yield TextWritten(index, author, text, attempt, part)
         given = max(given, certain)
     first, last = inside_tags(step.raw) if step.part == "thought" else (0, len(step.raw))
     if trio.shows_text and (text := decode(step.raw[max(given, first) : last], solution.reason_after(step) is not None)):
-        yield TextWritten(index, author, text, step.part)
+        yield TextWritten(index, author, text, attempt, step.part)
     return step
 
 
-def show(step: Step, trio: OpenTrio, solution: Solution, author: Author) -> Iterator[Event]:
+def show(step: Step, trio: OpenTrio, solution: Solution, author: Author, attempt: int = 0) -> Iterator[Event]:
     """The event of a step that came at once."""
     if trio.shows_text and (text := solution.decoder()(step.shown, solution.reason_after(step) is not None)):
-        yield TextWritten(solution.steps, author, text, step.part)
+        yield TextWritten(solution.steps, author, text, attempt, step.part)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from rsd_local.config import require
 from rsd_local.errors import ConfigError
+from rsd_local.text_files import read_text
 
 Grading = Literal["number", "math", "choice", "python"]
 
@@ -76,11 +77,7 @@ def jsonl_lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     Raises:
         ConfigError: the file cannot be read, or a line is no JSON object.
     """
-    try:
-        # Not splitlines(): a separator of Unicode inside a string ends no line of JSON.
-        lines = file.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file} cannot be read: {error}") from None
+    lines = read_text(file).split("\n")  # not splitlines(): a separator of Unicode inside a string ends no line of JSON
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue

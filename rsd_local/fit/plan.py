@@ -146,7 +146,7 @@ def make_plan(roles: Mapping[Role, RoleCapacity], devices: Sequence[Device], kno
     """
     gpus = [device for device in devices if device.kind == "gpu"]
     free = room = sum(max(0, gpu.free - _GPU_SPARE) for gpu in gpus)
-    known, paths = known or {}, {capacity.config.path for capacity in roles.values()}
+    known, paths = known or {}, dict.fromkeys(capacity.config.path for capacity in roles.values())
     headers = {path: known.get(path) or read_header(path) for path in paths}
     prints = {role: Footprint.of(headers[one.config.path], one, on_gpu=bool(gpus)) for role, one in roles.items()}
     made: dict[Role, RolePlan] = {}

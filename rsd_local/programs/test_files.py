@@ -10,6 +10,7 @@ from rsd_local.errors import ConfigError
 from rsd_local.programs.asked import BUILTINS, called_names
 from rsd_local.programs.example import Example
 from rsd_local.programs.syntax import parsed
+from rsd_local.text_files import read_text
 
 CANDIDATE = "candidate"
 
@@ -50,11 +51,7 @@ def read_test_file(path: Path) -> TestSource:
     Raises:
         ConfigError: it cannot be read, is no Python, or has no test.
     """
-    try:
-        source = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from None
-    return read_tests(source, str(path))
+    return read_tests(read_text(path), str(path))
 
 
 def read_tests(source: str, where: str) -> TestSource:

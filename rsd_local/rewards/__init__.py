@@ -128,6 +128,13 @@ class StepReward:
             return TraceReward(lambda trace, before: head.reward(step_features(trace, before, head.parts)), by)
         return TraceReward(lambda trace, before: confidence(trace), by)
 
+    def opening(self, prompt: Prompt) -> tuple[Engine, int] | None:
+        """The engine that reads the steps, and how many tokens it reads before the first one; None where no model does."""
+        if self.engine is None:
+            return None
+        layout = self._layout(self.engine.model, prompt)
+        return self.engine, len(layout.opening()) + len(layout.query)
+
     def _layout(self, model: Model, prompt: Prompt) -> Layout:
         head = self.head
         if isinstance(head, ValueHead):

@@ -135,6 +135,8 @@ def read_head(path: Path) -> Head:
     from safetensors import SafetensorError, safe_open
 
     try:
+        if path.exists() and not path.is_file():  # to open a pipe is to wait for its other end
+            raise BadHead(f"{path} is no regular file", hint="give a head's safetensors file")
         if path.stat().st_size > _LARGEST:
             raise BadHead(f"{path} is too large for a head")
         with safe_open(path, framework="numpy") as file:

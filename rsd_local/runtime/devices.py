@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -63,3 +64,14 @@ def _function(name: str, result: Any, *arguments: Any) -> Any:
     function = C._lib[name]  # an object of its own: setting types here changes nobody else's
     function.restype, function.argtypes = result, arguments
     return function
+
+
+def llama_version() -> str | None:
+    """llama.cpp's own version and the commit of ggml that were built; None where the library does not tell."""
+    said = []
+    for name in ("llama_version", "ggml_commit"):
+        with contextlib.suppress(AttributeError, KeyError):
+            function = C._lib[name]
+            function.restype, function.argtypes = ctypes.c_char_p, ()
+            said.append((function() or b"").decode("utf-8", "replace"))
+    return " ".join(filter(None, said)) or None

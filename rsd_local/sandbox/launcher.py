@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import marshal
 import os
-import resource
 import select
 import sys
+
+try:  # here, and not where it is used: there the libraries may be out of sight
+    import resource
+except ImportError:  # Windows, where nothing starts this
+    pass
 
 TYPE_CHECKING = False  # the modules typing and signal (for its enums) take longer to import than all else does
 if TYPE_CHECKING:

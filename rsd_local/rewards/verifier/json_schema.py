@@ -9,11 +9,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rsd_local.config import require
+from rsd_local.config import from_home, require
 from rsd_local.errors import ConfigError, VerifierFailed
 from rsd_local.events import CancelToken
 from rsd_local.prompt import Prompt
 from rsd_local.rewards.verifier.values import short
+from rsd_local.text_files import read_text
 
 MAX_DEPTH = 100
 """Arrays and objects within each other, of a step's JSON."""
@@ -91,10 +92,9 @@ class JsonSchema:
 
 
 def _load(path: Path, name: str) -> Any:
+    text = read_text(from_home(path))
     try:
-        content = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{name} cannot be read: {error.strerror}") from None
+        content = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{name} is no JSON: {short(str(error))}") from None
     require(isinstance(content, dict | bool), f"{name} is none: a schema is an object")

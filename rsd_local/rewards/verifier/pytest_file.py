@@ -19,6 +19,7 @@ from rsd_local.programs.answers import step_code
 from rsd_local.programs.syntax import parsed
 from rsd_local.prompt import Prompt
 from rsd_local.sandbox import Bounds, Sandbox, python
+from rsd_local.text_files import read_text
 
 _RUNNER = "pytest_run.py"
 _BYTES = 64 << 20  # of the user's folder
@@ -54,7 +55,7 @@ class PytestFile:
         self._sandbox, self._bounds = sandbox, bounds or Bounds(seconds=60.0)
         path = path.absolute()
         require(path.exists(), f"{path}: no such file or folder of tests")
-        if path.is_file() and parsed(path.read_text(encoding="utf-8")) is None:
+        if not path.is_dir() and parsed(read_text(path)) is None:
             raise ConfigError(f"{path} is no Python")
         if importlib.util.find_spec("pytest") is None:
             raise VerifierFailed("pytest is not installed", hint="pip install pytest")

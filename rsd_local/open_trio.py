@@ -105,6 +105,17 @@ class LocalTrio:
         )
         return replace(self, cancel=cancel, segmenter=segmenter, thinking=thinking, shows_text=shows_text)
 
+    def thinks(self, thinking: Thinking) -> bool:
+        """Whether answers begin with a thought: one that a prompt opens, or that a model is not kept from writing."""
+        if thinking.mode == "off":
+            return False
+        prompt, off = Prompt.of("1+1", self.config.system), replace(thinking, mode="off")
+        models = [engine.model for engine in (self.draft, self.target) if engine.model.spelling.tags]
+        return any(
+            opens_thought(one, prompt, thinking) or prompt_tokens(one, prompt, thinking) != prompt_tokens(one, prompt, off)
+            for one in models
+        )
+
     def _asked(self, thinking: Thinking) -> tuple[Thinking, bool]:
         """How both models are to be asked, and whether an answer begins in a thought: for the one where it does so for the other."""
         models = [engine.model for engine in (self.draft, self.target) if engine.model.spelling.tags]

@@ -17,7 +17,9 @@ from rsd_local.cli.words import in_words
 from rsd_local.config import ROLES, RoleConfig
 
 _FLAGS = {"gpu_layers": "n_gpu_layers", "flash_attention": "flash_attn", "kind": "weighting", "tokens": "max_tokens",
-          "steps": "max_steps", "temperature": "temp", "penalty_last_n": "repeat_last_n"}  # fmt: skip
+          "steps": "max_steps", "temperature": "temp", "penalty_last_n": "repeat_last_n",
+          "mode": "think", "budget": "think_budget", "effort": "reasoning_effort", "template": "template_kwargs",
+          "scored": "score_thoughts"}  # fmt: skip
 """Settings whose flag has another name."""
 
 
@@ -78,7 +80,7 @@ def settings(ctx: click.Context, flags: dict[str, Any]) -> list[Setting]:
             found += [Setting(f"{entry.name}.{name}", _plain(one), source(name, entry.name)) for name, one in rows]
         elif entry.name not in (*ROLES, *_OF_PARAMS):
             found.append(Setting(entry.name, _plain(value), source(entry.name)))
-    for group in (params.weighting, params.sampling, params.limits, params.search):
+    for group in (params.weighting, params.sampling, params.limits, params.search, params.thinking):
         rows = [(entry.name, getattr(group, entry.name)) for entry in dataclasses.fields(group) if entry.name != "threshold"]
         found += [Setting(_FLAGS.get(name, name).replace("_", "-"), value, source(name)) for name, value in rows]
     chosen = next(place for place, one in enumerate(found) if one.name == "threshold")
@@ -89,7 +91,8 @@ def settings(ctx: click.Context, flags: dict[str, Any]) -> list[Setting]:
 _SAID = {ParameterSource.COMMANDLINE: "flag --{flag}", ParameterSource.ENVIRONMENT: "variable {variable}"}
 
 
-_OF_PARAMS = ("unchecked", "stop_after", "redrafts", "retries")
+_OF_PARAMS = ("unchecked", "stop_after", "redrafts", "retries", "think", "think_budget", "reasoning_effort", "template_kwargs",
+              "score_thoughts")  # fmt: skip
 """Settings of a trio that stand among those of a run."""
 
 

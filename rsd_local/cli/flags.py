@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,8 @@ from rsd_local.config import (
     RoleConfig,
     Sampling,
     Search,
+    TemplateValue,
+    Thinking,
     Trio,
     Weighting,
     default_temperature,
@@ -159,4 +162,25 @@ def make_params(flags: dict[str, Any], trio: Trio) -> Params:
             stop_after=own["stop_after"],
         ),
         search,
+        make_thinking(flags, trio),
     )
+
+
+def make_thinking(flags: dict[str, Any], trio: Trio) -> Thinking:
+    """Whether models think, and what their templates are given, as the flags have it."""
+    mode, budget, effort, scored = (
+        getattr(trio, name) if flags[name] is None else flags[name]
+        for name in ("think", "think_budget", "reasoning_effort", "score_thoughts")
+    )
+    return Thinking(mode, budget, effort, tuple((trio.template_kwargs | dict(map(_variable, flags["template_kwargs"]))).items()), scored)
+
+
+def _variable(given: str) -> tuple[str, TemplateValue]:
+    """A variable of the chat template; what is no number, true, false or null is a text."""
+    name, sign, text = given.partition("=")
+    require(bool(sign), f"--template-kwargs {given!r} has no =", "give NAME=VALUE, such as enable_thinking=false")
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = text
+    return name.strip(), value if value is None or isinstance(value, bool | int | float | str) else text

@@ -21,6 +21,7 @@ from rsd_local.config import (
     StopAfter,
     Strategy,
     TagLayout,
+    ThinkMode,
     Unchecked,
     WeightingKind,
 )
@@ -36,6 +37,7 @@ _SECTIONS = {
     "Memory and devices": "--ctx-size --n-gpu-layers --main-gpu --tensor-split --flash-attn --cache-type --threads",
     "Strategy": "--strategy --threshold --weighting --probability --steepness --redrafts --hand-over --candidates --samples --beams "
     "--branches --aggregate --speculate --fallback --retries",
+    "Thinking": "--think --think-budget --score-thoughts --reasoning-effort --template-kwargs",
     "Limits": "--max-tokens --max-steps --repeats --stop --stop-after",
     "Sampling": "--temp --top-k --top-p --min-p --repeat-penalty --presence-penalty --frequency-penalty --repeat-last-n --seed",
 }
@@ -127,6 +129,11 @@ _PARAMS: list[Option] = [
     option("--repeats", type=int, default=3, show_default=True, help="Times in a row that one step or cycle of steps ends it; 0: never."),
     option("--stop", multiple=True, metavar="TEXT", help="A text that ends the solution; again for each further one."),
     option("--stop-after", type=click.Choice(get_args(StopAfter)), help="End the answer with its first code block."),
+    option("--think", type=click.Choice(get_args(ThinkMode)), help="Whether models think before they answer. Default: auto, as they do."),
+    option("--think-budget", type=int, metavar="N", help="Tokens behind which a thought is closed, at a step's end. Default: 0, never."),
+    option("--score-thoughts", type=int, metavar="N", help="Score every N-th step of a thought. 0: none. Default: 1."),
+    option("--reasoning-effort", metavar="LEVEL", help="For chat templates that know it, such as low, medium or high."),
+    option("-tk", "--template-kwargs", multiple=True, metavar="KEY=VALUE", help="A variable of the chat template; again for each."),
     option("--temp", type=float, help="Temperature; 0 is greedy. Default: 0, or 0.7 for strategies that sample several times."),
     option("--top-k", type=int, default=0, show_default=True, help="Most likely tokens kept; 0 for all."),
     option("--top-p", type=float, default=1.0, show_default=True, help="Probability mass kept."),

@@ -53,10 +53,15 @@ def origin(trio: Trio) -> None:
     click.secho(printable(f"threshold {trio.threshold:g}, from {trio.threshold_from}"), dim=True, err=True)
 
 
-def step(event: StepDone, trio: Trio) -> None:
+def step(event: StepDone, trio: Trio, *, folded: bool = False) -> None:
     """Prints a step with its author and its reward, and behind a target's what became of the draft's.
 
     Where programs score, or several rewards, the one that decided is named.
+
+    Args:
+        event: the step.
+        trio: whose.
+        folded: whether of a step of a thought only the beginning is shown, on one line.
     """
     given = "" if event.reward is None else f" {event.reward:.2f}"
     own = "" if event.own_reward is None else f" {event.own_reward:.2f}"
@@ -68,7 +73,13 @@ def step(event: StepDone, trio: Trio) -> None:
     mark += f"  {event.reward_by or 'unchecked'}" if names and (event.author == "draft" or event.rejected is not None) else ""
     color = "yellow" if event.author == "target" else "green"
     click.echo(click.style(f"[{event.index + 1}] {mark}", fg=color) + f"  {event.seconds:.1f} s", err=True)
-    click.echo(printable(event.text.strip("\n")) + "\n", err=True)
+    text = printable(event.text.strip("\n"))
+    if event.part == "thought":
+        line = " ".join(text.split())
+        short = line if len(line) <= _FOLDED else line[: _FOLDED - 1] + "…"
+        click.secho(short if folded else text + "\n", dim=True, err=True)
+    else:
+        click.echo(text + "\n", err=True)
 
 
 @contextmanager
@@ -120,6 +131,7 @@ def stats(result: Result, reasoner: Reasoner) -> None:
     click.echo(f"GPU offload in this build of llama.cpp: {'yes' if supports_gpu() else 'no'}", err=True)
 
 
+_FOLDED = 76  # characters of a step of a thought
 _COLUMNS = {
     "prompt_tokens": "prompt",
     "cached_tokens": "cached",
@@ -146,6 +158,7 @@ def result_object(result: Result) -> dict[str, Any]:
     return {
         "answer": result.answer,
         "text": result.text,
+        "thought": result.thought,
         "finish_reason": result.finish_reason,
         "steps": [dataclasses.asdict(step) for step in result.steps],
         "counters": {role: dataclasses.asdict(counters) for role, counters in result.counters.items()},

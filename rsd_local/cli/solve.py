@@ -38,6 +38,7 @@ def solve(words: tuple[str, ...], stats: bool, as_json: bool, as_jsonl: bool, qu
     logging.basicConfig(stream=sys.stderr, level=logging.DEBUG if verbose else logging.WARNING, format="%(name)s: %(message)s")
 
     from rsd_local.cli import render
+    from rsd_local.cli.thoughts import with_thoughts
     from rsd_local.events import CancelToken, Finished, StepDone
     from rsd_local.reasoner import Reasoner, collect
 
@@ -46,6 +47,7 @@ def solve(words: tuple[str, ...], stats: bool, as_json: bool, as_jsonl: bool, qu
     if not quiet:
         render.confinement(trio)
     with Reasoner.open(trio, None if quiet else render.loading()) as reasoner:
+        params = with_thoughts(params, reasoner)
         previous = signal.signal(signal.SIGINT, lambda *_: cancel.cancel())
         try:
             for event in reasoner.stream(question, params, cancel=cancel):

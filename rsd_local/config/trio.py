@@ -96,7 +96,7 @@ class Trio:
     think: ThinkMode = "auto"
     think_budget: int = 0
     reasoning_effort: str = ""
-    template_kwargs: Mapping[str, TemplateValue] = dataclasses.field(default_factory=dict)
+    template_kwargs: dict[str, TemplateValue] = dataclasses.field(default_factory=dict)
     score_thoughts: int = 1
     run_code: bool = False
     sandbox: SandboxLevel = "auto"
@@ -106,6 +106,7 @@ class Trio:
     def __post_init__(self) -> None:
         object.__setattr__(self, "rewards", tuple(self.rewards))
         require(isinstance(self.template_kwargs, Mapping), "template_kwargs is no table", "give {name = value}")
+        object.__setattr__(self, "template_kwargs", dict(self.template_kwargs))
         for name in ("head", "tests", "schema"):
             given = getattr(self, name)
             object.__setattr__(self, name, given and from_home(given))

@@ -11,6 +11,7 @@ HELP = """\
 /stats             what each model did for the last answer
 /trio [NAME|FILE]  the trio, or another one; the conversation starts anew
 /threshold [δ]     the reward from which a draft step is accepted, 0 to 1
+/think [MODE]      whether models think before they answer: on, off or auto
 /save FILE         write the conversation as Markdown
 /clear             forget what was said
 /quit              leave, as does Ctrl-D; Ctrl-C stops an answer
@@ -19,7 +20,16 @@ A pasted text is one question. To type one of several lines, end a line with \\
 or put the text between \""" and \""". With a blank before it, a question may
 begin with a slash and a word."""
 
-_ARGUMENTS = {"/help": (0, 0), "/stats": (0, 0), "/trio": (0, 1), "/threshold": (0, 1), "/save": (1, 1), "/clear": (0, 0), "/quit": (0, 0)}
+_ARGUMENTS = {
+    "/help": (0, 0),
+    "/stats": (0, 0),
+    "/trio": (0, 1),
+    "/threshold": (0, 1),
+    "/think": (0, 1),
+    "/save": (1, 1),
+    "/clear": (0, 0),
+    "/quit": (0, 0),
+}
 """The least and the largest number of arguments; the one that there may be is all the rest of the line."""
 
 

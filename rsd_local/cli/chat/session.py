@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO, cast
 
 import click
 
@@ -16,8 +16,9 @@ from rsd_local.cli.chat.lines import Entry, Lines
 from rsd_local.cli.chat.trios import called, chat_trio, has_short_answer
 from rsd_local.cli.flags import make_params
 from rsd_local.cli.text import complain, printable
-from rsd_local.config import Params, Trio
+from rsd_local.config import Params, ThinkMode, Trio
 from rsd_local.errors import Cancelled, ConfigError, RSDError
+from rsd_local.events import CancelToken
 
 if TYPE_CHECKING:
     from rsd_local.events import Result
@@ -79,6 +80,7 @@ class Session:
     def _hold(self, talk: Talk) -> None:
         """Talks to one trio until another one is wanted, or none."""
         from rsd_local.cli import render
+        from rsd_local.cli.thoughts import with_thoughts
         from rsd_local.reasoner import Reasoner
 
         with ExitStack() as opened:
@@ -94,6 +96,7 @@ class Session:
                 self._go_back(Cancelled("interrupted"))
                 return
             self._before = None
+            talk.params = with_thoughts(talk.params, reasoner)
             chat.turns = talk.turns
             while self._talk is talk:
                 try:
@@ -187,10 +190,23 @@ class Session:
             render.stats(talk.said[-1][1], reasoner)
         elif name == "/threshold":
             self._threshold(talk, argument)
+        elif name == "/think":
+            self._think(talk, reasoner, argument)
         elif name == "/trio":
             self._trio(talk, argument)
         else:
             self._save(talk, argument)
+
+    def _think(self, talk: Talk, reasoner: Reasoner, mode: str) -> None:
+        if mode:
+            from rsd_local.cli.thoughts import with_thoughts
+
+            thinking = replace(talk.params.thinking, mode=cast(ThinkMode, mode))
+            reasoner.trio.bound(CancelToken(), replace(talk.params, thinking=thinking), shows_text=False)  # refuses what it cannot do
+            talk.params = with_thoughts(
+                replace(make_params(talk.flags, talk.trio), weighting=talk.params.weighting, thinking=thinking), reasoner
+            )
+        click.echo(f"think {talk.params.thinking.mode}", err=True)
 
     def _threshold(self, talk: Talk, text: str) -> None:
         if text:

@@ -70,7 +70,7 @@ class StepView:
     def take(self, event: Event) -> None:
         """Shows an event."""
         if isinstance(event, StepDone):
-            render.step(event, self._trio)
+            render.step(event, self._trio, folded=True)
 
     def clear(self) -> None:
         """There is nothing to take away."""
@@ -112,7 +112,7 @@ class TerminalView:
                 self._give_up()
             self._text, self._scored = "", False
             self.clear()
-            render.step(event, self._trio)
+            render.step(event, self._trio, folded=True)
             self._draw()
         else:
             self._end(event)

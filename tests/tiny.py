@@ -6,8 +6,9 @@ Scripted ones write given texts, for what depends on a text.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import gguf
@@ -65,7 +66,15 @@ def chain(*texts: str) -> dict[str, str]:
     return dict(zip(("", *texts), (*texts, ""), strict=True))
 
 
-def write_script(path: Path, texts: list[str], then: dict[str, str], *, template: str = TEMPLATE + GO, control: Sequence[str] = ()) -> Path:
+def write_script(
+    path: Path,
+    texts: list[str],
+    then: dict[str, str],
+    *,
+    template: str = TEMPLATE + GO,
+    control: Sequence[str] = (),
+    sampling: Mapping[str, float] = MappingProxyType({}),
+) -> Path:
     """Writes a model that looks at nothing but the last token, and returns its path.
 
     Args:
@@ -75,6 +84,7 @@ def write_script(path: Path, texts: list[str], then: dict[str, str], *, template
             what follows on everything that is not named.
         template: for the chat; its end is where an answer begins, ``GO`` where it is left out.
         control: those of the texts that are control tokens.
+        sampling: that the file advises, by the names of its metadata.
     """
     vocabulary = [*VOCABULARY, GO, *texts]
     width = -(-len(vocabulary) // 64) * 64
@@ -90,6 +100,8 @@ def write_script(path: Path, texts: list[str], then: dict[str, str], *, template
     out.add_layer_norm_rms_eps(1e-5)
     out.add_vocab_size(len(vocabulary))
     _add_vocabulary(out, vocabulary, template, texts, control)
+    for name, value in sampling.items():
+        (out.add_int32 if isinstance(value, int) else out.add_float32)(f"general.sampling.{name}", value)
     head = np.zeros((len(vocabulary), width), np.float32)
     for token, text in enumerate(vocabulary):
         following = then.get("" if text == GO else text, "")

@@ -49,6 +49,28 @@ def write_changed(
     return target
 
 
+def write_parts(source: Path, first: Path, count: int = 3) -> tuple[Path, ...]:
+    """Writes a copy in several parts as ``gguf-split`` does, and returns their paths.
+
+    Args:
+        source: the file.
+        first: the path that the whole file would have; the parts' names are made of it.
+        count: parts.
+    """
+    read = gguf.GGUFReader(source)
+    out = gguf.GGUFWriter(first, read.fields["general.architecture"].contents(), split_max_tensors=-(-len(read.tensors) // count))
+    for key, field in read.fields.items():
+        if not key.startswith("GGUF.") and key != "general.architecture":
+            out.add_key_value(key, field.contents(), field.types[0], sub_type=field.types[-1] if field.types[0] == Kind.ARRAY else None)
+    for tensor in read.tensors:
+        out.add_tensor(tensor.name, tensor.data.copy(), raw_dtype=tensor.tensor_type)
+    out.write_header_to_file()
+    out.write_kv_data_to_file()
+    out.write_tensors_to_file()
+    out.close()
+    return tuple(first.with_name(f"{first.stem}-{part:05}-of-{count:05}.gguf") for part in range(1, count + 1))
+
+
 def empty_blocks(kind: Dtype) -> Callable[[np.ndarray], tuple[np.ndarray, Dtype]]:
     """Makes a tensor one of another type, all zeros."""
     block, size = gguf.GGML_QUANT_SIZES[kind]

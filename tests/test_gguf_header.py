@@ -189,7 +189,6 @@ def test_a_value_that_no_model_has_is_refused(kind: str, values: dict[str, Any],
         {"llama.rope.scaling.factor": (0.0, F32), "llama.rope.freq_base": (0.0, F32)},
         {"llama.attention.layer_norm_rms_epsilon": (0.0, F32)},
         {"tokenizer.ggml.token_type": ([1] * 400, I32)},
-        {"llama.block_count": (40, U32), "split.count": (3, U16)},
     ],
 )
 def test_a_value_that_real_files_have_is_not_refused(values: dict[str, Any], tiny: dict[str, Path], tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from changed import Dtype, Kind, damaged, empty_blocks, write_changed
+from changed import Dtype, Kind, damaged, empty_blocks, write_changed, write_parts
 from tiny import KINDS, VOCABULARY, write_model
 
 import rsd_local
@@ -299,9 +299,8 @@ def test_ctrl_c_during_the_rehearsal_ends_both_processes(tiny: dict[str, Path], 
 
 
 def test_the_parts_of_a_model_in_several_files_count(tiny: dict[str, Path], tmp_path: Path) -> None:
-    first = write_changed(tiny["dense"], tmp_path / "m-00001-of-00002.gguf", {"split.count": (2, Kind.UINT16)})
-    second = tmp_path / "m-00002-of-00002.gguf"
-    alone = rehearsal.Rehearsed.of(first, read_header(first))
-    second.write_bytes(b"x" * 100)
-    both = rehearsal.Rehearsed.of(first, read_header(first))
-    assert both != alone and both.size == alone.size + 100 and both.limit > alone.limit
+    files = write_parts(tiny["dense"], tmp_path / "m.gguf")
+    before = rehearsal.Rehearsed.of(files[0], read_header(files[0]))
+    assert before.size == sum(file.stat().st_size for file in files) and len(before.parts) == 3
+    os.utime(files[2], (1, 1))
+    assert rehearsal.Rehearsed.of(files[0], read_header(files[0])) != before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 Value = int | float | bool | str | tuple[int | float | bool, ...] | None
 """A metadata value; None for what is skipped, long arrays and arrays of strings."""
@@ -52,15 +53,16 @@ class Array:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a GGUF file says of itself.
+    """What a GGUF file says of itself; of a model in several parts, what all of them say.
 
     Attributes:
         version: of the format.
-        metadata: values by key.
-        tensors: in the file's order.
-        size: of the file, in bytes.
-        arrays: all arrays of the metadata, by key.
-        end: bytes of the header; tensor data begins behind it.
+        metadata: values by key, of the first part.
+        tensors: in the files' order.
+        size: of all files, in bytes.
+        arrays: all arrays of the first part's metadata, by key.
+        end: bytes of the first part's header; tensor data begins behind it.
+        files: the model's files in order.
     """
 
     version: int
@@ -69,3 +71,4 @@ class Header:
     size: int
     arrays: dict[str, Array]
     end: int
+    files: tuple[Path, ...]

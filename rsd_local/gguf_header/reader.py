@@ -13,7 +13,6 @@ from pathlib import Path
 
 from rsd_local.errors import ModelNotFound, NotAModel
 from rsd_local.gguf_header.header import BLOCKS, Array, Header, Refused, Tensor, Value
-from rsd_local.gguf_header.rules import check_values
 
 MOST_KEYS, MOST_TENSORS, MOST_ELEMENTS = 10_000, 100_000, 20_000_000
 LONGEST_KEY, LONGEST_NAME, MOST_DIMENSIONS = 65_535, 63, 4
@@ -25,12 +24,12 @@ _STRING, _ARRAY = 8, 9
 _LENGTH = struct.Struct("<Q")
 
 
-def read_header(path: Path) -> Header:
-    """Read a file's header, and check the values that llama.cpp would end the process on.
+def read_part(path: Path) -> Header:
+    """Read the header of one file, which may be one part of a model; its values are not checked.
 
     Raises:
         ModelNotFound: there is no such file, or it cannot be read.
-        NotAModel: it is no GGUF file, breaks a rule of the format, or has a value that no model has; the message says which.
+        NotAModel: it is no GGUF file, or breaks a rule of the format; the message says which.
     """
     try:
         mode = path.stat().st_mode
@@ -43,9 +42,7 @@ def read_header(path: Path) -> Header:
             if size == 0:
                 raise Refused("it is empty")
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                header = _Reader(data, size).header()
-        check_values(header)
-        return header
+                return _Reader(data, size).header(path)
     except IsADirectoryError:
         raise ModelNotFound(f"{path} is a directory", hint="give the GGUF file in it") from None
     except FileNotFoundError:
@@ -61,7 +58,7 @@ class _Reader:
         self._data, self._size, self._at = data, size, 0
         self._arrays: dict[str, Array] = {}
 
-    def header(self) -> Header:
+    def header(self, path: Path) -> Header:
         if self._data[:4] != b"GGUF":
             raise Refused("it does not begin with GGUF")
         self._at = 4
@@ -76,7 +73,7 @@ class _Reader:
                 raise Refused(f"the key {key[:80]!r} stands there twice")
             metadata[key] = self._value(int(self._number("I")), key)
         found = self._tensors(tensors, _alignment(metadata))
-        return Header(version, metadata, found, self._size, self._arrays, self._at)
+        return Header(version, metadata, found, self._size, self._arrays, self._at, (path,))
 
     def _tensors(self, count: int, alignment: int) -> tuple[Tensor, ...]:
         found, ends = dict[str, Tensor](), 0

@@ -38,8 +38,7 @@ def check_values(header: Header) -> None:
 def _check_layers(header: Header) -> None:
     arch = header.metadata.get("general.architecture")
     layers = header.metadata.get(f"{arch}.block_count")
-    one_file = header.metadata.get("split.count", 1) == 1  # the first of several has only some of the tensors
-    if isinstance(layers, int) and (layers < 1 or (one_file and layers > len(header.tensors) > 0)):
+    if isinstance(layers, int) and (layers < 1 or layers > len(header.tensors) > 0):
         raise Refused(f"it claims {layers} layers and has {len(header.tensors)} tensors")
     heads = header.metadata.get(f"{arch}.attention.head_count")
     none = not any(heads) if isinstance(heads, tuple) else heads == 0

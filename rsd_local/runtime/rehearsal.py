@@ -68,7 +68,7 @@ class Rehearsed:
     @classmethod
     def of(cls, path: Path, header: Header) -> Rehearsed:
         """The file as it is now."""
-        states = [part.stat() for part in _parts(path, header) if part.exists()]
+        states = [part.stat() for part in header.files]
         parts = tuple((state.st_size, state.st_mtime_ns) for state in states)
         with path.open("rb") as file:
             digest = hashlib.sha256(file.read(header.end)).hexdigest()
@@ -166,14 +166,6 @@ def _can_start_python() -> bool:
     """Whether this process is a Python that can be started again: not a program that embeds one, nor an application made of one."""
     name = Path(sys.executable or "").stem.lower()
     return bool(name.startswith(("python", "pypy")) and not hasattr(sys, "frozen"))
-
-
-def _parts(path: Path, header: Header) -> list[Path]:
-    """The files of a model: llama.cpp finds the others by the name of the first."""
-    count, name = header.metadata.get("split.count"), re.fullmatch(r"(.+)-00001-of-(\d{5})\.gguf", path.name)
-    if name is None or not isinstance(count, int):
-        return [path]
-    return [path.with_name(f"{name[1]}-{part:05}-of-{name[2]}.gguf") for part in range(1, count + 1)]
 
 
 def _file(now: Rehearsed) -> Path:

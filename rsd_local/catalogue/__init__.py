@@ -11,6 +11,7 @@ import platformdirs
 from rsd_local.catalogue.models import ModelEntry
 from rsd_local.config import ROLES, Trio, require
 from rsd_local.errors import ConfigError
+from rsd_local.gguf_header import part_names
 from rsd_local.toml_settings import Tables, build, build_trio, read_catalogue, read_toml, read_trio
 
 _PACKAGE = Path(__file__).parent.parent
@@ -113,13 +114,33 @@ class Catalogue:
         return {key: value for key, value in section.items() if key != "model"} | {"path": str(path)}
 
     def state(self, name: str) -> str:
-        """Whether a trio is complete, or what is missing or wrong."""
+        """Whether a trio is complete, or what is missing or wrong, and what fetches it."""
         try:
-            trio = self.trio(name)
+            lost = self.missing(name)
         except ConfigError as error:
             return str(error)
-        missing = dict.fromkeys(file.name for file in trio.files if not file.exists())
-        return f"{', '.join(missing)} missing" if missing else "complete"
+        if not lost:
+            return "complete"
+        return ", ".join(lost) + (f"; rsd pull {name} fetches it" if any(self._incomplete(one) for one in lost) else "")
+
+    def missing(self, name: str) -> list[str]:
+        """What of a trio's files is not here, such as "draft.gguf missing" or "incomplete: part 2 of 3 missing"; empty where all are.
+
+        Raises:
+            ConfigError: there is no such trio, or its table is not right.
+        """
+        entries = {entry.path: entry for entry in self.models_of(name).values()} if name in self.trios else {}
+        lost: list[str] = []
+        for file in self.trio(name).files:
+            if file in entries:
+                lost += filter(None, [entries[file].missing()])
+            else:
+                lost += [f"{part} missing" for part in part_names(file.name) if not file.with_name(part).exists()]
+        return list(dict.fromkeys(lost))
+
+    @staticmethod
+    def _incomplete(missing: str) -> bool:
+        return missing.startswith("incomplete")
 
     def _file(self, name: str) -> Path:
         return user_models_file() if user_models_file() in self.origins[name].values() else models_file()

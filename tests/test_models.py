@@ -204,7 +204,7 @@ def test_a_model_in_three_parts_is_one_model(hub: dict[str, str]) -> None:
     refused_in_part = rsd(hub, "pull", "tiny")
     assert refused_in_part.returncode == 1 and "d part 2 of 3" in refused_in_part.stderr.splitlines()[-1]
     listed = rsd(hub, "list").stdout
-    assert "tiny is incomplete: parts 2, 3 of 3 missing; rsd pull tiny fetches it" in listed
+    assert "tiny is incomplete: parts 2, 3 of 3 missing, rsd pull tiny fetches it" in listed
     assert json.loads(rsd(hub, "list", "--json").stdout)["models"]["d"] is False
     refused(rsd(hub, "verify", "d"), 1, "d: incomplete: parts 2, 3 of 3 missing", "rsd pull")
 
@@ -219,7 +219,7 @@ def test_a_model_in_three_parts_is_one_model(hub: dict[str, str]) -> None:
     second.write_bytes(damaged)
     refused(rsd(hub, "verify", "d"), 1, "d: differs", names[1])
     second.unlink()
-    assert "tiny is incomplete: part 2 of 3 missing; rsd pull tiny fetches it" in rsd(hub, "list").stdout
+    assert "tiny is incomplete: part 2 of 3 missing, rsd pull tiny fetches it" in rsd(hub, "list").stdout
     assert rsd(hub, "rm", "d", "--yes").returncode == 0
     assert [path.name for path in loadable(hub)] == ["r.gguf", "t.gguf"]
     with pytest.raises(ConfigError, match="later part"):

@@ -119,12 +119,13 @@ class Catalogue:
             lost = self.missing(name)
         except ConfigError as error:
             return str(error)
-        if not lost:
-            return "complete"
-        return ", ".join(lost) + (f"; rsd pull {name} fetches it" if any(self._incomplete(one) for one in lost) else "")
+        apart = [one for one in lost if one.startswith("incomplete")]
+        names = [one for one in lost if one not in apart]
+        said = [", ".join(names) + " missing"] if names else []
+        return "; ".join([*apart, *said]) + (f", rsd pull {name} fetches it" if apart else "") if lost else "complete"
 
     def missing(self, name: str) -> list[str]:
-        """What of a trio's files is not here, such as "draft.gguf missing" or "incomplete: part 2 of 3 missing"; empty where all are.
+        """What of a trio's files is not here: names such as "draft.gguf", or "incomplete: part 2 of 3 missing"; empty where all are.
 
         Raises:
             ConfigError: there is no such trio, or its table is not right.
@@ -135,12 +136,8 @@ class Catalogue:
             if file in entries:
                 lost += filter(None, [entries[file].missing()])
             else:
-                lost += [f"{part} missing" for part in part_names(file.name) if not file.with_name(part).exists()]
+                lost += [part for part in part_names(file.name) if not file.with_name(part).exists()]
         return list(dict.fromkeys(lost))
-
-    @staticmethod
-    def _incomplete(missing: str) -> bool:
-        return missing.startswith("incomplete")
 
     def _file(self, name: str) -> Path:
         return user_models_file() if user_models_file() in self.origins[name].values() else models_file()

@@ -89,9 +89,9 @@ class ModelEntry:
         return "here" if (missing := self._missing()) is None else missing.state if missing.state != "missing" else "not here"
 
     def missing(self) -> str:
-        """Which parts are not here, such as "incomplete: part 2 of 3 missing"; empty where all are."""
+        """What is not here: the file's name, or which parts, such as "incomplete: part 2 of 3 missing"; empty where all is."""
         verdict = self._missing()
-        return "" if verdict is None else f"{verdict.state}: {verdict.why}" if verdict.state == "incomplete" else f"{verdict.why}"
+        return "" if verdict is None else f"{verdict.state}: {verdict.why}" if verdict.state == "incomplete" else Path(self.file).name
 
     def _missing(self) -> Verdict | None:
         there = [path.is_file() for path in self.paths]

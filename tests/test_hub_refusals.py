@@ -63,7 +63,7 @@ def pull(hub: dict[str, str], *arguments: str, **more: str) -> tuple[subprocess.
         ((418, {}, ""), 1, ["418"]),
         ("hub", 1, ["not as a model hub does", "X-Repo-Commit", "sign in to this network"]),
         ("wrong", 1, ["SHA-256 differs", "fetches it anew"]),
-        ("cut", 1, ["after 0.1 of 0.1 MB", "the next try continues from there", "cannot be reached"]),
+        ("cut", 1, ["after 0.1 of 0.1 MB", "the next try continues from there", "broke off"]),
     ],
     ids=str,
 )
@@ -75,7 +75,7 @@ def test_a_refusal_is_one_line_with_status_and_words(hub: dict[str, str], fault:
     assert all(line.startswith("d: ") for line in done.stderr.splitlines()[:-1]), "only what is fetched before the refusal"
     for word in words:
         assert word in last
-    assert seconds < 8
+    assert seconds < 15
     assert list(Path(hub["HF_HOME"]).rglob("d.gguf")) == []
 
 
@@ -97,7 +97,7 @@ def test_a_hub_that_is_busy_for_a_second_is_asked_again(hub: dict[str, str]) -> 
 def test_no_network_is_one_line(hub: dict[str, str]) -> None:
     done, seconds = pull(hub, HF_ENDPOINT="http://127.0.0.1:9")
     refused(done, 1, "http://127.0.0.1:9 cannot be reached", "efused", "check the connection")
-    assert seconds < 8
+    assert seconds < 15
     refused(pull(hub, HF_ENDPOINT="http://no-such-host.invalid")[0], 1, "http://no-such-host.invalid cannot be reached")
     refused(pull(hub, HF_ENDPOINT="gopher://127.0.0.1")[0], 2, "check HF_ENDPOINT")
 
@@ -112,7 +112,7 @@ def test_a_hub_that_says_nothing_is_left_soon(hub: dict[str, str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         done, seconds = pull(hub, HF_ENDPOINT=f"http://127.0.0.1:{silent.getsockname()[1]}", HF_HUB_ETAG_TIMEOUT="1")
     refused(done, 1, "cannot be reached", "timed out")
-    assert seconds < 8
+    assert seconds < 15
 
 
 def test_what_is_here_is_kept_when_the_hub_refuses_and_the_cause_is_said(hub: dict[str, str], tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def _stream(wanted: HubFile, remote: Remote, target: Path, progress: Progress | 
     there = _there(target)
     asked = headers() | ({"Range": f"bytes={there}-"} if there else {})
     url = wanted.url(remote.commit)
-    with answering(wanted, url) as http:
+    with answering(wanted, url, "broke off") as http:
         settings = {"headers": asked, "timeout": HF_HUB_DOWNLOAD_TIMEOUT, "follow_redirects": True}
         with http.stream("GET", url, **settings) as answer:
             if answer.status_code == 416:  # what is there is no beginning of the file

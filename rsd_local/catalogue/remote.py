@@ -133,10 +133,16 @@ def headers() -> dict[str, str]:
 
 
 class answering:  # noqa: N801  reads as a statement
-    """Gives huggingface_hub's HTTP client, with this machine's proxies and certificates, and turns its errors into ours."""
+    """Gives huggingface_hub's HTTP client, with this machine's proxies and certificates, and turns its errors into ours.
 
-    def __init__(self, wanted: HubFile, url: str) -> None:
-        self._wanted, self._url = wanted, url
+    Args:
+        wanted: what is asked for.
+        url: where.
+        fails: what is said of the hub where it does not answer.
+    """
+
+    def __init__(self, wanted: HubFile, url: str, fails: str = "cannot be reached") -> None:
+        self._wanted, self._url, self._fails = wanted, url, fails
 
     def __enter__(self) -> Any:
         from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
@@ -155,11 +161,11 @@ class answering:  # noqa: N801  reads as a statement
         if isinstance(error, self._library.UnsupportedProtocol):
             return ConfigError(f"{self._wanted}: {why}", hint="check HF_ENDPOINT")
         if proxy := _proxy(self._url):
-            return Unreachable(f"{self._wanted}: {host} cannot be reached through the proxy {proxy}: {why}", hint="check HTTPS_PROXY")
+            return Unreachable(f"{self._wanted}: {host} {self._fails} through the proxy {proxy}: {why}", hint="check HTTPS_PROXY")
         fix = "check the connection, or HF_ENDPOINT"
         if "CERTIFICATE" in why.upper():
             fix = "SSL_CERT_FILE can name the certificates of your network"
-        return Unreachable(f"{self._wanted}: {host} cannot be reached: {why}", hint=fix)
+        return Unreachable(f"{self._wanted}: {host} {self._fails}: {why}", hint=fix)
 
 
 def refusal(wanted: HubFile, status: int, said: Mapping[str, str], body: str = "") -> RSDError:

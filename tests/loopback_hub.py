@@ -19,13 +19,14 @@ class Hub(BaseHTTPRequestHandler):
 
     ``files`` are known by how their paths end; ``faults`` says what goes wrong with which: ``wrong`` bytes, a ``cut`` connection, a
     ``slow`` one, a ``gated`` repository, one that is no ``hub``, or a refusal: its status, headers and body. ``commit`` is that of
-    all files.
+    all files, ``began`` when it was first asked.
     """
 
     files: dict[str, bytes] = {}
     faults: dict[str, str | tuple[int, dict[str, str], str]] = {}
     asked: list[str] = []
     ranges: list[str] = []
+    began = 0.0
     commit = COMMIT
 
     def do_HEAD(self) -> None:
@@ -35,6 +36,7 @@ class Hub(BaseHTTPRequestHandler):
         self.answer(True)
 
     def answer(self, with_body: bool) -> None:
+        Hub.began = Hub.began if self.asked else time.monotonic()
         self.asked.append(f"{self.command} {self.path}")
         body, fault = (
             next((found for end, found in table.items() if self.path.endswith(end)), None) for table in (self.files, self.faults)

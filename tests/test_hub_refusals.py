@@ -15,7 +15,7 @@ import pytest
 from loopback_hub import Hub, environment, serving
 from test_cli import refused
 
-PULL = "import sys; from rsd_local.cli import main; main(['pull', 'd', *sys.argv[1:]])"
+PULL = "from rsd_local.cli import main; main(['pull', 'd'])"
 GATED = {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access to model me/tiny is restricted."}
 
 
@@ -28,11 +28,8 @@ def hub(tmp_path: Path) -> Iterator[dict[str, str]]:
         yield settings | {"XDG_CONFIG_HOME": str(tmp_path / "config")}
 
 
-def pull(hub: dict[str, str], *arguments: str, **more: str) -> tuple[subprocess.CompletedProcess[str], float]:
-    began = time.monotonic()
-    call = [sys.executable, "-c", PULL, *arguments]
-    done = subprocess.run(call, env=environment(hub | more), capture_output=True, text=True, timeout=60)
-    return done, time.monotonic() - began
+def pull(hub: dict[str, str], **more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", PULL], env=environment(hub | more), capture_output=True, text=True, timeout=60)
 
 
 @pytest.mark.parametrize(
@@ -69,20 +66,20 @@ def pull(hub: dict[str, str], *arguments: str, **more: str) -> tuple[subprocess.
 )
 def test_a_refusal_is_one_line_with_status_and_words(hub: dict[str, str], fault: object, code: int, words: list[str]) -> None:
     Hub.faults["d.gguf"] = fault  # type: ignore[assignment]
-    done, seconds = pull(hub)
+    done = pull(hub)
     last = done.stderr.splitlines()[-1]
     assert done.returncode == code and done.stdout == "" and last.startswith("rsd: "), done.stderr
     assert all(line.startswith("d: ") for line in done.stderr.splitlines()[:-1]), "only what is fetched before the refusal"
     for word in words:
         assert word in last
-    assert seconds < 15
+    assert time.monotonic() - Hub.began < 12, "a few seconds after the first question, also where others compute"
     assert list(Path(hub["HF_HOME"]).rglob("d.gguf")) == []
 
 
 def test_a_date_as_retry_after_is_understood(hub: dict[str, str]) -> None:
     later = format_datetime(datetime.now(UTC) + timedelta(seconds=600), usegmt=True)
     Hub.faults["d.gguf"] = (503, {"Retry-After": later}, "")
-    refused(pull(hub)[0], 1, "try again in 5", "503")
+    refused(pull(hub), 1, "try again in 5", "503")
 
 
 def test_a_hub_that_is_busy_for_a_second_is_asked_again(hub: dict[str, str]) -> None:
@@ -95,37 +92,35 @@ def test_a_hub_that_is_busy_for_a_second_is_asked_again(hub: dict[str, str]) -> 
 
 
 def test_no_network_is_one_line(hub: dict[str, str]) -> None:
-    done, seconds = pull(hub, HF_ENDPOINT="http://127.0.0.1:9")
+    done = pull(hub, HF_ENDPOINT="http://127.0.0.1:9")
     refused(done, 1, "http://127.0.0.1:9 cannot be reached", "efused", "check the connection")
-    assert seconds < 15
-    refused(pull(hub, HF_ENDPOINT="http://no-such-host.invalid")[0], 1, "http://no-such-host.invalid cannot be reached")
-    refused(pull(hub, HF_ENDPOINT="gopher://127.0.0.1")[0], 2, "check HF_ENDPOINT")
+    refused(pull(hub, HF_ENDPOINT="http://no-such-host.invalid"), 1, "http://no-such-host.invalid cannot be reached")
+    refused(pull(hub, HF_ENDPOINT="gopher://127.0.0.1"), 2, "check HF_ENDPOINT")
 
 
 def test_a_proxy_is_named_without_its_password(hub: dict[str, str]) -> None:
-    done, _ = pull(hub, HTTP_PROXY="http://me:secret@127.0.0.1:9", NO_PROXY="", http_proxy="http://me:secret@127.0.0.1:9", no_proxy="")
+    done = pull(hub, HTTP_PROXY="http://me:secret@127.0.0.1:9", NO_PROXY="", http_proxy="http://me:secret@127.0.0.1:9", no_proxy="")
     refused(done, 1, "through the proxy http://127.0.0.1:9", "check HTTPS_PROXY")
     assert "secret" not in done.stderr
 
 
 def test_a_hub_that_says_nothing_is_left_soon(hub: dict[str, str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        done, seconds = pull(hub, HF_ENDPOINT=f"http://127.0.0.1:{silent.getsockname()[1]}", HF_HUB_ETAG_TIMEOUT="1")
+        done = pull(hub, HF_ENDPOINT=f"http://127.0.0.1:{silent.getsockname()[1]}", HF_HUB_ETAG_TIMEOUT="1")
     refused(done, 1, "cannot be reached", "timed out")
-    assert seconds < 15
 
 
 def test_what_is_here_is_kept_when_the_hub_refuses_and_the_cause_is_said(hub: dict[str, str], tmp_path: Path) -> None:
     from tiny import write_model
 
     Hub.files["d.gguf"] = write_model(tmp_path / "d.gguf").read_bytes()
-    assert pull(hub)[0].returncode == 0
+    assert pull(hub).returncode == 0
     Hub.faults["d.gguf"] = (503, {}, "")
-    done, _ = pull(hub)
+    done = pull(hub)
     assert done.returncode == 0 and "d (me/tiny/d.gguf) is kept as it is: " in done.stderr and "503" in done.stderr
 
 
 def test_names_from_the_hub_lead_nowhere_else(hub: dict[str, str]) -> None:
     Hub.commit = "../../../../elsewhere"
-    refused(pull(hub)[0], 1, "not as a model hub does")
+    refused(pull(hub), 1, "not as a model hub does")
     assert not [path for path in Path(hub["HF_HOME"]).parent.rglob("*elsewhere*")]

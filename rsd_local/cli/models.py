@@ -159,9 +159,9 @@ def verify(name: str, as_json: bool) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @_offline
 def rm(name: str, yes: bool) -> None:
-    """Take the files of a trio or a model out of the cache, and what interrupted downloads left there.
+    """Take the files of a trio or a model out of the cache.
 
-    A model that another complete trio uses goes too: its files are in the cache once.
+    So goes what interrupted downloads left there. A model that another complete trio uses goes too: its files are in the cache once.
     """
     from rsd_local.catalogue import Catalogue
 

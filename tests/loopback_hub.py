@@ -18,12 +18,15 @@ class Hub(BaseHTTPRequestHandler):
     """What huggingface_hub asks of a hub: the headers of a file, and the file or the rest of it.
 
     ``files`` are known by how their paths end; ``faults`` says what goes wrong with which: ``wrong`` bytes, a ``cut`` connection, a
-    ``slow`` one, or a ``gated`` repository. ``commit`` is that of all files.
+    ``slow`` one, a ``gated`` repository, one that is no ``hub``, or a refusal: its status, headers and body. ``commit`` is that of
+    all files, ``began`` when it was first asked.
     """
 
     files: dict[str, bytes] = {}
-    faults: dict[str, str] = {}
+    faults: dict[str, str | tuple[int, dict[str, str], str]] = {}
     asked: list[str] = []
+    ranges: list[str] = []
+    began = 0.0
     commit = COMMIT
 
     def do_HEAD(self) -> None:
@@ -33,16 +36,25 @@ class Hub(BaseHTTPRequestHandler):
         self.answer(True)
 
     def answer(self, with_body: bool) -> None:
+        Hub.began = Hub.began if self.asked else time.monotonic()
         self.asked.append(f"{self.command} {self.path}")
         body, fault = (
             next((found for end, found in table.items() if self.path.endswith(end)), None) for table in (self.files, self.faults)
         )
+        if isinstance(fault, tuple):
+            self.refuse(*fault, with_body=with_body)
+            return
         if body is None or fault == "gated":
             self.send_response(401 if fault == "gated" else 404)
             self.send_header("X-Error-Code", "GatedRepo" if fault == "gated" else "EntryNotFound")
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
+        if fault == "hub":
+            self.refuse(200, {"Content-Type": "text/html"}, "<html>Sign in to this network</html>", with_body=with_body)
+            return
+        if "Range" in self.headers:
+            self.ranges.append(self.headers["Range"])
         start = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").split("-")[0])
         self.send_response(206 if start else 200)
         digest = hashlib.sha256(b"another" if fault == "wrong" else body).hexdigest()
@@ -61,6 +73,15 @@ class Hub(BaseHTTPRequestHandler):
         elif fault == "cut":
             self.connection.close()
 
+    def refuse(self, status: int, headers: dict[str, str], text: str, *, with_body: bool) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(text.encode())))
+        self.end_headers()
+        if with_body:
+            self.wfile.write(text.encode())
+
     def log_message(self, *_: object) -> None:
         pass
 
@@ -68,7 +89,7 @@ class Hub(BaseHTTPRequestHandler):
 @contextmanager
 def serving(files: dict[str, bytes], home: Path, commit: str = COMMIT) -> Iterator[dict[str, str]]:
     """A hub with these files; gives the settings with which huggingface_hub asks it and keeps files in ``home``."""
-    Hub.files, Hub.faults, Hub.asked, Hub.commit = files, {}, [], commit
+    Hub.files, Hub.faults, Hub.asked, Hub.ranges, Hub.commit = files, {}, [], [], commit
     with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
         server.daemon_threads = True
         thread = threading.Thread(target=server.serve_forever)

@@ -11,6 +11,7 @@ import platformdirs
 from rsd_local.catalogue.models import ModelEntry
 from rsd_local.config import ROLES, Trio, from_home, require
 from rsd_local.errors import ConfigError, ModelNotFound
+from rsd_local.gguf_header import part_names
 from rsd_local.toml_settings import Tables, build, build_trio, read_catalogue, read_toml, read_trio
 
 _PACKAGE = Path(__file__).parent.parent
@@ -113,13 +114,30 @@ class Catalogue:
         return {key: value for key, value in section.items() if key != "model"} | {"path": str(path)}
 
     def state(self, name: str) -> str:
-        """Whether a trio is complete, or what is missing or wrong."""
+        """Whether a trio is complete, or what is missing or wrong, and what fetches it."""
         try:
-            trio = self.trio(name)
+            lost = self.missing(name)
         except ConfigError as error:
             return str(error)
-        missing = dict.fromkeys(file.name for file in trio.files if not file.exists())
-        return f"{', '.join(missing)} missing" if missing else "complete"
+        apart = [one for one in lost if one.startswith("incomplete")]
+        names = [one for one in lost if one not in apart]
+        said = [", ".join(names) + " missing"] if names else []
+        return "; ".join([*apart, *said]) + (f", rsd pull {name} fetches it" if apart else "") if lost else "complete"
+
+    def missing(self, name: str) -> list[str]:
+        """What of a trio's files is not here: names such as "draft.gguf", or "incomplete: part 2 of 3 missing"; empty where all are.
+
+        Raises:
+            ConfigError: there is no such trio, or its table is not right.
+        """
+        entries = {entry.path: entry for entry in self.models_of(name).values()} if name in self.trios else {}
+        lost: list[str] = []
+        for file in self.trio(name).files:
+            if file in entries:
+                lost += filter(None, [entries[file].missing()])
+            else:
+                lost += [part for part in part_names(file.name) if not file.with_name(part).exists()]
+        return list(dict.fromkeys(lost))
 
     def for_any_question(self) -> str | None:
         """The first trio that is complete, takes more than arithmetic, and runs no code; None where there is none."""

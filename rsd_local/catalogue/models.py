@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from rsd_local.catalogue import hub
+from rsd_local.catalogue import cache, hub
+from rsd_local.catalogue.remote import HubFile, ask
 from rsd_local.catalogue.shape import ModelShape
 from rsd_local.config import require
-from rsd_local.errors import NotAModel, RSDError
-from rsd_local.gguf_header import read_header
-from rsd_local.hashes import file_sha256
+from rsd_local.errors import ModelError, NotAModel, RSDError
+from rsd_local.gguf_header import part_names, read_header
 from rsd_local.toml_settings import build
 
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
@@ -26,16 +27,31 @@ Watch = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
+class Verdict:
+    """What reading a model's files and comparing them with what was published says.
+
+    Attributes:
+        state: ``same``, ``differs``, ``unknown`` (there is nothing to compare with), ``missing`` or ``incomplete``.
+        why: what is wrong or not known, in one line; empty where all is the same.
+        fix: what to do about it.
+    """
+
+    state: str
+    why: str = ""
+    fix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ModelEntry:
-    """One file of the hub.
+    """A model of the hub: one file, or the parts that the name of the first speaks of.
 
     Attributes:
         repo: OWNER/NAME.
-        file: its path in the repository; a name that could lead anywhere else is refused.
-        gigabytes: its size as published, in 10^9 bytes, for people.
+        file: its path in the repository, of the first part where there are several; a name that could lead anywhere else is refused.
+        gigabytes: its size as published, of all parts, in 10^9 bytes, for people.
         licence: of the weights, as the repository says.
         context: tokens that it was trained for.
-        sha256: of the file; empty where it waits for the first download: then the hub's own is what counts.
+        sha256: of ``file``; empty where it waits for the first download: then the hub's own is what counts.
         shape: the sizes of its layers, a table in the file; None where they are not known.
     """
 
@@ -54,65 +70,120 @@ class ModelEntry:
         require(shape is None or isinstance(shape, ModelShape), f"shape {shape!r} is no table")
         require(_REPO.fullmatch(self.repo) is not None, f"repo {self.repo!r} is no OWNER/NAME of the hub")
         require(_FILE.fullmatch(self.file) is not None, f"file {self.file!r} is no plain path of a GGUF or safetensors file")
+        require(self.file == self.files[0], f"file {self.file!r} is a later part of a model", f"give the first, {self.files[0]}")
         require(self.gigabytes > 0, f"gigabytes {self.gigabytes} is not above 0")
         require(self.context > 0, f"context {self.context} is not above 0")
         require(not self.sha256 or _SHA256.fullmatch(self.sha256) is not None, f"sha256 {self.sha256!r} is no SHA-256")
 
     @property
+    def files(self) -> tuple[str, ...]:
+        """The paths of all its parts in the repository."""
+        return part_names(self.file)
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Where its parts are in the hub's cache, or would be."""
+        folder = cache.snapshot(self.repo, self.files)
+        return tuple(folder / file for file in self.files)
+
+    @property
     def path(self) -> Path:
-        """Where the file is in the hub's cache, or would be."""
-        from huggingface_hub import try_to_load_from_cache
-        from huggingface_hub.constants import HF_HUB_CACHE
+        """Where the file, or its first part, is in the hub's cache, or would be."""
+        return self.paths[0]
 
-        found = try_to_load_from_cache(self.repo, self.file)
-        return Path(found) if isinstance(found, str) else Path(HF_HUB_CACHE) / self.repo.replace("/", "--") / self.file
+    @property
+    def state(self) -> str:
+        """``here``, ``not here``, or ``incomplete`` and what is missing."""
+        return "here" if (missing := self._missing()) is None else missing.state if missing.state != "missing" else "not here"
 
-    def verify(self) -> None:
-        """Reads the whole file and compares it.
+    def missing(self) -> str:
+        """What is not here: the file's name, or which parts, such as "incomplete: part 2 of 3 missing"; empty where all is."""
+        verdict = self._missing()
+        return "" if verdict is None else f"{verdict.state}: {verdict.why}" if verdict.state == "incomplete" else Path(self.file).name
 
-        Raises:
-            NotAModel: it is damaged, or another file than promised.
-            RSDError: it is not there.
+    def _missing(self) -> Verdict | None:
+        there = [path.is_file() for path in self.paths]
+        if all(there):
+            return None
+        if not any(there):
+            return Verdict("missing", f"{Path(self.file).name} missing")
+        lost = [str(number) for number, here in enumerate(there, 1) if not here]
+        return Verdict("incomplete", f"part{'s' if len(lost) > 1 else ''} {', '.join(lost)} of {len(there)} missing")
+
+    def check(self) -> Verdict:
+        """Read all parts and compare them with what was published.
+
+        What that was stands in models.toml or in the names of the cache; where both are silent, the hub is asked for it, unless
+        that is not allowed.
         """
-        path = self.path
-        if not path.exists():
-            raise RSDError(f"{self.file} is not there", hint="rsd pull fetches it")
-        blob = path.resolve().name  # the cache names large files by the hub's own SHA-256
-        wanted = self.sha256 or (blob if _SHA256.fullmatch(blob) else "")
-        if wanted and file_sha256(path) != wanted:
-            raise NotAModel(f"{path} is not the file that was published: its SHA-256 differs", hint="rsd rm and rsd pull fetch it anew")
-        if path.suffix == ".gguf":
-            read_header(path)
+        if (lost := self._missing()) is not None:
+            return replace(lost, fix="rsd pull fetches it")
+        unknown = None
+        for number, path in enumerate(self.paths):
+            etag = (self.sha256 if number == 0 else "") or cache.known_etag(path)
+            try:
+                etag = etag or self._published(self.files[number], path)
+                same = cache.is_as_said(path, etag)
+            except (RSDError, OSError) as error:
+                unknown = unknown or Verdict("unknown", f"{path.name}: nothing here says what was published, and {error}", "go online")
+                continue
+            if same is False:
+                why = f"{path} is not the file that was published: its SHA-256 differs"
+                return Verdict("differs", why, "rsd rm and rsd pull fetch it anew")
+            if same is None:
+                unknown = unknown or Verdict("unknown", f"{path.name}: the hub does not say the SHA-256 of what it published")
+        try:
+            self._check_header()
+        except ModelError as error:
+            return Verdict("differs", str(error), error.hint)
+        return unknown or Verdict("same")
+
+    def _published(self, file: str, path: Path) -> str:
+        """The hub's ETag of a file at the commit that the cache took it from."""
+        from huggingface_hub.constants import HF_HUB_OFFLINE
+
+        if HF_HUB_OFFLINE:
+            raise RSDError("the hub may not be asked (--offline)")
+        commit = path.parents[file.count("/")].name
+        return ask(HubFile(path.name, self.repo, file, commit)).etag
+
+    def _check_header(self) -> None:
+        if self.path.suffix == ".gguf":
+            read_header(self.path)
 
     def remove(self) -> int:
-        """Takes the file out of the cache, and returns the bytes that this frees."""
-        path = self.path
-        if not path.exists():
-            return 0
-        blob, size = path.resolve(), path.stat().st_size
-        path.unlink()
-        blob.unlink(missing_ok=True)
-        return size
+        """Takes all parts and what an interrupted download left out of the cache, and returns the bytes that this frees."""
+        return sum(cache.remove(self.repo, file) for file in self.files)
+
+    def pull(self, name: str, watch: Watch, stop: threading.Event) -> None:
+        """Download what is not here yet, and check it; a bad file is taken out again.
+
+        Raises:
+            ConfigError, RSDError: a part cannot be fetched.
+            NotAModel: it is not what was promised.
+            Cancelled: ``stop`` was set.
+        """
+        commit = None
+        for number, file in enumerate(self.files, 1):
+            label = f"{name} part {number} of {len(self.files)}" if len(self.files) > 1 else name
+            wanted = HubFile(label, self.repo, file, commit, fix="see rsd list")
+            path = hub.fetch_here(wanted, self.sha256 if number == 1 else "", partial(watch, label), stop)
+            commit = path.parents[file.count("/")].name  # all parts are of one commit
+        try:
+            self._check_header()
+        except NotAModel:
+            self.remove()
+            raise
 
 
 def pull(entries: dict[str, ModelEntry], watch: Watch) -> None:
     """Downloads files that are not there yet, some at a time, and checks each; a bad one is taken out again.
 
-    An unfinished download has another name, so that nothing can load it.
+    An unfinished download has another name, so that nothing can load it; the next call continues it. Ctrl-C ends it at once.
 
     Raises:
         ConfigError, RSDError: the first that failed; the others are finished.
         NotAModel: a file is not what was promised.
     """
-
-    def one(name: str, entry: ModelEntry) -> None:
-        hub.fetch(name, entry.repo, entry.file, fix="see rsd list", progress=lambda there, whole: watch(name, there, whole))
-        try:
-            entry.verify()
-        except NotAModel:
-            entry.remove()
-            raise
-
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        for future in [pool.submit(one, *item) for item in entries.items()]:
-            future.result()
+    once = {(entry.repo, entry.file): (name, entry) for name, entry in entries.items()}  # names of one file share its download
+    hub.all_of([partial(entry.pull, name, watch) for name, entry in once.values()], AT_ONCE)

@@ -12,7 +12,7 @@ import click
 
 from rsd_local.cli.options import StrictCommand
 from rsd_local.cli.text import printable
-from rsd_local.errors import ConfigError
+from rsd_local.errors import Cancelled, ConfigError, NotAModel, RSDError
 
 if TYPE_CHECKING:
     from rsd_local.catalogue import Catalogue
@@ -49,18 +49,23 @@ def _entries(catalogue: Catalogue, name: str) -> dict[str, ModelEntry]:
 def pull(name: str) -> None:
     """Download the files of a trio or a model.
 
-    What is there already is kept, an interrupted download leaves nothing that loads, and each file is checked against its
-    SHA-256 before it can be used. Set HF_TOKEN for repositories that ask for an account, and HF_ENDPOINT for a mirror.
+    What is there already is kept, and each file is checked against its SHA-256 before it can be used. An interrupted download
+    leaves nothing that loads, and goes on the next time. Set HF_TOKEN, or run hf auth login, for repositories that ask for an
+    account, and HF_ENDPOINT for a mirror.
     """
     from rsd_local.catalogue import Catalogue
     from rsd_local.catalogue.models import pull as download
     from rsd_local.cli.progress import transfers
 
     entries = _entries(Catalogue.read(), name)
-    with transfers() as watch:
-        download(entries, watch)
+    try:
+        with transfers() as watch:
+            download(entries, watch)
+    except KeyboardInterrupt:
+        raise Cancelled("interrupted", hint=f"rsd pull {name} goes on from there") from None
     for other, entry in entries.items():
-        click.echo(printable(f"{other}: {entry.path}"), err=True)
+        for path in entry.paths:
+            click.echo(printable(f"{other}: {path}"), err=True)
 
 
 _NOT_PUBLISHED = "{name}: its files come with the package or are your own; there is nothing to compare them with, or to take out"
@@ -75,17 +80,21 @@ def list_(as_json: bool) -> None:
 
     catalogue = Catalogue.read()
     trios = {name: catalogue.state(name) for name in catalogue.trios}
-    here = {name: entry.path.exists() for name, entry in catalogue.models.items()}
+    models = {name: entry.state for name, entry in catalogue.models.items()}
     if as_json:
-        click.echo(json.dumps({"trios": trios, "models": here}))
+        click.echo(json.dumps({"trios": trios, "models": {name: state == "here" for name, state in models.items()}}))
         return
-    wide = max(map(len, [*trios, *here]))
+    wide = max(map(len, [*trios, *models]))
     for name, state in trios.items():
         machine = catalogue.trios[name].get("machine", "")
-        click.echo(printable(f"trio   {name:<{wide}}  {'complete' if state == 'complete' else 'not here':<8}  {machine}"))
+        shown = state if state == "complete" else "incomplete" if "incomplete: " in state else "not here"
+        click.echo(printable(f"trio   {name:<{wide}}  {shown:<10}  {machine}"))
     for name, entry in catalogue.models.items():
         size = f"{entry.gigabytes:.2f} GB"
-        click.echo(printable(f"model  {name:<{wide}}  {'here' if here[name] else 'not here':<8}  {size:>8}  {entry.licence}"))
+        click.echo(printable(f"model  {name:<{wide}}  {models[name]:<10}  {size:>8}  {entry.licence}"))
+    for name, state in trios.items():
+        if "incomplete: " in state:
+            click.echo(printable(f"{name} is {state}"))
 
 
 @click.command(cls=StrictCommand)
@@ -123,17 +132,27 @@ def show(name: str, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one object.")
 @_offline
 def verify(name: str, as_json: bool) -> None:
-    """Read the files of a trio or a model, and compare them with what was published."""
+    """Read the files of a trio or a model, and compare them with what was published.
+
+    Each is the same, differs, or unknown: then neither models.toml nor the cache says what was published, and the hub could
+    not be asked. Ends with 0 only where all are the same.
+    """
     from rsd_local.catalogue import Catalogue
 
     entries = _entries(Catalogue.read(), name)
-    for other, entry in entries.items():
-        entry.verify()
-        if not as_json:
-            click.echo(printable(f"{other}: as published"))
+    verdicts = {other: entry.check() for other, entry in entries.items()}
     if as_json:
-        click.echo(json.dumps(dict.fromkeys(entries, "as published")))
-    elif not entries:
+        click.echo(json.dumps({other: verdict.state for other, verdict in verdicts.items()}))
+    else:
+        for other, verdict in verdicts.items():
+            if verdict.state == "same":
+                click.echo(printable(f"{other}: same as published"))
+    wrong = {other: verdict for other, verdict in verdicts.items() if verdict.state != "same"}
+    if wrong:
+        kind = NotAModel if any(verdict.state == "differs" for verdict in wrong.values()) else RSDError
+        fixes = dict.fromkeys(verdict.fix for verdict in wrong.values() if verdict.fix)
+        raise kind("; ".join(f"{other}: {verdict.state}: {verdict.why}" for other, verdict in wrong.items()), hint="; ".join(fixes))
+    if not entries and not as_json:
         click.echo(printable(_NOT_PUBLISHED.format(name=name)), err=True)
 
 
@@ -144,7 +163,7 @@ def verify(name: str, as_json: bool) -> None:
 def rm(name: str, yes: bool) -> None:
     """Take the files of a trio or a model out of the cache.
 
-    A model that another complete trio uses goes too: its files are in the cache once.
+    So goes what interrupted downloads left there. A model that another complete trio uses goes too: its files are in the cache once.
     """
     from rsd_local.catalogue import Catalogue
 
@@ -152,8 +171,8 @@ def rm(name: str, yes: bool) -> None:
     if not named:
         click.echo(printable(_NOT_PUBLISHED.format(name=name)), err=True)
         return
-    entries = {other: entry for other, entry in named.items() if entry.path.exists()}
-    if entries and not yes:
-        click.confirm(printable(f"take {', '.join(entries)} out of the cache?"), abort=True, err=True)
-    freed = sum(entry.remove() for entry in entries.values())
+    here = [other for other, entry in named.items() if entry.state != "not here"]
+    if here and not yes:
+        click.confirm(printable(f"take {', '.join(here)} out of the cache?"), abort=True, err=True)
+    freed = sum(entry.remove() for entry in named.values())
     click.echo(f"freed {freed / 1e9:.2f} GB", err=True)

@@ -1,9 +1,12 @@
 """The runtime: models, engines and sequences over llama.cpp. Nothing else of the package imports ``llama_cpp``."""
 
+# First: it refuses a library that does not fit, before anything else calls that.
+from rsd_local.runtime.llama import repacks_safely, supports_gpu
+
+# isort: split
 from rsd_local.runtime.chat import HOLE, Part, Text, around, opening_tokens, opens_thought, prompt_tokens, render_chat, tokens_of
 from rsd_local.runtime.engine import Engine
 from rsd_local.runtime.latency import LatencyModel
-from rsd_local.runtime.llama import repacks_safely, supports_gpu
 from rsd_local.runtime.model import Model, Progress
 from rsd_local.runtime.sampler import Draws, Floats
 from rsd_local.runtime.sequence import Sequence

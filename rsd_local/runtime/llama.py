@@ -10,10 +10,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
-from llama_cpp import llama_cpp as C
-
 from rsd_local.errors import EngineError
+from rsd_local.runtime import library
 
+C = library.load()
 log = logging.getLogger("rsd_local.llama")
 
 T = TypeVar("T")

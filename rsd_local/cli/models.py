@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
+import sys
+import textwrap
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -84,17 +87,26 @@ def list_(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"trios": trios, "models": {name: state == "here" for name, state in models.items()}}))
         return
-    wide = max(map(len, [*trios, *models]))
+    click.echo("Trios:")
+    wide = max(map(len, trios))
     for name, state in trios.items():
-        machine = catalogue.trios[name].get("machine", "")
         shown = state if state == "complete" else "incomplete" if "incomplete: " in state else "not here"
-        click.echo(printable(f"trio   {name:<{wide}}  {shown:<10}  {machine}"))
+        _row(f"  {name:<{wide}}  {shown:<10}  ", catalogue.trios[name].get("machine", ""))
+    click.echo("\nModels:")
+    wide = max(map(len, models))
     for name, entry in catalogue.models.items():
         size = f"{entry.gigabytes:.2f} GB"
-        click.echo(printable(f"model  {name:<{wide}}  {models[name]:<10}  {size:>8}  {entry.licence}"))
+        _row(f"  {name:<{wide}}  {models[name]:<10}  {size:>8}  ", entry.licence)
     for name, state in trios.items():
         if "incomplete: " in state:
             click.echo(printable(f"{name} is {state}"))
+
+
+def _row(head: str, text: str) -> None:
+    """A line whose text goes on below itself where a terminal is too narrow for it."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+    lines = textwrap.wrap(printable(text), max(20, width - len(head))) if width else [printable(text)]
+    click.echo(printable(head) + f"\n{' ' * len(head)}".join(lines))
 
 
 @click.command(cls=StrictCommand)

@@ -5,16 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import shutil
-import sys
-import textwrap
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from rsd_local.cli.options import StrictCommand
-from rsd_local.cli.text import printable
+from rsd_local.cli.text import printable, say
 from rsd_local.errors import Cancelled, ConfigError, NotAModel, RSDError
 
 if TYPE_CHECKING:
@@ -91,22 +88,15 @@ def list_(as_json: bool) -> None:
     wide = max(map(len, trios))
     for name, state in trios.items():
         shown = state if state == "complete" else "incomplete" if "incomplete: " in state else "not here"
-        _row(f"  {name:<{wide}}  {shown:<10}  ", catalogue.trios[name].get("machine", ""))
+        say(catalogue.trios[name].get("machine", ""), f"  {name:<{wide}}  {shown:<10}  ")
     click.echo("\nModels:")
     wide = max(map(len, models))
     for name, entry in catalogue.models.items():
         size = f"{entry.gigabytes:.2f} GB"
-        _row(f"  {name:<{wide}}  {models[name]:<10}  {size:>8}  ", entry.licence)
+        say(entry.licence, f"  {name:<{wide}}  {models[name]:<10}  {size:>8}  ")
     for name, state in trios.items():
         if "incomplete: " in state:
             click.echo(printable(f"{name} is {state}"))
-
-
-def _row(head: str, text: str) -> None:
-    """A line whose text goes on below itself where a terminal is too narrow for it."""
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
-    lines = textwrap.wrap(printable(text), max(20, width - len(head))) if width else [printable(text)]
-    click.echo(printable(head) + f"\n{' ' * len(head)}".join(lines))
 
 
 @click.command(cls=StrictCommand)
@@ -136,7 +126,9 @@ def show(name: str, as_json: bool) -> None:
     ):
         if rows:
             wide = max(map(len, rows))
-            click.echo(printable("\n".join([title, *(f"  {key:<{wide}}  {value}" for key, value in rows.items())])))
+            click.echo(printable(title))
+            for key, value in rows.items():
+                say(value, f"  {key:<{wide}}  ")
 
 
 @click.command(cls=StrictCommand)

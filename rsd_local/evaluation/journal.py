@@ -221,8 +221,8 @@ def read_config(folder: Path) -> Config:
 def _write_config(folder: Path, config: Config) -> None:
     """Writes the configuration whole or not at all."""
     draft = folder / _DRAFT
-    with draft.open("w", encoding="utf-8", errors="backslashreplace") as file:  # a file's name may hold bytes that are no text
-        json.dump({"hash": config_hash(config), "config": config}, file, indent=2, ensure_ascii=False)
+    with draft.open("w", encoding="utf-8") as file:
+        json.dump({"hash": config_hash(config), "config": config}, file, indent=2)  # in ASCII: names of files may be no Unicode
         file.flush()
         os.fsync(file.fileno())
     draft.replace(folder / CONFIG)

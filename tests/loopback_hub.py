@@ -26,6 +26,7 @@ class Hub(BaseHTTPRequestHandler):
     faults: dict[str, str | tuple[int, dict[str, str], str]] = {}
     asked: list[str] = []
     ranges: list[str] = []
+    tokens: list[tuple[str, str | None]] = []
     began = 0.0
     commit = COMMIT
 
@@ -38,6 +39,7 @@ class Hub(BaseHTTPRequestHandler):
     def answer(self, with_body: bool) -> None:
         Hub.began = Hub.began if self.asked else time.monotonic()
         self.asked.append(f"{self.command} {self.path}")
+        self.tokens.append((self.path, self.headers["Authorization"]))
         body, fault = (
             next((found for end, found in table.items() if self.path.endswith(end)), None) for table in (self.files, self.faults)
         )
@@ -89,7 +91,7 @@ class Hub(BaseHTTPRequestHandler):
 @contextmanager
 def serving(files: dict[str, bytes], home: Path, commit: str = COMMIT) -> Iterator[dict[str, str]]:
     """A hub with these files; gives the settings with which huggingface_hub asks it and keeps files in ``home``."""
-    Hub.files, Hub.faults, Hub.asked, Hub.ranges, Hub.commit = files, {}, [], [], commit
+    Hub.files, Hub.faults, Hub.asked, Hub.ranges, Hub.tokens, Hub.commit = files, {}, [], [], [], commit
     with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
         server.daemon_threads = True
         thread = threading.Thread(target=server.serve_forever)

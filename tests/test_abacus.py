@@ -118,7 +118,7 @@ def test_the_usual_spellings_are_read(spelling: str, meant: str) -> None:
 def test_what_abacus_cannot_do_is_refused_with_what_it_can(question: str) -> None:
     with pytest.raises(QuestionRefused, match="abacus solves") as refusal:
         canonical(question)
-    assert "--draft" in refusal.value.hint
+    assert "rsd pull" in refusal.value.hint and "--trio" in refusal.value.hint
 
 
 def test_questions_are_seeded_and_lie_in_the_trained_range() -> None:

@@ -50,3 +50,6 @@ def test_what_the_hub_refuses_is_an_error_with_a_mend(hub: dict[str, str]) -> No
     assert "ConfigError: gpqa asks for an account on the hub" in gated.stderr
     away = load("minerva", hub, HF_HUB_OFFLINE="1")
     assert "RSDError: minerva" in away.stderr and "is not in the cache" in away.stderr
+    Hub.faults[SOURCES["gsm8k"].file] = (503, {"X-Error-Message": "closed on Sundays", "Retry-After": "3600"}, "")
+    closed = load("gsm8k", hub)
+    assert "gsm8k (HuggingFaceTB/math_tasks/" in closed.stderr and "503 Service Unavailable: closed on Sundays" in closed.stderr

@@ -47,7 +47,7 @@ def pull(hub: dict[str, str], **more: str) -> subprocess.CompletedProcess[str]:
             ["401", "Invalid username", "none of this name"],
         ),
         ((403, {"X-Error-Message": "Storage limit of me reached"}, ""), 1, ["403 Forbidden: Storage limit of me reached", "hf auth login"]),
-        ((403, {}, '{"error": "blocked by the mirror"}'), 1, ["403 Forbidden: blocked by the mirror"]),
+        ((403, {}, '{"error": "blocked by the m\\u00efrror"}'), 1, ["403 Forbidden: blocked by the mïrror"]),
         ((403, {"Content-Type": "text/html"}, "<html><body>a page for people</body></html>"), 1, ["(403 Forbidden)"]),
         (
             (404, {"X-Error-Code": "EntryNotFound", "X-Error-Message": "Entry not found"}, ""),
@@ -124,3 +124,13 @@ def test_names_from_the_hub_lead_nowhere_else(hub: dict[str, str]) -> None:
     Hub.commit = "../../../../elsewhere"
     refused(pull(hub), 1, "not as a model hub does")
     assert not [path for path in Path(hub["HF_HOME"]).parent.rglob("*elsewhere*")]
+
+
+def test_a_token_does_not_leave_the_hub(hub: dict[str, str]) -> None:
+    """localhost is another host than 127.0.0.1, and leads back to a file that is here."""
+    port = hub["HF_ENDPOINT"].rpartition(":")[2]
+    Hub.files["elsewhere.gguf"] = Hub.files["d.gguf"]
+    Hub.faults["d.gguf"] = (302, {"Location": f"http://localhost:{port}/me/tiny/resolve/main/elsewhere.gguf"}, "")
+    done = pull(hub, HF_TOKEN="hf_secret", NO_PROXY="127.0.0.1,localhost")
+    assert [token for path, token in Hub.tokens if path.endswith("d.gguf")][0] == "Bearer hf_secret", done.stderr
+    assert {token for path, token in Hub.tokens if path.endswith("elsewhere.gguf")} == {None}

@@ -80,6 +80,7 @@ def test_a_trio_is_pulled_used_verified_and_taken_out(hub: dict[str, str]) -> No
     damaged[-5] ^= 1
     blob.write_bytes(damaged)
     refused(rsd(hub, "verify", "d"), 1, "SHA-256 differs", "rsd pull")
+    assert rsd(hub, "pull", "d").returncode == 0 and rsd(hub, "verify", "d").returncode == 0, "what is damaged is fetched anew"
     gone = rsd(hub, "rm", "tiny", "--yes")
     assert gone.returncode == 0 and "freed" in gone.stderr and loadable(hub) == []
 
@@ -149,7 +150,7 @@ def test_a_part_that_was_damaged_while_it_waited_is_fetched_anew(hub: dict[str, 
 
 def test_two_pulls_of_one_file_do_not_write_into_each_other(hub: dict[str, str]) -> None:
     _, first = interrupted(hub)
-    refused(rsd(hub, "pull", "d"), 1, "another process is downloading it", "wait for it", "d.gguf.incomplete.lock")
+    refused(rsd(hub, "pull", "d"), 1, "another process is downloading it", "wait for it", ".locks")
     first.kill()
     first.communicate()
 
@@ -179,6 +180,16 @@ def test_what_differs_does_not_hide_what_is_missing(hub: dict[str, str]) -> None
     assert done.returncode == 1 and done.stdout == "d: same as published\n"
     assert "t: missing: t.gguf missing; r: missing: r.gguf missing" in done.stderr and "rsd pull" in done.stderr
     assert json.loads(rsd(hub, "verify", "tiny", "--json").stdout) == {"d": "same", "t": "missing", "r": "missing"}
+
+
+def test_a_blob_that_is_a_link_into_a_store_of_several_caches_is_read_through_and_taken_out(hub: dict[str, str], tmp_path: Path) -> None:
+    assert rsd(hub, "pull", "d").returncode == 0
+    blob, store = loadable(hub)[0].resolve(), tmp_path / ("f" * 64)
+    blob.rename(store)
+    blob.symlink_to(store)
+    assert rsd(hub, "verify", "d", "--offline").stdout == "d: same as published\n"
+    assert rsd(hub, "rm", "d", "--yes").returncode == 0
+    assert loadable(hub) == [] and not blob.is_symlink() and store.exists()
 
 
 def test_a_repository_that_went_on_still_has_the_models_that_were_fetched(hub: dict[str, str]) -> None:

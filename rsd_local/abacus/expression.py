@@ -13,11 +13,9 @@ MAX_LITERAL = 999
 MAX_RESULT = 9_999
 MAX_FACTOR = 12  # of every product, the smaller factor
 
-ABILITY = (
-    f"abacus solves + − × over integers: at most {MAX_OPERATIONS} operations, numbers up to "
-    f"{MAX_LITERAL}, results within ±{MAX_RESULT}, one factor of each product within ±{MAX_FACTOR}"
-)
-ELSE = "abacus solves nothing else: rsd pull small, then --trio small"
+ABILITY = "abacus solves + − × over integers"
+RANGE = f"at most {MAX_OPERATIONS} operations, numbers up to {MAX_LITERAL}, results up to {MAX_RESULT}, a factor up to {MAX_FACTOR}"
+ELSE = "for all else: rsd pull small, then --trio small"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +50,7 @@ def parse(text: str) -> Expression:
         QuestionRefused: the text is no such expression, or lies outside what abacus was trained on.
     """
     if len(text) > _LONGEST_QUESTION:
-        raise QuestionRefused(f"not an arithmetic expression: {len(text)} characters", hint=ELSE)
+        raise QuestionRefused(f"not an arithmetic expression: {len(text)} characters ({ABILITY})", hint=ELSE)
     expression = _Parser(re.sub(r"\s*=\s*\??\s*$", "", text).translate(_SPELLINGS), text).read()
     _check_range(expression)
     return expression
@@ -127,7 +125,7 @@ def out_of_range(expression: Expression) -> str | None:
 
 def _check_range(expression: Expression) -> None:
     if reason := out_of_range(expression):
-        raise QuestionRefused(f"outside the range of abacus, {reason}", hint=ABILITY)
+        raise QuestionRefused(f"outside the range of abacus, {reason} ({ABILITY}: {RANGE})", hint=ELSE)
 
 
 class _Parser:
@@ -154,7 +152,7 @@ class _Parser:
 
     def _refusal(self) -> QuestionRefused:
         shown = self._asked if len(self._asked) <= 60 else self._asked[:57] + "..."
-        return QuestionRefused(f"not an arithmetic expression: {shown!r}", hint=ELSE)
+        return QuestionRefused(f"not an arithmetic expression: {shown!r} ({ABILITY})", hint=ELSE)
 
     def _peek(self) -> str | None:
         return self._tokens[self._next] if self._next < len(self._tokens) else None

@@ -56,8 +56,9 @@ def snapshot(repo: str, files: Sequence[str], revision: str | None = None, kind:
     def rank(commit: Path) -> tuple[int, bool, float]:
         return sum((commit / file).is_file() for file in files), commit.name == main, commit.stat().st_mtime
 
-    commits = [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
-    return max(commits, key=rank, default=folder / "main")
+    with contextlib.suppress(OSError):
+        return max((path for path in folder.iterdir() if path.is_dir()), key=rank, default=folder / "main")
+    return folder / "main"
 
 
 def unfinished(repo: str, file: str, etag: str, kind: str = "model") -> Path:
@@ -81,10 +82,11 @@ def place(repo: str, file: str, commit: str, etag: str, kind: str = "model") -> 
 
 
 def note_main(repo: str, commit: str, kind: str = "model") -> None:
-    """Note what the main branch is."""
+    """Note what the main branch is; a cache that cannot be written is no error."""
     file = repo_folder(repo, kind) / "refs" / "main"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(commit, encoding="utf-8")
+    with contextlib.suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(commit, encoding="utf-8")
 
 
 def remove(repo: str, file: str) -> int:
@@ -93,13 +95,13 @@ def remove(repo: str, file: str) -> int:
     gone = [*(folder / "blobs").glob(f"*.{Path(file).name}{_UNFINISHED}")]
     for path in (folder / "snapshots").glob(f"*/{file}"):
         if path.is_symlink():
-            gone.append(path.resolve())
+            gone.append(Path(os.path.normpath(path.parent / path.readlink())))
             path.unlink()
         else:
             gone.append(path)
     for path in dict.fromkeys(gone):
         with contextlib.suppress(FileNotFoundError):
-            freed += path.stat().st_size
+            freed += path.lstat().st_size  # a blob may be a link into a store that huggingface_hub's tools keep for several caches
             path.unlink()
     links = [link for link in (folder / "snapshots").rglob("*") if link.is_symlink() and not link.exists()]
     for link in links:  # of other names for the same content
@@ -109,7 +111,7 @@ def remove(repo: str, file: str) -> int:
 
 def known_etag(path: Path) -> str:
     """What the hub said of the content of a file in the cache; empty where the cache does not say."""
-    return path.resolve().name if path.is_symlink() else ""
+    return path.readlink().name if path.is_symlink() else ""
 
 
 def is_as_said(path: Path, etag: str) -> bool | None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -129,28 +130,22 @@ def _right(target: Path, remote: Remote, sha256: str) -> bool:
     return cache.is_as_said(target, sha256 or remote.etag) is not False
 
 
-class _only_one:  # noqa: N801
-    """Keeps other processes from downloading the same file, as huggingface_hub does, by a lock that ends with the process."""
+@contextmanager
+def _only_one(wanted: HubFile, target: Path) -> Iterator[None]:
+    """Keeps other processes from downloading the same file, by a lock that ends with the process."""
+    from filelock import Timeout
+    from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
 
-    def __init__(self, wanted: HubFile, target: Path) -> None:
-        from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
-
-        self._wanted, self._file = wanted, target.with_name(target.name + ".lock")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = WeakFileLock(self._file, timeout=_LOCKED)
-
-    def __enter__(self) -> None:
-        from filelock import Timeout
-
+    folder = cache.repo_folder(wanted.repo, wanted.kind)
+    file = folder.parent / ".locks" / folder.name / f"{target.name}.lock"  # where huggingface_hub has its own
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as held:
         try:
-            self._lock.__enter__()
+            held.enter_context(WeakFileLock(file, timeout=_LOCKED))
         except Timeout:
-            fix = f"wait for it; where there is none, delete {self._file}"
-            raise RSDError(f"{self._wanted}: another process is downloading it", hint=fix) from None
-
-    def __exit__(self, *error: object) -> None:
-        self._lock.__exit__(None, None, None)
-        self._file.unlink(missing_ok=True)
+            fix = f"wait for it; where there is none, delete {file}"
+            raise RSDError(f"{wanted}: another process is downloading it", hint=fix) from None
+        yield
 
 
 def all_of(calls: Sequence[Callable[[threading.Event], T]], at_once: int) -> list[T]:

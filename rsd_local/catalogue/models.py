@@ -156,18 +156,22 @@ class ModelEntry:
         return sum(cache.remove(self.repo, file) for file in self.files)
 
     def pull(self, name: str, watch: Watch, stop: threading.Event) -> None:
-        """Download what is not here yet, and check it; a bad file is taken out again.
+        """Download what is not here yet, and what is no longer as it was published; a bad file is taken out again.
 
         Raises:
             ConfigError, RSDError: a part cannot be fetched.
             NotAModel: it is not what was promised.
             Cancelled: ``stop`` was set.
         """
-        commit = None
+        commit, before = None, [path for path in self.paths if path.is_file()]
         for number, file in enumerate(self.files, 1):
             label = f"{name} part {number} of {len(self.files)}" if len(self.files) > 1 else name
             wanted = HubFile(label, self.repo, file, commit, fix="see rsd list")
-            path = hub.fetch_here(wanted, self.sha256 if number == 1 else "", partial(watch, label), stop)
+            sha256 = self.sha256 if number == 1 else ""
+            path = hub.fetch_here(wanted, sha256, partial(watch, label), stop)
+            if path in before and cache.is_as_said(path, sha256 or cache.known_etag(path)) is False:
+                cache.remove(self.repo, file)
+                path = hub.fetch_here(wanted, sha256, partial(watch, label), stop)
             commit = path.parents[file.count("/")].name  # all parts are of one commit
         try:
             self._check_header()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 import time
 import urllib.parse
@@ -97,18 +98,21 @@ def ask(wanted: HubFile) -> Remote:
 def _ask(wanted: HubFile) -> Remote:
     from huggingface_hub.constants import HF_HUB_ETAG_TIMEOUT
 
-    url = wanted.url()
+    first = url = wanted.url()
+    settings: dict[str, Any] = {"headers": headers(), "timeout": HF_HUB_ETAG_TIMEOUT, "follow_redirects": False}
     for _ in range(5):
         with answering(wanted, url) as http:
-            settings: dict[str, Any] = {"headers": headers(), "timeout": HF_HUB_ETAG_TIMEOUT, "follow_redirects": False}
             answer = http.request("HEAD", url, **settings)
             status, said = answer.status_code, answer.headers
             if status >= 400:
                 body = "" if said.get("X-Error-Message") else _body(http, url, settings)
                 raise refusal(wanted, status, said, body)
         onward = urllib.parse.urljoin(url, said.get("Location", ""))
-        if not 300 <= status < 400 or _host(onward) != _host(url):  # the answer that leads to another host has the headers
+        away = _host(onward) not in (_host(first), _host(url))
+        if not 300 <= status < 400 or (away and "X-Repo-Commit" in said):  # what leads to a store of files is the answer itself
             return _remote(wanted, said, url, status)
+        if away:  # a token is for the hub alone
+            settings["headers"] = {name: value for name, value in settings["headers"].items() if name.lower() != "authorization"}
         url = onward
     raise RSDError(f"{wanted}: the hub leads from address to address without an end", hint="check HF_ENDPOINT")
 
@@ -222,8 +226,11 @@ def text_of(answer: Any) -> str:
 
 def _words(body: str) -> str:
     """The message of an error's JSON, or the text itself."""
-    found = re.search(r'"(?:error|message)"\s*:\s*"((?:[^"\\]|\\.)*)"', body)
-    return found[1] if found else "" if body.lstrip().startswith(("{", "<")) else body
+    try:
+        found = json.loads(body)
+    except ValueError:
+        return "" if body.lstrip().startswith("<") else body
+    return str(found.get("error") or found.get("message") or "") if isinstance(found, dict) else ""
 
 
 def _seconds(said: Mapping[str, str]) -> float | None:

@@ -9,7 +9,7 @@ import click
 
 from rsd_local.cli.flags import make_trio
 from rsd_local.cli.options import StrictCommand, trio_options
-from rsd_local.cli.text import printable
+from rsd_local.cli.text import printable, say
 from rsd_local.cli.words import gigabytes
 
 if TYPE_CHECKING:
@@ -68,15 +68,16 @@ def fit(name: str | None, parallel: int, as_json: bool, **flags: Any) -> int:
         click.echo(printable("\n".join(_table(plan))))
         if speeds:
             each = ", ".join(f"{role} {speed:.3g}" for role, speed in speeds.items())
-            click.echo(f"\nat best, as the memory gives {bandwidth / 1e9:.1f} GB/s: {each} tokens/s one by one")
+            click.echo()
+            say(f"at best, as the memory gives {bandwidth / 1e9:.1f} GB/s: {each} tokens/s one by one")
             times = ", ".join(f"{accepted:.0%} → {times:.2f}" for accepted, times in gains.items())
-            click.echo(f"RSD against the target alone, times as fast by the share of drafted steps that stand: {times}")
+            say(f"RSD against the target alone, times as fast by the share of drafted steps that stand: {times}")
     if plan.context_warning:
-        click.echo(printable(f"warning: {plan.context_warning}"), err=True)
+        say(f"warning: {plan.context_warning}", err=True)
     if missing:
         files, whole = ", ".join(f"{path.name} ({gigabytes(size)})" for path, size in missing.items()), gigabytes(sum(missing.values()))
-        click.echo(printable(f"from published sizes; not here: {files}; rsd pull {name} fetches {whole}"), err=True)
-    click.echo(printable(f"does not fit: {why}" if why else "fits"), err=True)
+        say(f"from published sizes; not here: {files}; rsd pull {name} fetches {whole}", err=True)
+    say(f"does not fit: {why}" if why else "fits", err=True)
     return 1 if why else 0
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rsd_local.cli.options import StrictCommand
-from rsd_local.cli.text import printable
+from rsd_local.cli.text import printable, say
 from rsd_local.errors import Cancelled, ConfigError, NotAModel, RSDError
 
 if TYPE_CHECKING:
@@ -84,14 +84,16 @@ def list_(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"trios": trios, "models": {name: state == "here" for name, state in models.items()}}))
         return
-    wide = max(map(len, [*trios, *models]))
+    click.echo("Trios:")
+    wide = max(map(len, trios))
     for name, state in trios.items():
-        machine = catalogue.trios[name].get("machine", "")
         shown = state if state == "complete" else "incomplete" if "incomplete: " in state else "not here"
-        click.echo(printable(f"trio   {name:<{wide}}  {shown:<10}  {machine}"))
+        say(catalogue.trios[name].get("machine", ""), f"  {name:<{wide}}  {shown:<10}  ")
+    click.echo("\nModels:")
+    wide = max(map(len, models))
     for name, entry in catalogue.models.items():
         size = f"{entry.gigabytes:.2f} GB"
-        click.echo(printable(f"model  {name:<{wide}}  {models[name]:<10}  {size:>8}  {entry.licence}"))
+        say(entry.licence, f"  {name:<{wide}}  {models[name]:<10}  {size:>8}  ")
     for name, state in trios.items():
         if "incomplete: " in state:
             click.echo(printable(f"{name} is {state}"))
@@ -124,7 +126,9 @@ def show(name: str, as_json: bool) -> None:
     ):
         if rows:
             wide = max(map(len, rows))
-            click.echo(printable("\n".join([title, *(f"  {key:<{wide}}  {value}" for key, value in rows.items())])))
+            click.echo(printable(title))
+            for key, value in rows.items():
+                say(value, f"  {key:<{wide}}  ")
 
 
 @click.command(cls=StrictCommand)

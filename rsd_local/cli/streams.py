@@ -147,7 +147,7 @@ class _InputDecoder(codecs.IncrementalDecoder):
             self._first += input
             if len(self._first) < len(codecs.BOM_UTF8) and codecs.BOM_UTF8.startswith(self._first) and not final:
                 return ""  # the mark may be on its way
-            if other := foreign_encoding(self._first):
+            if b"\0" in self._first and (other := foreign_encoding(self._first)):  # a mark alone may be bytes that are no text
                 raise ConfigError(f"standard input is {other}", hint="send UTF-8")
             input, marked = self._first.removeprefix(codecs.BOM_UTF8), self._first.startswith(codecs.BOM_UTF8)
             self._decoder = codecs.getincrementaldecoder("utf-8" if marked else self.encoding)("replace")

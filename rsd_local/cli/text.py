@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 import sys
+import textwrap
 from typing import Any
 
 import click
@@ -21,6 +23,21 @@ _PLAIN_WORD = re.compile(r"[\w@%+=:,./-]+", re.ASCII)
 def printable(text: str) -> str:
     """The text with every control character but tab and newline as U+FFFD; carriage returns go."""
     return _CONTROL.sub("\ufffd", text.replace("\r", ""))
+
+
+def say(text: str, head: str = "", *, err: bool = False) -> None:
+    """Prints a text; in a terminal it goes on below itself, behind its head, and no word is broken.
+
+    Args:
+        text: of one line.
+        head: what stands before it, as wide as the lines below are moved in.
+        err: whether it goes to standard error.
+    """
+    stream = sys.stderr if err else sys.stdout
+    width = shutil.get_terminal_size().columns if stream is not None and stream.isatty() else 0
+    room = max(20, width - len(head))
+    lines = textwrap.wrap(printable(text), room, break_on_hyphens=False, break_long_words=False) if width else [printable(text)]
+    click.echo(printable(head) + f"\n{' ' * len(head)}".join(lines), err=err)
 
 
 def complain(problem: RSDError | str) -> None:

@@ -40,6 +40,7 @@ def write_report(folder: Path) -> tuple[Summary, list[Path]]:
     summary = summarize(config, rows)
     try:
         plots = draw(summary, by_strategy(config, rows), folder)
+        # Names of files may be no Unicode.
         (folder / MARKDOWN).write_text(_markdown(summary, plots), encoding="utf-8", errors="replace")
         (folder / PAGE).write_text(_page(summary, plots), encoding="utf-8", errors="replace")
     except OSError as error:

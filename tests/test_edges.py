@@ -19,7 +19,8 @@ from rsd_local.catalogue.own import save_threshold
 from rsd_local.cli import GROUPS, cli
 from rsd_local.cli.command import names_of, read_words
 from rsd_local.cli.text import call, quoted
-from rsd_local.errors import ConfigError, ModelNotFound
+from rsd_local.errors import ConfigError, ModelError, ModelNotFound
+from rsd_local.gguf_header import read_header
 from rsd_local.reasoner import Reasoner
 from rsd_local.text_files import read_text
 from rsd_local.toml_settings import read_trio
@@ -185,10 +186,14 @@ def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:
         ["tune", "--best", "--data"],
     ]
     for words in calls:
-        for path in (pipe, "/dev/zero", tmp_path):
-            done = rsd(*words, path)
-            assert done.returncode in (1, 2) and done.stderr.startswith(b"rsd: ") and done.stderr.count(b"\n") == 1, (words, done.stderr)
-            assert b"regular file" in done.stderr or b"directory" in done.stderr, done.stderr
+        done = rsd(*words, pipe)
+        assert done.returncode in (1, 2) and b"regular file" in done.stderr, (words, done.stderr)
+        assert done.stderr.startswith(b"rsd: ") and done.stderr.count(b"\n") == 1, (words, done.stderr)
+    for path, why in ((Path("/dev/zero"), "regular file"), (tmp_path, "directory")):
+        with pytest.raises(ConfigError, match=why):
+            read_text(path)
+        with pytest.raises(ModelError, match=why):
+            read_header(path)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a file system whose names are bytes")

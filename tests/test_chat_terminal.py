@@ -158,10 +158,12 @@ def test_a_pasted_text_is_one_question() -> None:
 def test_ctrl_c_at_the_prompt_clears_what_was_typed() -> None:
     with Terminal() as chat:
         for typed in ("1+1", "1+\\\r", '"""\r1+1\r'):
+            before = len(chat.seen)
             chat.type(typed)
-            time.sleep(0.5)
+            before = chat.until(typed.rstrip("\r").rpartition("\r")[2], before)
+            time.sleep(0.2)  # until the line is taken
             chat.type("\x03")
-            time.sleep(0.5)
+            chat.until("> ", chat.until("\n", before))
         chat.type("2+3\r")
         chat.until("> ", chat.until("[2] draft 1.00"))
         assert "\\boxed{2}" not in chat.seen and "rsd: " not in chat.seen

@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from rsd_local.catalogue import cache, hub
-from rsd_local.catalogue.remote import HubFile, ask
+from rsd_local.catalogue import cache
 from rsd_local.catalogue.shape import ModelShape
 from rsd_local.config import require
 from rsd_local.errors import ModelError, NotAModel, RSDError
@@ -142,6 +141,8 @@ class ModelEntry:
         """The hub's ETag of a file at the commit that the cache took it from."""
         from huggingface_hub.constants import HF_HUB_OFFLINE
 
+        from rsd_local.catalogue.remote import HubFile, ask
+
         if HF_HUB_OFFLINE:
             raise RSDError("the hub may not be asked (--offline)")
         commit = path.parents[file.count("/")].name
@@ -163,6 +164,9 @@ class ModelEntry:
             NotAModel: it is not what was promised.
             Cancelled: ``stop`` was set.
         """
+        from rsd_local.catalogue import hub
+        from rsd_local.catalogue.remote import HubFile
+
         commit, before = None, [path for path in self.paths if path.is_file()]
         for number, file in enumerate(self.files, 1):
             label = f"{name} part {number} of {len(self.files)}" if len(self.files) > 1 else name
@@ -189,5 +193,7 @@ def pull(entries: dict[str, ModelEntry], watch: Watch) -> None:
         ConfigError, RSDError: the first that failed; the others are finished.
         NotAModel: a file is not what was promised.
     """
+    from rsd_local.catalogue import hub
+
     once = {(entry.repo, entry.file): (name, entry) for name, entry in entries.items()}  # names of one file share its download
     hub.all_of([partial(entry.pull, name, watch) for name, entry in once.values()], AT_ONCE)

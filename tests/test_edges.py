@@ -127,7 +127,7 @@ def test_standard_input_is_read_as_editors_write_it() -> None:
         done = rsd("chat", "-q", stdin=b"\xef\xbb\xbf2+2\r\n3+3\r\n", **variables)
         assert done.stdout.split() == [b"4", b"6"], done.stderr
     one_line(rsd("solve", "-q", stdin="2+2\n".encode("utf-16")), 2, "standard input is UTF-16", "UTF-8")
-    one_line(rsd("chat", "-q", stdin="2+2\n".encode("utf-16-be")), 2, "standard input is UTF-16", "UTF-8")
+    one_line(rsd("chat", "-q", stdin="2+2\n".encode("utf-16-be")), 1, "standard input is UTF-16", "UTF-8")
     one_line(rsd("solve", "-q", "-", stdin=b"caf\xe9?"), 2, "not an arithmetic expression")
 
 

@@ -120,7 +120,7 @@ def test_a_segmenter_is_a_value() -> None:
     one = Segmenter("re:a", ["b"], ["<t>", "</t>"])  # type: ignore[arg-type]
     other = Segmenter("re:a", ("b",), ("<t>", "</t>"))
     assert one == other and hash(one) == hash(other) and one != Segmenter() and pickle.loads(pickle.dumps(one)) == one
-    assert repr(Segmenter()) == "Segmenter(delimiter='paragraph', stop=(), thought=None, stop_after='never')"
+    assert repr(Segmenter()) == "Segmenter(delimiter='paragraph', stop=(), thought=None, stop_after='never', in_thought=False, budget=0)"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from click.core import ParameterSource
 
 from rsd_local.cli.flags import make_params, make_trio
 from rsd_local.cli.options import StrictCommand, run_options, trio_options
-from rsd_local.cli.text import printable
+from rsd_local.cli.text import say
 from rsd_local.cli.words import in_words
 from rsd_local.config import ROLES, RoleConfig
 
@@ -21,6 +21,7 @@ _FLAGS = {"gpu_layers": "n_gpu_layers", "flash_attention": "flash_attn", "kind":
           "mode": "think", "budget": "think_budget", "effort": "reasoning_effort", "template": "template_kwargs",
           "scored": "score_thoughts"}  # fmt: skip
 """Settings whose flag has another name."""
+_WIDE = 20  # characters of the column of values; a longer one goes beyond it
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ def config(ctx: click.Context, /, as_json: bool, **flags: Any) -> None:
     rows = [(one.name, in_words(one.value), one.source) for one in found]
     name, value = (max(len(row[column]) for row in rows) for column in (0, 1))
     for row in rows:
-        click.echo(printable(f"{row[0]:<{name}}  {row[1]:<{min(value, 60)}}  {row[2]}"))
+        say(f"{row[1]:<{min(value, _WIDE)}}  {row[2]}", f"{row[0]:<{name}}  ")
 
 
 def settings(ctx: click.Context, flags: dict[str, Any]) -> list[Setting]:

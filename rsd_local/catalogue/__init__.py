@@ -178,7 +178,7 @@ def require_files(trio: Trio, name: str) -> None:
     Raises:
         ModelNotFound: one is not; how to get it is said.
     """
-    missing = [file.name for file in trio.files if not file.exists()]
+    missing = [part for file in trio.files for part in part_names(file.name) if not file.with_name(part).exists()]
     if missing and trio_file(name) is None:
         raise ModelNotFound(f"trio {name}: {', '.join(dict.fromkeys(missing))} not here", hint=f"rsd pull {name} fetches what is missing")
 

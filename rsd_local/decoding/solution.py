@@ -114,7 +114,7 @@ class Solution:
         """
         self.reason = self.reason_after(step)
         before = self._parts[self._part]
-        del before[len(before) - step.takes_back :]
+        del before[max(0, len(before) - step.takes_back) :]  # of a thought, the tags are not kept
         self._parts[step.part] += step.shown
         self._part = step.part
         self._scan.begin()

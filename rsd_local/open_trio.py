@@ -8,11 +8,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
 from rsd_local.config import Params, Thinking, Trio
+from rsd_local.decoding.ahead import Ahead
 from rsd_local.errors import ConfigError
 from rsd_local.events import Author, CancelToken, Role
 from rsd_local.fit import RoleCapacity, context_warning, make_plan
 from rsd_local.prompt import Prompt
-from rsd_local.rewards import Head, Rewards, load_heads, reward_models
+from rsd_local.rewards import Head, Rewards, load_heads, read_ahead, reward_models
 from rsd_local.rewards.thoughts import SomeThoughts
 from rsd_local.rewards.verifier.opening import open_verifier
 from rsd_local.roles import Reward
@@ -82,7 +83,7 @@ class LocalTrio:
         for engine in (draft, target):
             prompt_tokens(engine.model, Prompt.of("1+1", config.system))
         rewards = Rewards.of(config, heads, engines, verifiers)
-        rewards.check(draft)
+        rewards.check(draft, target)
         trio = cls(config, draft, target, rewards, draft.model.common_tokens(target.model), segmenter)
         trio._asked(config.params().thinking)
         return trio
@@ -170,24 +171,29 @@ class LocalTrio:
         read += [opening for stage in self.rewards.stages if (opening := stage.opening(prompt)) is not None]
         return all(length + min(tokens, engine.context // share) <= engine.context for engine, length in read)
 
-    def reward(self, prompt: Prompt) -> Reward:
+    def reward(self, prompt: Prompt, ahead: Ahead | None = None) -> Reward:
         """The reward at a prompt.
+
+        Args:
+            prompt: as the models are asked.
+            ahead: reads with the target that also writes; None for rewards that read in a cache of their own.
 
         Raises:
             ContextFull: the prompt does not fit its context.
         """
-        reward = self.rewards.open(prompt, self.cancel)
+        reward = self.rewards.open(prompt, lambda: ahead or Ahead(self.writer("target", prompt)), self.cancel)
         return reward if self.thinking.scored == 1 else SomeThoughts(reward, self.thinking.scored)
 
 
 def capacities(config: Trio, heads: tuple[Head | None, ...]) -> dict[Role, RoleCapacity]:
     """What a trio opens, by role."""
     wide = config.parallel * config.width
+    ahead = any(read_ahead(stage, head) for stage, head in zip(config.stages, heads, strict=True))
     roles: dict[Role, RoleCapacity] = {
         "draft": RoleCapacity(config.draft, wide),
-        "target": RoleCapacity(config.target, config.parallel),
+        "target": RoleCapacity(config.target, wide if ahead else config.parallel),
     }
-    return roles | {role: RoleCapacity(reward, wide) for role, (_, reward) in reward_models(config, heads).items()}
+    return roles | {role: RoleCapacity(reward, wide) for role, (_, reward) in reward_models(config).items()}
 
 
 def placed(roles: dict[Role, RoleCapacity], *, check: bool = True) -> dict[Role, RoleCapacity]:

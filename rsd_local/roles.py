@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
-from rsd_local.steps import Score, Step
+from rsd_local.steps import Reading, Score, Step
 
 if TYPE_CHECKING:
     import numpy as np
@@ -92,12 +92,14 @@ class Abilities:
         states: gives the hidden state of each token.
         tokens: gives and takes tokens, not text alone.
         forks: goes on in several ways from one place.
+        reads_ahead: says of each token of a step that another model wrote how likely it was (``Writer.read_ahead``).
     """
 
     verifies: bool = False
     states: bool = False
     tokens: bool = False
     forks: bool = False
+    reads_ahead: bool = False
 
 
 class Latency(Protocol):
@@ -122,7 +124,15 @@ class Writer(Protocol):
         """Start a step here: the place that ``forget`` goes back to."""
 
     def start_writing(
-        self, limit: int, until: Scan | None, sampling: Sampling, stream: Stream, hint: Hint = NO_HINT, *, skip: int = 0
+        self,
+        limit: int,
+        until: Scan | None,
+        sampling: Sampling,
+        stream: Stream,
+        hint: Hint = NO_HINT,
+        *,
+        skip: int = 0,
+        reading: Reading | None = None,
     ) -> PendingStep:
         """Go on writing until the segmenter ends the step, the text ends, or ``limit`` tokens are written.
 
@@ -133,6 +143,22 @@ class Writer(Protocol):
             stream: of the draws.
             hint: a guess of the tokens.
             skip: draws of the stream that belong to tokens of this step written before.
+            reading: of a step that was read ahead here with the same draws: what the two have in common stays in the cache.
+        """
+
+    def entropy(self) -> float:
+        """In nats, of what the next token would be drawn from at temperature 1."""
+
+    def read_ahead(self, step: Step, draws: tuple[Sampling, Stream] | None = None, *, tokens: bool, state: bool) -> Pending[Reading]:
+        """Evaluate a step of the other model in place of everything since ``begin``; it is then noted as by ``correct``.
+
+        An end-of-text token is not read.
+
+        Args:
+            step: it.
+            draws: how this model would have drawn each token; None where nobody asks what it would have written.
+            tokens: whether the trace has log-probabilities and entropies.
+            state: whether the trace has the state after the step's last token.
         """
 
     def read(self, step: Step) -> None:
@@ -164,6 +190,40 @@ class Writer(Protocol):
 
     def close(self) -> None:
         """Give the cache back."""
+
+
+class Reader(Protocol):
+    """A target that reads the steps of one answer ahead, for rewards that look at what it says of them."""
+
+    def read(self, step: Step, *, tokens: bool, state: bool) -> Pending[Reading]:
+        """Begin to read the next step, which is provisional until the next call; ``forget`` takes it back, anything else accepts it.
+
+        Args:
+            step: it.
+            tokens: whether the reading has each token's log-probability and entropy.
+            state: whether it has the state after the last one.
+        """
+
+    def note(self, step: Step) -> None:
+        """Note an accepted step that was not read."""
+
+    def forget(self) -> None:
+        """Take back the step that was read last."""
+
+    def settle(self) -> None:
+        """Evaluate what is noted, so that forks share it."""
+
+    def fork(self) -> Self:
+        """Another one that goes on from here and shares the cache."""
+
+    def adopt(self, fork: Self) -> None:
+        """Go on where a fork has come to; the fork gets what this one had."""
+
+    def counters(self) -> Counters | None:
+        """What was evaluated, None where a target that writes too counts it."""
+
+    def close(self) -> None:
+        """Give the cache back, where it is nobody else's."""
 
 
 class Reward(Protocol):

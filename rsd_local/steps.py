@@ -75,6 +75,16 @@ class Step:
     part: Part = "answer"
     takes_back: int = 0
 
+    def then(self, rest: Step, stopped: int | None = None) -> Step:
+        """This step with what was written behind it as one, without a trace.
+
+        Args:
+            rest: it; its end and its part are the whole's.
+            stopped: where a stop string begins in the bytes of both, which is cut off.
+        """
+        raw = (self.raw + rest.raw)[:stopped]
+        return Step(self.tokens + rest.tokens, raw, rest.ended, part=rest.part, takes_back=rest.takes_back)
+
     @property
     def text(self) -> str:
         """The bytes as text, without the tags of a thought; a character that a limit cut becomes U+FFFD."""
@@ -89,6 +99,22 @@ class Step:
     def blank(self) -> bool:
         """Whether nothing stands in it that could be judged."""
         return not self.raw.strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a model says of a step that another one wrote, from one pass over its tokens.
+
+    Attributes:
+        trace: one row for each of the step's tokens in this model's vocabulary, as if it had written them; only its state after the
+            last token where nothing else was asked for.
+        own: what it would have written there itself, up to the first token that the step does not have.
+        kept: how many of ``own`` the step has.
+    """
+
+    trace: Trace
+    own: tuple[int, ...] = ()
+    kept: int = 0
 
 
 def inside_tags(raw: bytes) -> tuple[int, int]:

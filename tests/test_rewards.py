@@ -41,7 +41,7 @@ def read_out(model: Path, role: str = "draft", parts: tuple[str, ...] = PARTS, s
 
 
 def said(text: str, trace: Trace | None = None) -> Step:
-    return Step([5], text.encode(), "delimiter", trace)
+    return Step([], text.encode(), "delimiter", trace)
 
 
 def value(score: Score) -> float:
@@ -266,11 +266,12 @@ def test_a_read_out_of_the_draft_is_the_head_on_the_steps_trace(files: dict[str,
 def test_a_read_out_of_the_target_reads_the_targets_own_state(files: dict[str, Path], tmp_path: Path) -> None:
     head = read_out(files["target"], "target", ("last",))
     head.save(tmp_path / "head.safetensors")
-    trio = Trio(role(files["draft"]), role(files["target"]), reward_kind="read-out", head=tmp_path / "head.safetensors", reuse=False)
+    trio = Trio(role(files["draft"]), role(files["target"]), reward_kind="read-out", head=tmp_path / "head.safetensors", parallel=2)
+    trio = replace(trio, reuse=False)
     texts = ("one and one\n\n", "is two\n\n")
     with Reasoner.open(trio) as opened:
         engines = opened.engines()
-        assert engines["reward"].model is engines["target"].model
+        assert set(engines) == {"draft", "target"}
         reward = opened.trio.reward(Prompt.of(QUESTION, opened.config.system))
         scores = scores_of(reward, *texts)
         reward.forget()
@@ -280,7 +281,7 @@ def test_a_read_out_of_the_target_reads_the_targets_own_state(files: dict[str, P
         for text, score in zip(texts, scores, strict=True):
             sequence.append(model.tokenize(text, continues=True))
             assert head.reward(sequence.read_hidden().result()) == pytest.approx(score, abs=1e-4)
-        assert reward.counters()["reward"].evaluated_tokens == len(sequence) + len(model.tokenize(texts[1], continues=True))
+        assert reward.counters()["reward"].evaluated_tokens == 1 + len(sequence) + len(model.tokenize(texts[1], continues=True))
         sequence.close()
         reward.close()
 

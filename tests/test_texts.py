@@ -15,10 +15,9 @@ from tiny_vocabulary import write_bpe, write_spm
 from rsd_local.config import RoleConfig
 from rsd_local.errors import MissingTokens, QuestionRefused
 from rsd_local.prompt import Message, Prompt
-from rsd_local.rewards.heads import ReadOut, ValueHead
+from rsd_local.rewards.heads import ValueHead
 from rsd_local.rewards.judge import Digit, Judge
 from rsd_local.rewards.layouts import Layout, MathShepherd, RLHFlow, single_token
-from rsd_local.rewards.readout import OwnSteps
 from rsd_local.rewards.value_head import QwenPrm, Skywork
 from rsd_local.runtime import HOLE, Model, around, prompt_tokens
 from rsd_local.steps import Step
@@ -87,7 +86,6 @@ def written(text: str | bytes, ended: str = "delimiter") -> Step:
 
 
 ONE = np.ones(1, np.float32)
-READ_OUT = ReadOut("target", ("last",), ONE, ONE, ONE, 0.0, "model.gguf", "")
 VALUE_HEAD = ValueHead("qwen-prm", ((ONE[None], ONE),))
 STEPS = [written("First, we add the ones.\n\n"), written("Then\n$$x=1+1$$\n\n"), written("So it is the 2.", "end")]
 
@@ -148,7 +146,6 @@ def test_no_layout_takes_structure_from_a_question_or_a_step(opened: Opened, kin
     model = opened(kind)
     layouts: list[Callable[[Prompt], Layout]] = [
         lambda prompt: Judge(model, prompt),
-        lambda prompt: OwnSteps(model, READ_OUT, prompt),
         lambda prompt: RLHFlow(model, prompt),
     ]
     if kind != "smollm2":
@@ -227,13 +224,12 @@ def test_bytes_that_are_no_text_reach_the_model_as_they_are(opened: Opened, kind
 @pytest.mark.parametrize("kind", VOCABULARIES)
 def test_a_character_that_a_limit_cut_arrives_in_two_steps(opened: Opened, kind: str) -> None:
     model = opened(kind)
-    layout = OwnSteps(model, READ_OUT, Prompt.of("What?"))
     first, second = "It costs 5 €".encode()[:-1], "€".encode()[-1:] + b" or less.\n\n"
-    tokens = layout.step(0, written(first)) + layout.step(1, written(second))
+    tokens = model.spelling.tokens(first, thought=False) + model.spelling.tokens(second, thought=False)
     assert b"".join(map(model.piece, tokens)) == first + second
 
 
-LAYOUTS: list[tuple[str, type]] = [(kind, make) for kind in VOCABULARIES for make in (Judge, RLHFlow, OwnSteps)]
+LAYOUTS: list[tuple[str, type]] = [(kind, make) for kind in VOCABULARIES for make in (Judge, RLHFlow)]
 LAYOUTS += [("spm", MathShepherd), ("gemma", MathShepherd), ("gemma", QwenPrm), ("bpe", QwenPrm)]  # the others have no such tags
 
 
@@ -242,7 +238,7 @@ def test_a_layout_is_tokenized_as_one_text(opened: Opened, kind: str, make: type
     model = opened(kind)
     for question in ("What is 1+1?", "  The sum of the two\n"):
         prompt = Prompt.of(question)
-        head = {OwnSteps: [READ_OUT], QwenPrm: [VALUE_HEAD]}.get(make, [])
+        head = {QwenPrm: [VALUE_HEAD]}.get(make, [])
         tokens = read_by(make(model, *head, prompt))
         assert tokens == as_one_text(model, tokens)
         assert question in text_of(model, tokens) and "we add the ones." in text_of(model, tokens)

@@ -60,7 +60,7 @@ def read_strategy(spec: str, base: Params) -> Plan:
         made = {group: dataclasses.replace(getattr(base, group), **fields) for group, fields in changes.items()}
     except ConfigError as error:
         raise ConfigError(f"strategy {spec!r}: {error}", hint=error.hint) from None
-    return Plan(spec, strategy, Params(**made))
+    return Plan(spec, strategy, dataclasses.replace(base, **made))
 
 
 def read_strategies(specs: list[str], base: Params) -> list[Plan]:

@@ -8,6 +8,7 @@ from contextlib import ExitStack, closing
 from dataclasses import replace
 
 from rsd_local.config import Params
+from rsd_local.decoding.ahead import Ahead
 from rsd_local.decoding.solution import Solution
 from rsd_local.errors import Cancelled, Closed, ConfigError, RSDError
 from rsd_local.evaluation.items import Item
@@ -73,7 +74,10 @@ def scored_steps(trio: LocalTrio, prompt: Prompt, params: Params) -> list[StepSc
     made: list[StepScores] = []
     with ExitStack() as opened:
         draft = opened.enter_context(closing(trio.writer("draft", prompt, traced=True)))
-        rewards = [opened.enter_context(closing(stage.open(prompt, trio.cancel))) for stage in trio.rewards.stages]
+        rewards = [
+            opened.enter_context(closing(stage.open(prompt, lambda: Ahead(trio.writer("target", prompt)), trio.cancel)))
+            for stage in trio.rewards.stages
+        ]
         solution = Solution(params.limits, trio.segmenter)
         while solution.reason is None:
             with solution.growing(draft):

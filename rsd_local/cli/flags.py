@@ -153,6 +153,8 @@ def make_params(flags: dict[str, Any], trio: Trio) -> Params:
             own["redrafts"],
             flags["hand_over"],
             own["unchecked"],
+            flags["route_entropy"],
+            flags["target_budget"],
         ),
         Limits(
             tokens=flags["max_tokens"],

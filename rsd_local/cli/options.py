@@ -35,7 +35,8 @@ _SECTIONS = {
     "Models": "--trio --draft --target --reward --head --system --delimiter --trust-file --no-fit-check",
     "Rewards": "--reward-kind --layout --verifier --tests --schema --code-file --run-code --sandbox --on-verifier-error --unchecked",
     "Memory and devices": "--ctx-size --n-gpu-layers --main-gpu --tensor-split --flash-attn --cache-type --threads",
-    "Strategy": "--strategy --threshold --weighting --probability --steepness --redrafts --hand-over --candidates --samples --beams "
+    "Strategy": "--strategy --threshold --weighting --probability --steepness --redrafts --hand-over --route-entropy --target-budget "
+    "--candidates --samples --beams "
     "--branches --aggregate --speculate --fallback --retries",
     "Thinking": "--think --think-budget --score-thoughts --reasoning-effort --template-kwargs",
     "Limits": "--max-tokens --max-steps --repeats --stop --stop-after",
@@ -105,6 +106,14 @@ _PARAMS: list[Option] = [
         show_default=True,
         help="Rejected places in a row from which on the target writes all the rest (rsd). 0: never.",
     ),
+    option(
+        "--route-entropy",
+        type=float,
+        default=0.0,
+        show_default=True,
+        help="The target writes a step at whose start the draft is less sure than this, in nats (rsd). 0: never.",
+    ),
+    option("--target-budget", type=float, default=1.0, show_default=True, help="Most of the tokens that the target may write (rsd)."),
     option("--unchecked", type=click.Choice(get_args(Unchecked)), help="Who decides where there is nothing to check (rsd)."),
     option(
         "--strategy",

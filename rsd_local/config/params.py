@@ -79,6 +79,10 @@ class Weighting:
         redrafts: how often the draft tries again before the target writes a step, drawing by ``Sampling.again``.
         hand_over: after so many places in a row whose step the target had to write, it writes all the rest; 0 for never.
         unchecked: what becomes of a step of which the reward had nothing to check: it is accepted, or the target writes it.
+        route_entropy: the target writes a step for which the draft's first token would be drawn from more entropy than this, in nats,
+            and the draft does not begin it (GlimpRouter, arXiv 2601.05110); 0 for never.
+        target_budget: the most that the target may write, as a share of the answer's tokens so far; a step that it cannot afford
+            is kept.
     """
 
     kind: WeightingKind = "step"
@@ -88,6 +92,8 @@ class Weighting:
     redrafts: int = 0
     hand_over: int = 0
     unchecked: Unchecked = "accept"
+    route_entropy: float = 0.0
+    target_budget: float = 1.0
 
     def __post_init__(self) -> None:
         require_choice(self.kind, WeightingKind, "weighting")
@@ -97,6 +103,9 @@ class Weighting:
         require(0.0 < self.steepness < math.inf, f"steepness {self.steepness} is not above 0")
         require(0 <= self.redrafts <= 64, f"redrafts {self.redrafts} is outside 0 to 64")
         require(0 <= self.hand_over <= 1000, f"hand_over {self.hand_over} is outside 0 to 1000")
+        require(0.0 <= self.route_entropy < math.inf, f"route_entropy {self.route_entropy} is not at least 0")
+        require(0.0 <= self.target_budget <= 1.0, f"target_budget {self.target_budget} is outside 0 to 1")
+        require(self.target_budget == 1 or not self.hand_over, "hand_over beside a target_budget", "give one of them")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,10 @@ from typing import Any, Literal
 from rsd_local.config.checks import from_home, require, require_choice
 from rsd_local.config.roles import RoleConfig
 
-RewardKind = Literal["tag-logits", "judge", "digit", "confidence", "read-out", "value-head", "verifier"]
+RewardKind = Literal[
+    "tag-logits", "judge", "digit", "confidence", "likelihood", "likelihood-least", "likelihood-running", "contrast", "read-out",
+    "value-head", "verifier",
+]  # fmt: skip
 TagLayout = Literal["math-shepherd", "rlhflow"]
 
 Checker = Any  # a Check or a Verifier of rewards.verifier, which lies above

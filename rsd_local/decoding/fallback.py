@@ -8,6 +8,7 @@ decides what is evaluated ahead and nothing else.
 from __future__ import annotations
 
 from rsd_local.config import Params
+from rsd_local.decoding.ahead import Ahead
 from rsd_local.decoding.solution import Solution
 from rsd_local.decoding.speculation import PROPOSED, chunk_that_pays, proposing_pays, speculate
 from rsd_local.decoding.trio import OpenTrio
@@ -23,15 +24,17 @@ class Fallbacks:
     """Writes the target's steps of one answer.
 
     Args:
-        target, draft: the writers; the draft proposes further tokens where that pays too.
+        ahead: with the target's writer, which may have read the rejected step.
+        draft: proposes further tokens where that pays too.
         trio: theirs.
         params: of the answer.
         turn: of the conversation.
     """
 
-    def __init__(self, target: Writer, draft: Writer, trio: OpenTrio, params: Params, turn: int) -> None:
-        self._target, self._draft, self._trio, self._params, self._turn = target, draft, trio, params, turn
-        hints = trio.shared_tokens > 0 and target.abilities.verifies
+    def __init__(self, ahead: Ahead, draft: Writer, trio: OpenTrio, params: Params, turn: int) -> None:
+        self._ahead, self._target, self._draft = ahead, ahead.writer, draft
+        self._trio, self._params, self._turn = trio, params, turn
+        hints = trio.shared_tokens > 0 and self._target.abilities.verifies
         self._mode = params.search.fallback if hints else "off"
 
     def write(self, rejected: Step | None, solution: Solution) -> Writing:
@@ -44,8 +47,12 @@ class Fallbacks:
         target, live, sampling = self._target, self._trio.shows_text, self._params.sampling
         stream = Stream(sampling.seed, TARGET, self._turn, solution.steps)
         scan, limit = solution.scan(), solution.room
-        target.begin()
-        step = yield from written(target.start_writing(limit, scan, sampling, stream, self._hint(rejected)), live=live)
+        reading, hint = self._ahead.taken(rejected), self._hint(rejected)
+        if reading is None:
+            target.forget()
+        else:
+            hint = Hint(only=hint.only)
+        step = yield from written(target.start_writing(limit, scan, sampling, stream, hint, reading=reading), live=live)
         if step.ended != "mismatch":
             return step
         return (yield from speculate(target, self._draft, step, scan, limit, PROPOSED, sampling, stream, live=live))

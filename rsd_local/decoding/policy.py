@@ -29,15 +29,26 @@ class History:
         steps: accepted.
         attempts: draft steps that were rejected at this place before.
         rewritten: places in a row, up to here, whose step the target wrote.
+        tokens, target_tokens: of the accepted steps, and of those that the target wrote.
     """
 
     steps: int = 0
     attempts: int = 0
     rewritten: int = 0
+    tokens: int = 0
+    target_tokens: int = 0
 
 
 class Policy(Protocol):
     """Decides step by step; what is random comes from a stream of its own."""
+
+    def routes(self, entropy: float, history: History) -> bool:
+        """Whether the target writes a step before the draft has begun it.
+
+        Args:
+            entropy: in nats, of the draft's first token there.
+            history: so far.
+        """
 
     def decide(self, step: Step, score: Score, history: History) -> Decision:
         """What to do with a draft step."""
@@ -48,7 +59,7 @@ class WeightingPolicy:
     """Keeps a step with the probability ω(r).
 
     A rejected one goes back to the draft ``redrafts`` times, then to the target, which writes everything from the
-    ``hand_over``-th place in a row on that the draft did not manage.
+    ``hand_over``-th place in a row on that the draft did not manage. What the target cannot afford within ``target_budget`` is kept.
 
     Args:
         weighting: the function and these two numbers.
@@ -59,6 +70,15 @@ class WeightingPolicy:
     weighting: Weighting
     seed: int
     turn: int = 0
+
+    def routes(self, entropy: float, history: History) -> bool:
+        """Where the entropy is above ``route_entropy`` and the target can afford a step as long as those so far."""
+        bound, usual = self.weighting.route_entropy, history.tokens // max(1, history.steps)
+        return 0 < bound < entropy and self._affords(max(1, usual), history)
+
+    def _affords(self, tokens: int, history: History) -> bool:
+        """Whether the target's share of the answer stays within its budget with so many tokens more of its own."""
+        return history.target_tokens + tokens <= self.weighting.target_budget * (history.tokens + tokens)
 
     def decide(self, step: Step, score: Score, history: History) -> Decision:
         """KEEP by a draw with probability ω(r), δ being that of the reward that decided where it has one.
@@ -80,6 +100,8 @@ class WeightingPolicy:
                 return Decision.KEEP
             if history.attempts < weighting.redrafts:
                 return Decision.REDRAFT
+        if not self._affords(len(step.tokens), history):
+            return Decision.KEEP
         if weighting.hand_over and history.rewritten + 1 >= weighting.hand_over:
             return Decision.HAND_OVER
         return Decision.REWRITE

@@ -7,6 +7,7 @@ from contextlib import ExitStack, closing
 from dataclasses import replace
 
 from rsd_local.config import Params
+from rsd_local.decoding.ahead import Ahead, Draws
 from rsd_local.decoding.candidates import draft_step
 from rsd_local.decoding.policy import Decision, History, Policy, WeightingPolicy
 from rsd_local.decoding.solution import Solution
@@ -15,6 +16,9 @@ from rsd_local.decoding.trio import OpenTrio
 from rsd_local.events import Drafted, Event, Rejected
 from rsd_local.prompt import Prompt
 from rsd_local.steps import UNCHECKED, Score, Step
+
+ROUTED = Score(None, "first token", skipped=True)
+"""Of a step that the draft was not sure how to begin, so that it went to the target at once."""
 
 
 def rsd(prompt: Prompt, trio: OpenTrio, params: Params) -> Iterator[Event]:
@@ -30,17 +34,21 @@ def rsd(prompt: Prompt, trio: OpenTrio, params: Params) -> Iterator[Event]:
     """
     policy = WeightingPolicy(params.weighting, params.sampling.seed, prompt.turn)
     with ExitStack() as opened:
-        draft = opened.enter_context(closing(trio.writer("draft", prompt, traced=True)))
-        reward = opened.enter_context(closing(trio.reward(prompt)))
-        target = opened.enter_context(closing(trio.writer("target", prompt)))
         solution, history = Solution(params.limits, trio.segmenter), History()
+        draft = opened.enter_context(closing(trio.writer("draft", prompt, traced=True)))
+        target = opened.enter_context(closing(trio.writer("target", prompt)))
+        target.begin()
+        ahead = Ahead(target, Draws(params, prompt.turn, solution), owns=False)
+        reward = opened.enter_context(closing(trio.reward(prompt, ahead)))
         rejected: Rejected | None = None
         drafts = params.weighting.unchecked == "accept" or params.weighting.kind == "constant" or reward.can_check
-        rewritten = TargetSteps(target, draft, reward, solution, trio, params, prompt.turn, drafts=drafts)
+        rewritten = TargetSteps(ahead, draft, reward, solution, trio, params, prompt.turn, drafts=drafts)
         while solution.reason is None:
             with solution.growing(draft, target):
                 step, score, decision = None, UNCHECKED, Decision.REWRITE
-                if drafts:
+                if drafts and params.weighting.route_entropy and not history.attempts and policy.routes(draft.entropy(), history):
+                    score = ROUTED
+                elif drafts:
                     step, scoring = yield from draft_step(draft, reward, solution, trio, params, prompt.turn, history.attempts)
                     yield Drafted(solution.steps, step.text)
                     score = scoring.result()
@@ -50,9 +58,9 @@ def rsd(prompt: Prompt, trio: OpenTrio, params: Params) -> Iterator[Event]:
                     yield solution.accept(step, "draft", score, rejected=rejected)
                     draft.begin()
                     if solution.reason is None:
-                        target.read(step)
+                        target.correct(step)
                         target.begin()
-                    history, rejected = History(solution.steps), None
+                    history, rejected = History(solution.steps, 0, 0, solution.tokens, solution.target_tokens), None
                     continue
                 if step is not None:
                     rejected = Rejected(step.text, score.value, len(step.tokens))
@@ -63,7 +71,7 @@ def rsd(prompt: Prompt, trio: OpenTrio, params: Params) -> Iterator[Event]:
                     history = replace(history, attempts=history.attempts + 1)
                     continue
                 yield from rewritten.write(step, score, rejected, to_the_end=decision is Decision.HAND_OVER)
-                history, rejected = History(solution.steps, rewritten=history.rewritten + 1), None
+                history, rejected = History(solution.steps, 0, history.rewritten + 1, solution.tokens, solution.target_tokens), None
         yield solution.finished({"draft": draft.counters(), "target": target.counters()}, reward.counters())
 
 

@@ -34,7 +34,7 @@ class Solution:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._last: list[bytes] = []  # the last steps, as far back as a repetition can be seen
         self.steps = 0
-        self.tokens = 0
+        self.tokens = self.target_tokens = 0
         self.failed = 0  # rewards that gave no number
         self.unchecked = 0  # steps that the reward had nothing to check of
         self.decided: Counter[str] = Counter()  # draft steps by the reward that decided about them
@@ -122,6 +122,7 @@ class Solution:
         self._scan.thought_tokens += len(step.tokens) if step.part == "thought" else 0
         self.steps += 1
         self.tokens += len(step.tokens)
+        self.target_tokens += len(step.tokens) if author == "target" else 0
         self._last = [*self._last[1 - _LONGEST_CYCLE * max(1, self._limits.repeats) :], step.raw.strip()]
         text = self._decoder.decode(step.shown, final=self.reason is not None)
         return StepDone(

@@ -41,8 +41,7 @@ def speculate(
         proposed = draft.start_writing(min(ahead, limit - done), None, sampling, stream, skip=done).result()
         hint = Hint(tuple(proposed.tokens), len(proposed.tokens), only=True)
         made = yield from written(target.start_writing(limit - done, scan, sampling, stream, hint, skip=done), live=live)
-        raw = (step.raw + made.raw)[: scan.stopped]  # a stop string may have begun in what was written before
-        step = Step(step.tokens + made.tokens, raw, made.ended, part=made.part, takes_back=made.takes_back)
+        step = step.then(made, scan.stopped)  # a stop string may have begun in what was written before
         if made.ended != "mismatch":
             return step
 

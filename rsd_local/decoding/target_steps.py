@@ -6,6 +6,7 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 
 from rsd_local.config import Params
+from rsd_local.decoding.ahead import Ahead
 from rsd_local.decoding.candidates import rank, start_score
 from rsd_local.decoding.fallback import Fallbacks
 from rsd_local.decoding.solution import Solution
@@ -37,7 +38,8 @@ class TargetSteps:
     """Writes the target's steps of one answer.
 
     Args:
-        target, draft, reward: at the solution's end.
+        ahead: with the target's writer, at the solution's end or behind a step that it has read there.
+        draft, reward: at the solution's end.
         solution: so far; it takes the steps.
         trio: of all of these.
         params: of the answer.
@@ -46,11 +48,11 @@ class TargetSteps:
     """
 
     def __init__(
-        self, target: Writer, draft: Writer, reward: Reward, solution: Solution, trio: OpenTrio, params: Params, turn: int, *, drafts: bool
+        self, ahead: Ahead, draft: Writer, reward: Reward, solution: Solution, trio: OpenTrio, params: Params, turn: int, *, drafts: bool
     ) -> None:
-        self._target, self._draft, self._reward = target, draft, reward
+        self._target, self._draft, self._reward = ahead.writer, draft, reward
         self._solution, self._trio, self._params, self._drafts = solution, trio, params, drafts
-        self._fallbacks = Fallbacks(target, draft, trio, params, turn)
+        self._fallbacks = Fallbacks(ahead, draft, trio, params, turn)
 
     def write(self, step: Step | None, score: Score, rejected: Rejected | None, *, to_the_end: bool) -> Iterator[Event]:
         """The target's step at this place, and all that follow where it writes to the end.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from rsd_local.decoding.ahead import Ahead
 from rsd_local.events import Author
 from rsd_local.prompt import Prompt
 from rsd_local.roles import Reward, Writer
@@ -38,8 +39,12 @@ class OpenTrio(Protocol):
             ContextFull: the prompt does not fit its context.
         """
 
-    def reward(self, prompt: Prompt) -> Reward:
+    def reward(self, prompt: Prompt, ahead: Ahead | None = None) -> Reward:
         """The reward at a prompt.
+
+        Args:
+            prompt: as the models are asked.
+            ahead: reads with the target that also writes; None for rewards that read in a cache of their own.
 
         Raises:
             ContextFull: the prompt does not fit its context.

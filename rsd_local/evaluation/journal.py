@@ -220,7 +220,7 @@ _SINCE: dict[str, dict[str, Any]] = {
         "on_verifier_error": "error",
     },
     "sampling": {"repeat_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0, "penalty_last_n": 64},
-    "weighting": {"redrafts": 0, "hand_over": 0, "unchecked": "accept"},
+    "weighting": {"redrafts": 0, "hand_over": 0, "unchecked": "accept", "route_entropy": 0.0, "target_budget": 1.0},
     "limits": {"stop": [], "stop_after": "never"},
     "search": {"retries": 0},
 }

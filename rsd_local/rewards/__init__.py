@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from rsd_local.config import RewardConfig, RoleConfig, Trio
-from rsd_local.errors import BadHead
+from rsd_local.config import RewardConfig, RoleConfig, Trio, require
+from rsd_local.errors import BadHead, MissingTokens
 from rsd_local.events import CancelToken, Role
 from rsd_local.prompt import Prompt
+from rsd_local.rewards.ahead import AheadReward, ReadingScore, contrast, likelihood, read_out
 from rsd_local.rewards.cascade import Cascade, Stage
 from rsd_local.rewards.checked import CheckReward
 from rsd_local.rewards.features import confidence, step_features
@@ -16,15 +17,21 @@ from rsd_local.rewards.heads import Head, ReadOut, ValueHead, read_head
 from rsd_local.rewards.judge import Digit, Judge
 from rsd_local.rewards.layouts import Layout, MathShepherd, RLHFlow
 from rsd_local.rewards.reading import ReadReward
-from rsd_local.rewards.readout import OwnSteps
 from rsd_local.rewards.traced import TraceReward
 from rsd_local.rewards.value_head import QwenPrm, Skywork
 from rsd_local.rewards.verifier import Verifier
-from rsd_local.roles import Reward
+from rsd_local.roles import Reader, Reward
 from rsd_local.runtime import Engine, Model, Tracing
 
-__all__ = ["Head", "Rewards", "StepReward", "load_heads", "read_head", "reward_models"]
+__all__ = ["Head", "Rewards", "StepReward", "load_heads", "read_ahead", "read_head", "reward_models"]
 
+_AHEAD = {
+    "likelihood": likelihood("mean"),
+    "likelihood-least": likelihood("least"),
+    "likelihood-running": likelihood("running"),
+    "contrast": contrast,
+}
+"""Kinds that look at the probabilities that the target gives a step."""
 _ROLES: tuple[Role, ...] = ("reward", "reward-2", "reward-3", "reward-4")
 
 
@@ -49,18 +56,30 @@ def _load_head(stage: RewardConfig, trio: Trio) -> Head | None:
     return head
 
 
-def reward_models(trio: Trio, heads: tuple[Head | None, ...]) -> dict[Role, tuple[int, RoleConfig]]:
+def reward_models(trio: Trio) -> dict[Role, tuple[int, RoleConfig]]:
     """The models that read steps, by role: the place of the reward in the cascade, and the model's settings.
 
-    Where the draft's own trace or a program is enough, there is none. A judge, and a read-out of the target, use the target's
-    weights where no further model is named.
+    Where the draft's own trace, the target that reads ahead or a program is enough, there is none. A judge uses the target's weights
+    where no further model is named.
     """
     reading = [
         (place, stage.model or trio.target)
-        for place, (stage, head) in enumerate(zip(trio.stages, heads, strict=True))
-        if stage.kind not in ("confidence", "verifier") and not (isinstance(head, ReadOut) and head.role == "draft")
+        for place, stage in enumerate(trio.stages)
+        if stage.kind not in ("confidence", "verifier", "read-out", *_AHEAD)
     ]
     return dict(zip(_ROLES, reading, strict=False))
+
+
+def read_ahead(config: RewardConfig, head: Head | None) -> ReadingScore | None:
+    """How a reward scores what the target says of a step that it reads ahead, None where the target is not asked to.
+
+    Args:
+        config: of the reward.
+        head: its head, where it has one.
+    """
+    if isinstance(head, ReadOut):
+        return read_out(head.reward) if head.role == "target" else None
+    return _AHEAD.get(config.kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,39 +105,61 @@ class StepReward:
     verifier: Verifier | None
 
     @property
+    def reads_ahead(self) -> ReadingScore | None:
+        """How the target's reading of a step is scored, None where the target is not asked to read it."""
+        return read_ahead(self.config, self.head)
+
+    @property
     def tracing(self) -> Tracing:
         """What the draft's steps must carry to be scored."""
+        if self.reads_ahead is not None:
+            return "numbers" if self.config.kind == "contrast" else "off"
         if self.engine is not None or self.verifier is not None:
             return "off"
         return "states" if isinstance(self.head, ReadOut) and {"last", "lasts"} & set(self.head.parts) else "numbers"
 
-    def check(self, draft: Engine) -> None:
+    def check(self, draft: Engine, target: Engine) -> None:
         """Fail before the first prompt where a model cannot be read in this way.
 
         Args:
-            draft: with no prompt open, to see whether its trace has states.
+            draft, target: with no prompt open, to see whether they give states beside logits.
 
         Raises:
             MissingTokens, NoChatTemplate, BadHead: why.
         """
-        model, head = (self.engine or draft).model, self.head
+        head, ahead = self.head, self.reads_ahead is not None
+        model = (self.engine or (target if ahead else draft)).model
+        if ahead and head is not None:
+            target.probe_states()
         if self.tracing == "states" and not draft.probe_states():
             raise BadHead(
                 f"{model.path.name} is of a kind that gives no hidden states while it writes",
                 hint="choose another draft, or fit the read-out on the target (rsd train-reward --role target)",
+            )
+        if self.config.kind == "contrast" and not draft.model.common_tokens(target.model):
+            raise MissingTokens(
+                f"a contrast needs one vocabulary, and {draft.model.path.name} and {target.model.path.name} have two",
+                hint="choose --reward-kind likelihood, or a draft of the target's family",
             )
         if head is not None and not head.matches(model.n_embd):
             raise BadHead(f"the head is not for states of {model.n_embd} numbers, as {model.path.name} has", hint="choose another one")
         if self.engine is not None:
             self._layout(model, Prompt.of("1+1", self.trio.system)).opening()
 
-    def open(self, prompt: Prompt, cancel: CancelToken | None = None) -> Reward:
+    def open(self, prompt: Prompt, reader: Callable[[], Reader], cancel: CancelToken | None = None) -> Reward:
         """The reward at a prompt.
+
+        Args:
+            prompt: as the models are asked.
+            reader: makes the target that reads steps ahead; called where it is needed.
+            cancel: ends whatever is read.
 
         Raises:
             ContextFull: the prompt does not fit the reward model's context.
         """
         engine, head, by = self.engine, self.head, self.config.name
+        if self.reads_ahead is not None:
+            return AheadReward(reader(), self.reads_ahead, by, state=head is not None, role=self.role)
         if self.verifier is not None:
             return CheckReward(self.verifier, prompt, by, self.trio.on_verifier_error == "target", cancel)
         if engine is not None:
@@ -139,8 +180,6 @@ class StepReward:
         head = self.head
         if isinstance(head, ValueHead):
             return Skywork(model, head, prompt) if head.layout == "skywork" else QwenPrm(model, head, prompt)
-        if isinstance(head, ReadOut):
-            return OwnSteps(model, head, prompt)
         if self.config.kind == "tag-logits":
             tagged: Callable[..., Layout] = MathShepherd if self.config.layout == "math-shepherd" else RLHFlow
             return tagged(model, prompt)
@@ -163,13 +202,18 @@ class Rewards:
             trio: the trio.
             heads, verifiers: one for each of its rewards.
             engines: of ``reward_models``, by role.
+
+        Raises:
+            ConfigError: the target would read ahead for two of them.
         """
-        roles = {place: role for role, (place, _) in reward_models(trio, heads).items()}
+        roles = {place: role for role, (place, _) in reward_models(trio).items()}
         made = []
         for place, (stage, head, verifier) in enumerate(zip(trio.stages, heads, verifiers, strict=True)):
             role = roles.get(place, "reward")
             engine = engines[role] if place in roles else None
             made.append(StepReward(trio, stage, place + 1 == len(trio.stages), role, engine, head, verifier))
+        ahead = [stage.config.name for stage in made if stage.reads_ahead is not None]
+        require(len(ahead) <= 1, f"the target reads ahead for one reward of a cascade, not for {' and '.join(ahead)}", "leave one away")
         return cls(tuple(made))
 
     @property
@@ -178,23 +222,26 @@ class Rewards:
         wanted = {stage.tracing for stage in self.stages}
         return "states" if "states" in wanted else "numbers" if "numbers" in wanted else "off"
 
-    def check(self, draft: Engine) -> None:
+    def check(self, draft: Engine, target: Engine) -> None:
         """As ``StepReward.check``, for all of them."""
         for stage in self.stages:
-            stage.check(draft)
+            stage.check(draft, target)
 
-    def open(self, prompt: Prompt, cancel: CancelToken | None = None) -> Reward:
+    def open(self, prompt: Prompt, reader: Callable[[], Reader], cancel: CancelToken | None = None) -> Reward:
         """The reward at a prompt: a cascade where there are several.
+
+        Args:
+            prompt, reader, cancel: as for ``StepReward.open``.
 
         Raises:
             ContextFull: the prompt does not fit a reward model's context.
         """
         if len(self.stages) == 1:
-            return self.stages[0].open(prompt, cancel)
+            return self.stages[0].open(prompt, reader, cancel)
         opened: list[Stage] = []
         try:
             for stage in self.stages:
-                opened.append(Stage(stage.open(prompt, cancel), stage.config.band(last=stage.last)))
+                opened.append(Stage(stage.open(prompt, reader, cancel), stage.config.band(last=stage.last)))
         except BaseException:
             for made in opened:
                 made.reward.close()

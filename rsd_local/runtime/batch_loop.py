@@ -134,13 +134,13 @@ class BatchLoop:
             if sequence.cached >= request.start - 1:
                 self._finish(request, request.process_output([]))
             return
-        if len(sequence.tokens) != request.start:
-            return  # it is under way
+        if sequence.cached < len(sequence.tokens):
+            return
         known = sequence.cached_output
-        if known is not None and (known.hidden is not None or not request.hidden):
+        if known is not None and request.accepts(known):
             self._finish(request, request.process_output([known]))
             self.slots.sync(sequence)  # before the row that it goes on with
-        elif sequence.cached == len(sequence.tokens):
+        else:
             # The last token's output is gone, so it is evaluated again: nothing else gives its logits.
             self.slots.step_back(sequence, len(sequence.tokens) - 1)
             self.slots.sync(sequence)

@@ -109,6 +109,7 @@ class Engine:
         made = Sequence(self)
         made.tokens, made.written = list(parent.tokens), bytearray(len(parent.tokens))
         made.marks, made.keep, made.cached_output = list(parent.marks), min(parent.keep, len(parent.tokens)), parent.cached_output
+        made.earlier_output = parent.earlier_output
         self._open(made, lambda: self._slots.fork(parent, made))
         return made
 

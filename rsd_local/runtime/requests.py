@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from collections.abc import Sequence as Tokens
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -15,6 +16,7 @@ from rsd_local.events import CancelToken
 from rsd_local.roles import Hint
 from rsd_local.runtime.outputs import Output
 from rsd_local.runtime.sampler import Draws, Floats
+from rsd_local.runtime.slots import common_prefix
 from rsd_local.runtime.trace import Tracer, Tracing
 from rsd_local.steps import EndOfStep, Part, Step
 
@@ -53,6 +55,10 @@ class Request(ABC, Generic[T]):
         """End it within one batch, from any thread."""
         self._cancelled = True
 
+    def accepts(self, known: Output) -> bool:
+        """Whether the last token's output as it was kept is enough, so that the token need not be evaluated again."""
+        return known.hidden is not None or not self.hidden
+
     @abstractmethod
     def process_output(self, outputs: list[Output]) -> bool:
         """Use the outputs of the last token's row and of the rows behind it that were a guess.
@@ -80,10 +86,9 @@ class Read(Request[Floats]):
         self.hidden = hidden
 
     def process_output(self, outputs: list[Output]) -> bool:
-        """Copy the output."""
-        values = outputs[0].hidden if self.hidden else outputs[0].logits
-        assert values is not None
-        self.value = values.copy()
+        """Copy the output; whatever goes on here need not evaluate the token again."""
+        last = self.sequence.cached_output = outputs[0].copy()
+        self.value = last.hidden if self.hidden else last.logits
         return True
 
 
@@ -128,6 +133,32 @@ class Generation(Request[Step]):
         self._raw = bytearray()
         self._ended: EndOfStep | None = None
 
+    def take_over(self, own: Tokens[int], kept: int) -> bool:
+        """Write what was drawn already, by a reading ahead of a step whose first ``kept`` tokens stand in the sequence.
+
+        To be called before the engine has the request.
+
+        Returns:
+            Whether the step is done with that.
+        """
+        sequence, counters = self.sequence, self.sequence.counters
+        self.start -= kept
+        standing, true, output = sequence.tokens[self.start :], sequence.keep, sequence.cached_output
+        sequence.cut(self.start)
+        counters.kept_tokens += kept
+        counters.missed_guesses += len(own) > kept
+        ended: EndOfStep | None = None
+        for token in own:
+            ended = self._write(token)
+            if ended:
+                break
+        if sequence.tokens[self.start :] == standing:
+            sequence.cached_output = output
+        sequence.keep = min(true, self.start + common_prefix(standing, sequence.tokens[self.start :]))
+        if ended is None and self._only:
+            ended = "mismatch"
+        return ended is not None and self._finish(ended, None)
+
     def process_output(self, outputs: list[Output]) -> bool:
         """Draw a token from each row for as long as the hint holds."""
         sequence = self.sequence
@@ -161,10 +192,14 @@ class Generation(Request[Step]):
         held = guess == token
         counters.missed_guesses += guess is not None and not held
         self.ahead = self.ahead[1:] if held else []
-        sequence.tokens.append(token)
-        sequence.written.append(1)
-        counters.generated_tokens += 1
-        return held, self._end(token) or ("mismatch" if self._only and not held else None)
+        return held, self._write(token) or ("mismatch" if self._only and not held else None)
+
+    def _write(self, token: int) -> EndOfStep | None:
+        """Note a token that was drawn; say whether the step ends with it."""
+        self.sequence.tokens.append(token)
+        self.sequence.written.append(1)
+        self.sequence.counters.generated_tokens += 1
+        return self._end(token)
 
     def _end(self, token: int) -> EndOfStep | None:
         model, sequence = self.sequence.engine.model, self.sequence

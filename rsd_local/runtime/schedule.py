@@ -52,7 +52,7 @@ def schedule(
         if rows <= 0 or (whole and batch.outputs >= outputs):
             continue
         tokens = sequence.tokens[sequence.cached : sequence.cached + rows]
-        if whole:
+        if whole and not (at_marks and sequence.cached + rows in sequence.marks):
             room = min(batch.room - rows, outputs - batch.outputs - 1, context - len(sequence.tokens))
             tokens += request.ahead[: min(request.chunk, room)]
         last = batch.rows + rows - 1

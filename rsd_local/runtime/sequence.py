@@ -7,16 +7,18 @@ from collections.abc import Callable
 from collections.abc import Sequence as Tokens
 from concurrent.futures import Future
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from rsd_local.errors import Closed, ContextFull, EngineError, SequenceBusy
 from rsd_local.events import CancelToken, Counters
 from rsd_local.roles import NO_HINT, Hint
 from rsd_local.runtime.outputs import Output
+from rsd_local.runtime.reading import ReadAhead
 from rsd_local.runtime.requests import Generation, Prefill, Read, Request
 from rsd_local.runtime.sampler import Draws, Floats
 from rsd_local.runtime.slots import common_prefix
 from rsd_local.runtime.trace import Tracing
+from rsd_local.steps import Step
 
 if TYPE_CHECKING:
     from rsd_local.runtime.engine import Engine
@@ -46,6 +48,7 @@ class Sequence:
         self.cached = 0  # tokens that the cache holds
         self.keep = sys.maxsize  # of those, how many are still true
         self.cached_output: Output | None = None  # the last token's, where it is known
+        self.earlier_output: tuple[int, Output] | None = None  # one behind so many tokens, for when it is cut back to them
         self.failure: Exception | None = None  # why it has no slot
 
     def __len__(self) -> int:
@@ -58,6 +61,13 @@ class Sequence:
             ContextFull: they do not fit the context; nothing was noted.
         """
         self._check_idle()
+        self._check_fits(tokens)
+        if tokens:
+            self.cached_output = None
+        self.tokens.extend(tokens)
+        self.written.extend(bytes(len(tokens)))
+
+    def _check_fits(self, tokens: Tokens[int]) -> None:
         engine = self.engine
         if len(self.tokens) + len(tokens) > engine.context:
             raise ContextFull(
@@ -67,10 +77,6 @@ class Sequence:
         for token in tokens:
             if not 0 <= token < engine.model.n_vocab:
                 raise EngineError(f"{engine.name}: token {token} is outside the vocabulary of {engine.model.n_vocab}")
-        if tokens:
-            self.cached_output = None
-        self.tokens.extend(tokens)
-        self.written.extend(bytes(len(tokens)))
 
     def generate(
         self,
@@ -83,6 +89,8 @@ class Sequence:
         cancel: CancelToken | None = None,
         on_text: Callable[[bytes], None] | None = None,
         reader: Reader | None = None,
+        own: Tokens[int] = (),
+        kept: int = 0,
     ) -> Generation:
         """Start to write tokens until a step's end, an end-of-text token or a limit; they are then part of the sequence.
 
@@ -95,6 +103,8 @@ class Sequence:
             cancel: leaves the sequence as it was before the call.
             on_text: given the bytes of each token in the device's thread, so it must not wait.
             reader: turns tokens into bytes, where the step was begun before; None for a new one.
+            own: tokens that a reading ahead has drawn already; ``draws`` goes on behind them.
+            kept: how many of them stand at the sequence's end, read and not written.
 
         Returns:
             The request, whose ``future`` gives the step, or fails with Cancelled, DecodeFailed, Closed, or what a part of it raised.
@@ -104,7 +114,33 @@ class Sequence:
             hint = replace(hint, tokens=())
         if tracing == "states" and not self.engine.gives_states:
             tracing = "numbers"
-        return self._submit(Generation(self, draws, max(limit, 1), until, hint, tracing, cancel, on_text, reader))
+        generation = Generation(self, draws, max(limit, 1), until, hint, tracing, cancel, on_text, reader)
+        if own and generation.take_over(own, kept):
+            generation.future.set_result(cast(Step, generation.value))
+            return generation
+        return self._submit(generation)
+
+    def read_ahead(
+        self, tokens: Tokens[int], draws: Draws | None, *, traced: bool, state: bool, cancel: CancelToken | None = None
+    ) -> ReadAhead:
+        """Start to evaluate tokens that another model wrote, with an output before and after each; they are then part of the sequence.
+
+        Args:
+            tokens: at least one.
+            draws: what would be drawn at each place; None where nobody asks.
+            traced: whether the reading has each token's log-probability and entropy.
+            state: whether it has the hidden state after the last one.
+            cancel: leaves the sequence as it was before the call.
+
+        Returns:
+            The request, whose ``future`` gives the reading, or fails as that of ``generate``.
+
+        Raises:
+            ContextFull: they do not fit the context; nothing was noted.
+        """
+        self._check_readable()
+        self._check_fits(tokens)
+        return self._submit(ReadAhead(self, tokens, draws, traced=traced, state=state, cancel=cancel))
 
     def prefill(self, cancel: CancelToken | None = None) -> Future[None]:
         """Evaluate all tokens but the last, so that forks share them."""
@@ -168,8 +204,11 @@ class Sequence:
     def cut(self, length: int) -> None:
         """``truncate`` without its checks, also for the device's thread."""
         self.counters.discarded_tokens += self.written.count(1, length)
+        place, output = self.earlier_output or (-1, None)
         if length < len(self.tokens):
-            self.cached_output = None
+            self.cached_output = output if place == length else None
+        if place > length:
+            self.earlier_output = None
         self.keep = min(self.keep, length)  # first: the device's thread may look at the tokens meanwhile, see Slot.cached
         del self.tokens[length:]
         del self.written[length:]

@@ -99,7 +99,7 @@ class Slots:
         if sequence.slot < 0:
             return
         slot = self.all[sequence.slot]
-        slot.sequence, sequence.cached_output = None, None
+        slot.sequence, sequence.cached_output, sequence.earlier_output = None, None, None
         self._closed += 1
         slot.used, slot.tokens = self._closed, [_UNKNOWN]
         self.sync(sequence)
@@ -133,7 +133,7 @@ class Slots:
             self._rollback.clear(slot.number)
             slot.tokens = []
             if slot.sequence is not None:
-                slot.sequence.cached, slot.sequence.cached_output = 0, None
+                slot.sequence.cached, slot.sequence.cached_output, slot.sequence.earlier_output = 0, None, None
 
     def _empty(self, slot: Slot) -> None:
         if slot.tokens:

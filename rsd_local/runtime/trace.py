@@ -16,6 +16,25 @@ Tracing = Literal["off", "numbers", "states"]
 HOPELESS = np.float32(-200)  # its exp is 0 in float32, as that of −inf, but 0 times it is a number
 
 
+def surprise(logits: Floats) -> tuple[float, float]:
+    """The logarithm of the sum of all words' exponentials, and the entropy in nats of what a token is drawn from.
+
+    Args:
+        logits: (n_vocab,), not changed.
+    """
+    peak = logits.max()
+    differences, shifted = SCRATCH.floats("shifted", len(logits))
+    likelihoods, weights = SCRATCH.floats("weights", len(logits))
+    with np.errstate(over="ignore"):  # a logit far below the best becomes −inf
+        np.subtract(logits, peak, out=shifted)
+    np.exp(shifted, out=weights)
+    mass, weighed = block_sum(likelihoods), block_sum(likelihoods, differences)
+    if math.isnan(weighed):  # a word of −inf
+        np.maximum(shifted, HOPELESS, out=shifted)
+        weighed = block_sum(likelihoods, differences)
+    return float(peak) + math.log(mass), math.log(mass) - weighed / mass
+
+
 class Tracer:
     """Collects a trace, token by token."""
 
@@ -32,18 +51,9 @@ class Tracer:
             logits: (n_vocab,) of the model, not changed, before penalties and temperature.
             hidden: (n_embd,), the state behind them; None where none is kept.
         """
-        peak = logits.max()
-        differences, shifted = SCRATCH.floats("shifted", len(logits))
-        likelihoods, weights = SCRATCH.floats("weights", len(logits))
-        with np.errstate(over="ignore"):  # a logit far below the best becomes −inf
-            np.subtract(logits, peak, out=shifted)
-        np.exp(shifted, out=weights)
-        mass, weighed = block_sum(likelihoods), block_sum(likelihoods, differences)
-        if math.isnan(weighed):  # a word of −inf
-            np.maximum(shifted, HOPELESS, out=shifted)
-            weighed = block_sum(likelihoods, differences)
-        self._log_probabilities.append(float(logits[token]) - float(peak) - math.log(mass))
-        self._entropies.append(math.log(mass) - weighed / mass)
+        normal, entropy = surprise(logits)
+        self._log_probabilities.append(float(logits[token]) - normal)
+        self._entropies.append(entropy)
         self._hidden.append(np.zeros(0, np.float32) if hidden is None else hidden.copy())
 
     def note_given(self) -> None:

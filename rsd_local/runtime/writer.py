@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
 from rsd_local.config import Sampling
@@ -13,11 +13,12 @@ from rsd_local.events import CancelToken, Counters, total
 from rsd_local.roles import NO_HINT, Abilities, Hint, Stream
 from rsd_local.runtime.engine import Engine
 from rsd_local.runtime.latency import LatencyModel
-from rsd_local.runtime.requests import Generation
+from rsd_local.runtime.reading import ReadAhead, trace_of
+from rsd_local.runtime.requests import Generation, Read
 from rsd_local.runtime.sampler import Draws
 from rsd_local.runtime.sequence import Sequence
-from rsd_local.runtime.trace import Tracing
-from rsd_local.steps import Step
+from rsd_local.runtime.trace import Tracing, surprise
+from rsd_local.steps import Reading, Step
 
 if TYPE_CHECKING:
     from rsd_local.segments import Scan
@@ -42,6 +43,23 @@ class LocalStep:
         """The bytes of each token as it is written."""
         while (piece := self._written.get()) is not None:
             yield piece
+
+
+@dataclass(frozen=True, slots=True)
+class LocalReading:
+    """A step that an engine is reading ahead; of a model that gives no logits beside states, the state alone."""
+
+    request: ReadAhead | Read
+
+    def result(self) -> Reading:
+        """Wait for the reading."""
+        if isinstance(self.request, ReadAhead):
+            return self.request.future.result()
+        return Reading(trace_of(None, self.request.future.result()))
+
+    def cancel(self) -> None:
+        """End it within one batch."""
+        self.request.cancel()
 
 
 class LocalWriter:
@@ -83,7 +101,8 @@ class LocalWriter:
     @property
     def abilities(self) -> Abilities:
         """What its engine can do."""
-        return Abilities(verifies=self.sequence.engine.can_cut, states=self.sequence.engine.gives_states, tokens=True, forks=True)
+        engine = self.sequence.engine
+        return Abilities(verifies=engine.can_cut, states=engine.gives_states, tokens=True, forks=True, reads_ahead=True)
 
     @property
     def latency(self) -> LatencyModel:
@@ -97,13 +116,24 @@ class LocalWriter:
         self.sequence.mark()
 
     def start_writing(
-        self, limit: int, until: Scan | None, sampling: Sampling, stream: Stream, hint: Hint = NO_HINT, *, skip: int = 0
+        self,
+        limit: int,
+        until: Scan | None,
+        sampling: Sampling,
+        stream: Stream,
+        hint: Hint = NO_HINT,
+        *,
+        skip: int = 0,
+        reading: Reading | None = None,
     ) -> LocalStep:
         """Go on writing; see ``roles.Writer``. A hint counts up to its first token that the two models do not share."""
+        own, kept = (reading.own, reading.kept) if reading is not None else ((), 0)
+        if reading is not None:
+            self.sequence.truncate(self._before + kept)
         known = next((place for place, token in enumerate(hint.tokens) if token >= self._shared), len(hint.tokens))
         written: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         generation = self.sequence.generate(
-            Draws(sampling, stream, skip),
+            Draws(sampling, stream, skip + len(own)),
             limit,
             until=until,
             hint=replace(hint, tokens=hint.tokens[:known]),
@@ -111,8 +141,30 @@ class LocalWriter:
             cancel=self._cancel,
             on_text=written.put,
             reader=self._reader,
+            own=own,
+            kept=kept,
         )
         return LocalStep(generation, written)
+
+    def entropy(self) -> float:
+        """In nats, of what the next token would be drawn from at temperature 1."""
+        read = self.sequence.start_reading(hidden=self._tracing == "states", cancel=self._cancel)
+        read.future.result()
+        known = self.sequence.cached_output
+        assert known is not None
+        return surprise(known.logits)[1]
+
+    def read_ahead(self, step: Step, draws: tuple[Sampling, Stream] | None = None, *, tokens: bool, state: bool) -> LocalReading:
+        """Evaluate a step of the other model; see ``roles.Writer``."""
+        self.sequence.truncate(self._before)
+        read = self._tokens(step)
+        if read and self.sequence.engine.model.is_end(read[-1]):
+            read = read[:-1]
+        if state and not self.sequence.engine.gives_states:
+            self.sequence.append(read)
+            return LocalReading(self.sequence.start_reading(hidden=True, cancel=self._cancel))
+        drawn = None if draws is None else Draws(*draws)
+        return LocalReading(self.sequence.read_ahead(read, drawn, traced=tokens, state=state, cancel=self._cancel))
 
     def read(self, step: Step) -> None:
         """Begin a step and note one of the other model as it."""
@@ -121,9 +173,12 @@ class LocalWriter:
 
     def correct(self, step: Step) -> None:
         """Note a step in place of everything since ``begin``, keeping the cached common prefix."""
-        same = all(token < self._shared for token in step.tokens)
-        tokens = step.tokens if same else self._spelling.tokens(step.raw, thought=step.part == "thought")
-        self.sequence.replace(self._before, tokens)
+        self.sequence.replace(self._before, self._tokens(step))
+
+    def _tokens(self, step: Step) -> list[int]:
+        """A step in this model's vocabulary."""
+        same = bool(step.tokens) and all(token < self._shared for token in step.tokens)
+        return step.tokens if same else self._spelling.tokens(step.raw, thought=step.part == "thought")
 
     def forget(self) -> None:
         """Take back everything since ``begin``; the cache is as before it."""

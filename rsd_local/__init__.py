@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rsd_local.config import Limits, Params, RewardConfig, RoleConfig, Sampling, Search, Trio, Weighting
     from rsd_local.errors import RSDError
-    from rsd_local.events import CancelToken, Counters, Drafted, Event, Finished, Rejected, Result, StepDone, TextWritten
+    from rsd_local.events import CancelToken, Chosen, Counters, Drafted, Event, Finished, Rejected, Result, StepDone, TextWritten
     from rsd_local.prompt import Message, Prompt
     from rsd_local.reasoner import Conversation, Reasoner
     from rsd_local.run import Run
@@ -23,6 +23,7 @@ __all__ = [
     "CancelToken",
     "Conversation",
     "Counters",
+    "Chosen",
     "Drafted",
     "Event",
     "Finished",
@@ -50,7 +51,7 @@ __all__ = [
 _PLACES = {
     "config": "Limits Params RewardConfig RoleConfig Sampling Search Trio Weighting",
     "errors": "RSDError",
-    "events": "CancelToken Counters Drafted Event Finished Rejected Result StepDone TextWritten",
+    "events": "CancelToken Chosen Counters Drafted Event Finished Rejected Result StepDone TextWritten",
     "prompt": "Message Prompt",
     "reasoner": "Conversation Reasoner",
     "run": "Run",

@@ -14,6 +14,8 @@ from rsd_local.steps import Part
 Author = Literal["draft", "target"]
 Role = Literal["draft", "target", "reward", "reward-2", "reward-3", "reward-4"]
 """Whose model it is; of the rewards of a cascade each that asks a model of its own has one."""
+Way = Literal["draft", "target", "speculate"]
+"""How a step comes about: the draft writes it and a reward decides, the target writes it, or it does with tokens that the draft guesses."""
 FinishReason = Literal["stop", "length", "steps", "repetition", "context", "cancelled"]
 
 
@@ -129,6 +131,21 @@ class TextWritten:
 
 
 @dataclass(frozen=True, slots=True)
+class Chosen:
+    """How the next step is to come about (``auto``).
+
+    Attributes:
+        index: of the step, from 0.
+        way: that was chosen.
+        seconds: a token of each way so far, of batches alone; ways that were not measured yet are missing.
+    """
+
+    index: int
+    way: Way
+    seconds: dict[Way, float]
+
+
+@dataclass(frozen=True, slots=True)
 class Drafted:
     """A step that the draft has written and whose reward is being read; whether it is accepted, ``StepDone`` says.
 
@@ -206,7 +223,7 @@ class Finished:
     thought: str = ""
 
 
-Event = TextWritten | Drafted | StepDone | Finished
+Event = TextWritten | Chosen | Drafted | StepDone | Finished
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +238,7 @@ class Result:
         non_finite_rewards: rewards that were no numbers; none of those steps was accepted.
         unchecked_steps: steps that the reward had nothing to check of.
         decided_by: how many draft steps each reward decided about, by its name.
+        ways: how each step came about, where that was chosen (``auto``).
     """
 
     answer: str | None
@@ -232,6 +250,7 @@ class Result:
     unchecked_steps: int = 0
     decided_by: dict[str, int] = field(default_factory=dict)
     thought: str = ""
+    ways: tuple[Way, ...] = ()
 
     @property
     def paper_flops(self) -> float:

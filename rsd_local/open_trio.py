@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from rsd_local.config import Params, Thinking, Trio
 from rsd_local.decoding.ahead import Ahead
+from rsd_local.decoding.auto import Pace
 from rsd_local.errors import ConfigError
 from rsd_local.events import Author, CancelToken, Role
 from rsd_local.fit import RoleCapacity, context_warning, make_plan
@@ -36,6 +37,7 @@ class LocalTrio:
         thinking: whether they think before they answer.
         shared_tokens: how many tokens, from the first on, mean the same to draft and target.
         cancel: ends whatever is opened.
+        pace: what each way to a step cost so far, over all answers.
     """
 
     config: Trio
@@ -47,6 +49,7 @@ class LocalTrio:
     thinking: Thinking = field(default_factory=Thinking)
     shows_text: bool = False
     cancel: CancelToken | None = None
+    pace: Pace = field(default_factory=Pace)
 
     @classmethod
     def open(cls, config: Trio, opening: ExitStack, progress: LoadProgress | None = None) -> LocalTrio:
@@ -105,6 +108,16 @@ class LocalTrio:
             budget=thinking.budget,
         )
         return replace(self, cancel=cancel, segmenter=segmenter, thinking=thinking, shows_text=shows_text)
+
+    @property
+    def speculates(self) -> bool:
+        """Whether the draft can guess the target's tokens."""
+        return self.shared_tokens > 0 and self.draft.can_cut and self.target.can_cut
+
+    @property
+    def checked(self) -> bool:
+        """Whether a program checks steps."""
+        return any(stage.kind == "verifier" for stage in self.config.stages)
 
     def thinks(self, thinking: Thinking) -> bool:
         """Whether answers begin with a thought: one that a prompt opens, or that a model is not kept from writing."""

@@ -13,7 +13,7 @@ from typing import Self
 
 from rsd_local.admission import Ticket
 from rsd_local.errors import Cancelled, Closed
-from rsd_local.events import CancelToken, Event, Finished, Result, StepDone
+from rsd_local.events import CancelToken, Chosen, Event, Finished, Result, StepDone, Way
 from rsd_local.runtime.llama import check_process, was_forked
 
 
@@ -37,6 +37,7 @@ class Run:
         self._lock = threading.RLock()  # held while the work is done
         self._events: Iterator[Event] | None = None
         self._steps: list[StepDone] = []
+        self._ways: list[Way] = []
         self._end: Finished | None = None
         self._over = False
         self._closed_with: Closed | None = None
@@ -71,11 +72,7 @@ class Run:
             pass
         if self._end is None:
             raise Closed("the run was closed before its end")
-        end = self._end
-        return Result(
-            end.answer, end.text, end.reason, tuple(self._steps), end.counters, end.non_finite_rewards, end.unchecked_steps, end.decided_by,
-            end.thought,
-        )  # fmt: skip
+        return _result(self._steps, self._ways, self._end)
 
     def __iter__(self) -> Self:
         return self
@@ -148,6 +145,8 @@ class Run:
             elif isinstance(event, StepDone):
                 event, self._spent = replace(event, seconds=self._spent), 0.0
                 self._steps.append(event)
+            elif isinstance(event, Chosen):
+                self._ways.append(event.way)
             return event
 
     def _work(self) -> Event:
@@ -178,13 +177,20 @@ class Run:
 
 def collect(events: Iterator[Event]) -> Result:
     """The result of events that go on to their end."""
-    steps = []
+    steps: list[StepDone] = []
+    ways: list[Way] = []
     for event in events:
         if isinstance(event, StepDone):
             steps.append(event)
+        elif isinstance(event, Chosen):
+            ways.append(event.way)
         elif isinstance(event, Finished):
             end = event
+    return _result(steps, ways, end)
+
+
+def _result(steps: list[StepDone], ways: list[Way], end: Finished) -> Result:
     return Result(
         end.answer, end.text, end.reason, tuple(steps), end.counters, end.non_finite_rewards, end.unchecked_steps, end.decided_by,
-        end.thought,
+        end.thought, tuple(ways),
     )  # fmt: skip

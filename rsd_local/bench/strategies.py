@@ -52,6 +52,11 @@ def read_strategy(spec: str, base: Params) -> Plan:
         except ValueError:
             raise ConfigError(f"strategy {spec!r}: {key} = {text!r} is not of the right kind") from None
     strategy = cast(Strategy, name)
+    require(
+        strategy != "auto",
+        "auto decides by the seconds that it sees, so its answers are those of a moment",
+        "bench rsd, target and speculative, which it chooses from",
+    )
     try:
         search = dataclasses.replace(base.search, **changes["search"])
         usual = default_temperature(strategy, search)
@@ -90,7 +95,7 @@ def _keys() -> dict[str, tuple[str, str, Callable[[str], Any]]]:
     keys = {}
     for group, kind in _GROUPS.items():
         for field in dataclasses.fields(kind):
-            if field.name == "seed":
+            if field.name in ("seed", "ways"):
                 continue  # each question has its own
             name = "weighting" if (group, field.name) == ("weighting", "kind") else field.name
             keys[name] = group, field.name, _READERS.get(str(field.type), str)

@@ -22,12 +22,14 @@ from rsd_local.config import (
     TemplateValue,
     Thinking,
     Trio,
+    Ways,
     Weighting,
     default_temperature,
     require,
     sequences_needed,
 )
 from rsd_local.errors import ConfigError
+from rsd_local.text_files import read_text
 
 _CHECKS = ("verifier", "tests", "schema", "code_file")
 _OF_THE_TRIO = ("threshold", "unchecked", "stop_after", "redrafts", "retries")
@@ -130,13 +132,30 @@ def _place(trio: Trio, flag: str, field: str, read: Callable[[str], Any], given:
 
 def make_search(flags: dict[str, Any]) -> Search:
     """The sizes of strategies as the flags have them."""
-    return Search(**{entry.name: flags[entry.name] for entry in dataclasses.fields(Search) if flags[entry.name] is not None})
+    return Search(**{entry.name: flags[entry.name] for entry in dataclasses.fields(Search) if flags.get(entry.name) is not None})
+
+
+def _ways(file: Path | None, trio: Trio) -> Ways:
+    """The ways of a result's steps.
+
+    Raises:
+        ConfigError: the file has none, or the trio's strategy is not auto.
+    """
+    if file is None:
+        return ()
+    require(trio.strategy == "auto", "--replay is for --strategy auto", "leave it away, or choose that strategy")
+    text = read_text(file)
+    try:
+        found = json.loads(text)["ways"]
+        return Search(ways=tuple(found)).ways
+    except (ValueError, KeyError, TypeError, ConfigError):
+        raise ConfigError(f"{file} holds no ways of steps", hint="give a result that rsd solve --strategy auto --json wrote") from None
 
 
 def make_params(flags: dict[str, Any], trio: Trio) -> Params:
     """Sampling, weighting and limits as the flags have them; the trio's own where none is given."""
     own = {name: getattr(trio, name) if flags[name] is None else flags[name] for name in _OF_THE_TRIO}
-    search = dataclasses.replace(make_search(flags), retries=own["retries"])
+    search = dataclasses.replace(make_search(flags), retries=own["retries"], ways=_ways(flags["replay"], trio))
     usual = default_temperature(trio.strategy, search)
     temperature = usual if flags["temp"] is None else flags["temp"]
     require(temperature > 0 or not usual, f"{trio.strategy} samples: at temperature 0 every try is the same", "give a --temp above 0")

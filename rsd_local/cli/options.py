@@ -37,7 +37,7 @@ _SECTIONS = {
     "Memory and devices": "--ctx-size --n-gpu-layers --main-gpu --tensor-split --flash-attn --cache-type --threads",
     "Strategy": "--strategy --threshold --weighting --probability --steepness --redrafts --hand-over --route-entropy --target-budget "
     "--candidates --samples --beams "
-    "--branches --aggregate --speculate --fallback --retries",
+    "--branches --aggregate --speculate --fallback --retries --replay",
     "Thinking": "--think --think-budget --score-thoughts --reasoning-effort --template-kwargs",
     "Limits": "--max-tokens --max-steps --repeats --stop --stop-after",
     "Sampling": "--temp --top-k --top-p --min-p --repeat-penalty --presence-penalty --frequency-penalty --repeat-last-n --seed",
@@ -133,6 +133,7 @@ _PARAMS: list[Option] = [
         "--fallback", type=click.Choice(get_args(Fallback)), default="auto", show_default=True, help="Evaluate a rejected step ahead (rsd)."
     ),
     option("--retries", type=int, help="Times that the target tries a step again that fails its check (rsd). Default: 0."),
+    option("--replay", type=Path, metavar="FILE", help="Go the ways of a result that --json wrote, step by step (auto)."),
     option("-n", "--max-tokens", type=int, default=2048, show_default=True, help="Tokens of the solution."),
     option("--max-steps", type=int, default=100, show_default=True, help="Steps of the solution."),
     option("--repeats", type=int, default=3, show_default=True, help="Times in a row that one step or cycle of steps ends it; 0: never."),

@@ -12,7 +12,7 @@ import click
 
 from rsd_local.cli.text import printable
 from rsd_local.config import Trio
-from rsd_local.events import Drafted, Event, Finished, Result, Role, StepDone, TextWritten
+from rsd_local.events import Chosen, Drafted, Event, Finished, Result, Role, StepDone, TextWritten
 from rsd_local.reasoner import LoadProgress, Reasoner
 from rsd_local.runtime import supports_gpu
 
@@ -146,7 +146,7 @@ _COLUMNS = {
 
 def event_object(event: Event) -> dict[str, Any]:
     """An event as an object for JSON, its kind under ``event``."""
-    kind = {TextWritten: "text", Drafted: "drafted", StepDone: "step", Finished: "finished"}[type(event)]
+    kind = {TextWritten: "text", Chosen: "chosen", Drafted: "drafted", StepDone: "step", Finished: "finished"}[type(event)]
     made = {"event": kind} | dataclasses.asdict(event)
     if isinstance(event, Finished):
         made |= {"finish_reason": made.pop("reason")}
@@ -166,4 +166,5 @@ def result_object(result: Result) -> dict[str, Any]:
         "non_finite_rewards": result.non_finite_rewards,
         "unchecked_steps": result.unchecked_steps,
         "decided_by": result.decided_by,
+        "ways": result.ways,
     }

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, get_args
 
 from rsd_local.config.checks import require, require_choice
 
 WeightingKind = Literal["step", "constant", "clip", "ratio", "logistic"]
 Aggregate = Literal["last", "min", "product"]
 Fallback = Literal["auto", "on", "off"]
-Strategy = Literal["rsd", "target", "draft", "speculative", "majority", "best-of-n", "step-best-of-n", "beam"]
+Ways = tuple[Literal["draft", "target", "speculate"], ...]
+Strategy = Literal["rsd", "target", "draft", "speculative", "majority", "best-of-n", "step-best-of-n", "beam", "auto"]
 Unchecked = Literal["accept", "target"]
 StopAfter = Literal["never", "code-block"]
 ThinkMode = Literal["auto", "on", "off"]
@@ -152,6 +153,7 @@ class Search:
             (``rsd``); ``auto`` where a measured rule says that it pays.
         retries: how often the target tries again where its own step fails its check, of which the best one stays (``rsd``), drawing
             by ``Sampling.again``.
+        ways: how the steps of an earlier answer came about, to make it again (``auto``); further steps are chosen anew.
     """
 
     candidates: int = 1
@@ -162,6 +164,7 @@ class Search:
     speculate: int = 0
     fallback: Fallback = "auto"
     retries: int = 0
+    ways: Ways = ()
 
     def __post_init__(self) -> None:
         require(0 <= self.speculate <= 64, f"speculate {self.speculate} is outside 0 to 64")
@@ -170,6 +173,9 @@ class Search:
             require(1 <= getattr(self, name) <= 64, f"{name} {getattr(self, name)} is outside 1 to 64")
         require_choice(self.aggregate, Aggregate, "aggregate")
         require_choice(self.fallback, Fallback, "fallback")
+        object.__setattr__(self, "ways", tuple(self.ways))
+        for way in self.ways:
+            require_choice(way, get_args(Ways)[0], "way")
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,9 +234,13 @@ def sequences_needed(strategy: Strategy, search: Search) -> int:
         return search.samples + 1
     if strategy == "beam":
         return search.beams * (search.branches + 1)
-    return search.candidates + 1 if strategy == "rsd" and search.candidates > 1 else 1
+    return search.candidates + 1 if strategy in ("rsd", "auto") and search.candidates > 1 else 1
 
 
 def default_temperature(strategy: Strategy, search: Search) -> float:
     """0.7 for a strategy that tries several things, which would all be the same at 0; 0 for every other."""
-    return 0.7 if strategy in ("majority", "best-of-n", "step-best-of-n", "beam") or (strategy == "rsd" and search.candidates > 1) else 0.0
+    return (
+        0.7
+        if strategy in ("majority", "best-of-n", "step-best-of-n", "beam") or (strategy in ("rsd", "auto") and search.candidates > 1)
+        else 0.0
+    )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from rsd_local.config import Params, Strategy
 from rsd_local.decoding.alone import draft_alone, target_alone
+from rsd_local.decoding.auto import auto
 from rsd_local.decoding.beam import beam
 from rsd_local.decoding.best_of_n import best_of_n
 from rsd_local.decoding.majority import majority
@@ -27,6 +28,7 @@ STRATEGIES: dict[Strategy, Algorithm] = {
     "best-of-n": best_of_n,
     "step-best-of-n": step_best_of_n,
     "beam": beam,
+    "auto": auto,
 }
 
 __all__ = ["STRATEGIES", "Algorithm", "OpenTrio"]

@@ -37,17 +37,18 @@ class Fallbacks:
         hints = trio.shared_tokens > 0 and self._target.abilities.verifies
         self._mode = params.search.fallback if hints else "off"
 
-    def write(self, rejected: Step | None, solution: Solution) -> Writing:
+    def write(self, rejected: Step | None, solution: Solution, *, proposes: bool = False) -> Writing:
         """The target's own step at the solution's end; the draft stands at that step's start.
 
         Args:
             rejected: what the draft wrote there, None where it wrote nothing.
             solution: so far.
+            proposes: whether the draft guesses tokens from the first one on.
         """
         target, live, sampling = self._target, self._trio.shows_text, self._params.sampling
         stream = Stream(sampling.seed, TARGET, self._turn, solution.steps)
         scan, limit = solution.scan(), solution.room
-        reading, hint = self._ahead.taken(rejected), self._hint(rejected)
+        reading, hint = self._ahead.taken(rejected), Hint(only=True) if proposes else self._hint(rejected)
         if reading is None:
             target.forget()
         else:

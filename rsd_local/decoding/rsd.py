@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from rsd_local.config import Params
 from rsd_local.decoding.ahead import Ahead, Draws
@@ -17,16 +18,24 @@ from rsd_local.events import Drafted, Event, Rejected
 from rsd_local.prompt import Prompt
 from rsd_local.steps import UNCHECKED, Score, Step
 
+if TYPE_CHECKING:
+    from rsd_local.decoding.auto import Chooser
+
+NOT_DRAFTED = Score(None, skipped=True)
 ROUTED = Score(None, "first token", skipped=True)
 """Of a step that the draft was not sure how to begin, so that it went to the target at once."""
 
 
-def rsd(prompt: Prompt, trio: OpenTrio, params: Params) -> Iterator[Event]:
+def rsd(prompt: Prompt, trio: OpenTrio, params: Params, chooser: Chooser | None = None) -> Iterator[Event]:
     """Answer a prompt by reward-guided speculative decoding (algorithm 1 of the paper).
 
     Yields a ``Drafted`` for each step of the draft, a ``StepDone`` for each accepted one, and a final ``Finished``; where the
     trio shows text, ``TextWritten`` before them. Leaving early gives every cache back. Where the reward has nothing to check in
     the whole answer, and unchecked steps are the target's, nothing is drafted.
+
+    Args:
+        prompt, trio, params: as of every strategy.
+        chooser: says of each step whether it is drafted (``auto``); None: each one is.
 
     Raises:
         ContextFull: the prompt does not fit one of the contexts. A solution that outgrows one just ends.
@@ -45,8 +54,14 @@ def rsd(prompt: Prompt, trio: OpenTrio, params: Params) -> Iterator[Event]:
         rewritten = TargetSteps(ahead, draft, reward, solution, trio, params, prompt.turn, drafts=drafts)
         while solution.reason is None:
             with solution.growing(draft, target):
-                step, score, decision = None, UNCHECKED, Decision.REWRITE
-                if drafts and params.weighting.route_entropy and not history.attempts and policy.routes(draft.entropy(), history):
+                step, score, decision, way = None, UNCHECKED, Decision.REWRITE, "draft"
+                if chooser is not None and drafts and not history.attempts:
+                    chosen = chooser.choose(solution, draft, target, reward)
+                    yield chosen
+                    way = chosen.way
+                if way != "draft":
+                    score = NOT_DRAFTED
+                elif drafts and params.weighting.route_entropy and not history.attempts and policy.routes(draft.entropy(), history):
                     score = ROUTED
                 elif drafts:
                     step, scoring = yield from draft_step(draft, reward, solution, trio, params, prompt.turn, history.attempts)
@@ -70,7 +85,8 @@ def rsd(prompt: Prompt, trio: OpenTrio, params: Params) -> Iterator[Event]:
                 if decision is Decision.REDRAFT:
                     history = replace(history, attempts=history.attempts + 1)
                     continue
-                yield from rewritten.write(step, score, rejected, to_the_end=decision is Decision.HAND_OVER)
+                hand_over, proposes = decision is Decision.HAND_OVER, way == "speculate"
+                yield from rewritten.write(step, score, rejected, to_the_end=hand_over, proposes=proposes)
                 history, rejected = History(solution.steps, 0, history.rewritten + 1, solution.tokens, solution.target_tokens), None
         yield solution.finished({"draft": draft.counters(), "target": target.counters()}, reward.counters())
 

@@ -54,7 +54,9 @@ class TargetSteps:
         self._solution, self._trio, self._params, self._drafts = solution, trio, params, drafts
         self._fallbacks = Fallbacks(ahead, draft, trio, params, turn)
 
-    def write(self, step: Step | None, score: Score, rejected: Rejected | None, *, to_the_end: bool) -> Iterator[Event]:
+    def write(
+        self, step: Step | None, score: Score, rejected: Rejected | None, *, to_the_end: bool, proposes: bool = False
+    ) -> Iterator[Event]:
         """The target's step at this place, and all that follow where it writes to the end.
 
         Args:
@@ -62,10 +64,13 @@ class TargetSteps:
             score: of that.
             rejected: what the event tells of it.
             to_the_end: whether the target writes all the rest.
+            proposes: whether the draft, which is where the target is, guesses its tokens.
         """
         solution, first = self._solution, True
         while solution.reason is None and (first or to_the_end):
-            written = yield from shown(self._fallbacks.write(step if first else None, solution), self._trio, solution, "target")
+            written = yield from shown(
+                self._fallbacks.write(step if first else None, solution, proposes=proposes), self._trio, solution, "target"
+            )
             made = Checked(written)
             if self._params.search.retries and self._drafts:
                 made = yield from self._checked(written)

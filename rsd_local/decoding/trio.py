@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from rsd_local.decoding.ahead import Ahead
 from rsd_local.events import Author
 from rsd_local.prompt import Prompt
 from rsd_local.roles import Reward, Writer
 from rsd_local.segments import Segmenter
+
+if TYPE_CHECKING:
+    from rsd_local.decoding.auto import Pace
 
 
 class OpenTrio(Protocol):
@@ -21,6 +24,18 @@ class OpenTrio(Protocol):
     @property
     def shared_tokens(self) -> int:
         """How many tokens, from the first on, mean the same to draft and target; 0 for two vocabularies."""
+
+    @property
+    def speculates(self) -> bool:
+        """Whether the draft can guess the target's tokens: both have one vocabulary and can forget single ones."""
+
+    @property
+    def checked(self) -> bool:
+        """Whether a program checks steps."""
+
+    @property
+    def pace(self) -> Pace:
+        """What each way to a step cost so far."""
 
     @property
     def shows_text(self) -> bool:

@@ -222,7 +222,7 @@ _SINCE: dict[str, dict[str, Any]] = {
     "sampling": {"repeat_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0, "penalty_last_n": 64},
     "weighting": {"redrafts": 0, "hand_over": 0, "unchecked": "accept", "route_entropy": 0.0, "target_budget": 1.0},
     "limits": {"stop": [], "stop_after": "never"},
-    "search": {"retries": 0},
+    "search": {"retries": 0, "ways": []},
 }
 """Settings that came after 0.1, with the value that they had before there was a choice."""
 

@@ -119,7 +119,7 @@ class BatchLoop:
         if status != 0:
             self._recover(scheduled, status)
             return
-        self.latency.note(self.batch.rows, elapsed)
+        self.latency.note(self.batch.rows, elapsed, len(scheduled))
         for share in scheduled:
             self._count(share, elapsed)
         self._process(scheduled, hidden)

@@ -114,7 +114,7 @@ class TerminalView:
             self.clear()
             render.step(event, self._trio, folded=True)
             self._draw()
-        else:
+        elif isinstance(event, Finished):
             self._end(event)
 
     def clear(self) -> None:

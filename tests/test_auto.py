@@ -1,0 +1,188 @@
+"""The strategy that drafts only where that pays: what it chooses, what trying costs, and that a text depends on who wrote its steps."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import pytest
+from test_cli import rsd as run_rsd
+from test_decisions import FEW, LIMITS, check_each_step
+from test_rsd import QUESTION, role, trio_of
+from tiny import write_model
+
+from rsd_local import Chosen, Params, Reasoner, Trio, Weighting
+from rsd_local.config import Search
+from rsd_local.decoding.auto import Pace
+from rsd_local.errors import ConfigError
+from rsd_local.events import Event, StepDone, Way
+from rsd_local.runtime import LatencyModel
+
+WAYS: tuple[Way, ...] = ("draft", "target", "speculate")
+HALF = Weighting("constant", probability=0.5)
+
+
+def spent(costs: dict[Way, float], steps: int, pace: Pace | None = None) -> tuple[float, Counter[Way]]:
+    """Seconds a token over some steps of ways that cost so much, and how often each was chosen."""
+    pace, chosen, seconds = pace or Pace(), Counter[Way](), 0.0
+    for _ in range(steps):
+        way = pace.choose(tuple(costs))
+        chosen[way] += 1
+        seconds += costs[way] * 20
+        pace.note(way, 20, costs[way] * 20)
+    return seconds / steps / 20, chosen
+
+
+@pytest.mark.parametrize("dear", [1.05, 1.3, 2.0, 10.0])
+@pytest.mark.parametrize("best", WAYS)
+def test_what_is_slower_is_tried_again_for_a_hundredth_of_the_time(best: Way, dear: float) -> None:
+    costs = {way: 1.0 if way == best else dear for way in WAYS}
+    pace = Pace()
+    _, first = spent(costs, 6, pace)
+    assert first == dict.fromkeys(WAYS, 2)
+    cost, chosen = spent(costs, 2000, pace)
+    assert cost <= 1.02
+    assert dear == 10.0 or min(chosen.values()) > 1
+
+
+@pytest.mark.parametrize(("before", "after"), [(a, b) for a, b in product(WAYS, WAYS) if a != b])
+def test_the_way_follows_what_is_measured(before: Way, after: Way) -> None:
+    pace = Pace()
+    spent({way: 1.0 if way == before else 1.3 for way in WAYS}, 200, pace)
+    spent({way: 0.7 if way == after else 1.0 if way == before else 1.3 for way in WAYS}, 3000, pace)
+    assert pace.costs(WAYS)[after] == pytest.approx(0.7)
+    _, chosen = spent({way: 0.7 if way == after else 1.3 for way in WAYS}, 100, pace)
+    assert chosen[after] > 90
+
+
+def test_a_way_alone_is_always_chosen() -> None:
+    assert spent({"draft": 5.0}, 50)[1] == {"draft": 50}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder, made = tmp_path_factory.mktemp("auto"), dict[str, Path]()
+    for kind in ("dense", "hybrid"):
+        for name, seed, noise in (("draft", 1, 0.05), ("target", 1, 0.0), ("reward", 2, 0.0)):
+            made[f"{kind}-{name}"] = write_model(folder / f"{kind}-{name}.gguf", kind, seed, noise=noise)
+    return made
+
+
+@pytest.fixture(scope="module", params=["dense", "hybrid"])
+def reasoner(request: pytest.FixtureRequest, files: dict[str, Path]) -> Iterator[Reasoner]:
+    with Reasoner.open(trio_of(files, request.param)) as opened:
+        yield opened
+
+
+def ways_of(events: list[Event]) -> list[Way]:
+    return [event.way for event in events if isinstance(event, Chosen)]
+
+
+@pytest.mark.parametrize("pattern", ["dts", "ts", "ddddtttt", "s"])
+def test_every_step_is_what_its_writer_writes_whichever_way_came_before(reasoner: Reasoner, pattern: str) -> None:
+    names: dict[str, Way] = {"d": "draft", "t": "target", "s": "speculate" if reasoner.trio.speculates else "target"}
+    ways = tuple(names[pattern[place % len(pattern)]] for place in range(60))
+    params = Params(FEW, HALF, LIMITS, Search(ways=ways, fallback="on"))
+    events = list(reasoner.run(QUESTION, params, strategy="auto", text=False))
+    steps = [event for event in events if isinstance(event, StepDone)]
+    assert len(steps) > 10 and ways_of(events) == list(ways[: len(steps)])
+    assert all(step.author == "target" for step, way in zip(steps, ways, strict=False) if way != "draft")
+    assert all((step.rejected is None) and step.reward is None for step, way in zip(steps, ways, strict=False) if way != "draft")
+    check_each_step(reasoner, events, params)
+
+
+@pytest.mark.parametrize("kind", ["dense", "hybrid"])
+def test_an_answer_is_made_again_by_its_ways(files: dict[str, Path], kind: str) -> None:
+    params = Params(FEW, HALF, LIMITS)
+    with Reasoner.open(trio_of(files, kind)) as opened:
+        events = list(opened.run(QUESTION, params, strategy="auto", text=False))
+        ways, allowed = ways_of(events), WAYS if opened.trio.speculates else WAYS[:2]
+        again = opened.solve(QUESTION, replace(params, search=Search(ways=tuple(ways))), strategy="auto")
+    assert set(ways) == set(allowed)
+    assert list(again.ways) == ways
+    assert [step.text for step in again.steps] == [event.text for event in events if isinstance(event, StepDone)]
+    chosen = [event for event in events if isinstance(event, Chosen)]
+    assert [event.index for event in chosen] == list(range(len(ways)))
+    assert set(chosen[-1].seconds) == set(allowed) and all(cost > 0 for cost in chosen[-1].seconds.values())
+
+
+def test_what_is_known_of_the_ways_outlives_an_answer(files: dict[str, Path]) -> None:
+    with Reasoner.open(trio_of(files)) as opened:
+        first, second = (list(opened.run(QUESTION, Params(FEW, HALF, LIMITS), strategy="auto", text=False)) for _ in range(2))
+    one, other = (next(event for event in events if isinstance(event, Chosen)) for events in (first, second))
+    assert one.seconds == {} and set(other.seconds) == set(WAYS)
+
+
+def test_a_program_that_checks_is_never_passed_by(files: dict[str, Path]) -> None:
+    trio = Trio(role(files["dense-draft"]), role(files["dense-target"]), reward_kind="verifier", verifier=lambda *_: 1.0, reuse=False)
+    with Reasoner.open(trio) as opened:
+        result = opened.solve(QUESTION, Params(FEW, limits=LIMITS), strategy="auto")
+    assert set(result.ways) == {"draft"} and result.target_share == 0
+
+
+def test_the_time_between_events_is_nobodys(files: dict[str, Path]) -> None:
+    """Costs are seconds of batches: what a slow reader of events takes belongs to no way."""
+    import time
+
+    with Reasoner.open(trio_of(files)) as opened:
+        for event in opened.run(QUESTION, Params(FEW, HALF, replace(LIMITS, tokens=80)), strategy="auto", text=False):
+            if isinstance(event, Chosen):
+                assert all(cost < 0.05 for cost in event.seconds.values())
+                time.sleep(0.05 * 9)
+
+
+def test_the_command_line_goes_the_ways_of_a_result_again(tmp_path: Path) -> None:
+    def rsd(*args: str) -> tuple[int, str, str]:
+        done = run_rsd("solve", "12+30-5*4+7", *args)
+        return done.returncode, done.stdout, done.stderr
+
+    code, out, _ = rsd("--strategy", "auto", "--json")
+    made, file = json.loads(out), tmp_path / "made.json"
+    assert code == 0 and made["answer"] == "29" and len(made["ways"]) == len(made["steps"])
+    file.write_text(out, encoding="utf-8")
+    again = json.loads(rsd("--strategy", "auto", "--replay", str(file), "--json")[1])
+    assert again["ways"] == made["ways"] and again["text"] == made["text"]
+    assert (refused := rsd("--replay", str(file)))[0] == 2 and "--strategy auto" in refused[2]
+    for text in ("{}", "[1]", '{"ways": ["up"]}', '{"ways": 3}', "no json"):
+        file.write_text(text, encoding="utf-8")
+        code, _, err = rsd("--strategy", "auto", "--replay", str(file))
+        assert code == 2 and "holds no ways" in err and err.count("\n") == 1
+
+
+def test_no_table_of_accuracy_has_it() -> None:
+    from rsd_local.bench.strategies import read_strategy
+
+    with pytest.raises(ConfigError, match="a moment"):
+        read_strategy("auto", Params())
+    with pytest.raises(ConfigError, match="way"):
+        Search(ways=("up",))  # type: ignore[arg-type]
+
+
+def test_a_batchs_time_lies_on_a_line_between_the_sizes_that_were_seen() -> None:
+    model = LatencyModel()
+    assert model.seconds(1) is None
+    for rows, seconds in [(128, 9.0), (1, 9.0), *[(1, 1.0), (128, 13.7)] * 5]:  # the first two are not counted
+        model.note(rows, seconds)
+    assert model.seconds(1) == pytest.approx(1.0) and model.seconds(128) == pytest.approx(13.7)
+    assert model.seconds(2) == pytest.approx(1.1) and model.seconds(9) == pytest.approx(1.8) and model.seconds(256) == pytest.approx(26.5)
+
+
+def test_rows_are_added_to_the_batch_that_others_share() -> None:
+    """With seven other requests in a batch, one row more costs what the eighth to ninth do, not the first to second."""
+    model = LatencyModel()
+    for _ in range(200):
+        model.note(8, 1.0, 8)
+        model.note(16, 1.2, 8)
+    single, double = model.seconds(1), model.seconds(9)
+    assert single is not None and double is not None and double - single == pytest.approx(0.2, abs=0.05)
+
+
+def test_one_size_alone_says_nothing_of_much_larger_ones() -> None:
+    model = LatencyModel()
+    for _ in range(4):
+        model.note(1, 1.0)
+    assert model.seconds(1) == 1.0 and model.seconds(2) == 1.0 and model.seconds(8) is None

@@ -139,6 +139,14 @@ class Catalogue:
                 lost += [part for part in part_names(file.name) if not file.with_name(part).exists()]
         return list(dict.fromkeys(lost))
 
+    def to_pull(self, name: str) -> int:
+        """Bytes of a trio's published files that are not here, as published; 0 where its table is not right."""
+        try:
+            entries = {entry.path: entry for entry in self.models_of(name).values()}
+        except ConfigError:
+            return 0  # its state says what is wrong
+        return round(sum(entry.gigabytes * 1e9 for entry in entries.values() if entry.state != "here"))
+
     def for_any_question(self) -> str | None:
         """The first trio that is complete, takes more than arithmetic, and runs no code; None where there is none."""
         for name, table in self.trios.items():

@@ -18,11 +18,13 @@ def trio_rows(catalogue: Catalogue, name: str) -> dict[str, str]:
     if name not in catalogue.trios:
         return {}
     rows = dict[str, str]()
-    for key, value in catalogue.trios[name].items():
+    said = ("machine", "about", "expect")
+    for key, value in sorted(catalogue.trios[name].items(), key=lambda row: row[0] not in said):
         rows |= {f"{key}.{inner}": in_words(one) for inner, one in value.items()} if isinstance(value, dict) else {key: in_words(value)}
     memory = trio_memory(catalogue, name)
     if memory is not None:
-        rows["memory"] = f"about {gigabytes(memory)} for one question at a time (rsd fit {name})"
+        least = "at least" if shapeless(catalogue, name) else "about"
+        rows["memory"] = f"{least} {gigabytes(memory)} for one question at a time (rsd fit {name})"
     state = catalogue.state(name)
     if state != "complete" and catalogue.models_of(name) and "rsd pull" not in state:
         state += f"; rsd pull {name} fetches what is missing"
@@ -55,11 +57,56 @@ def model_rows(entry: ModelEntry) -> dict[str, str]:
             size = f"{gigabytes(header.size)} file, {_memory(header, entry, here=here)}"
         except RSDError as error:
             size += f"; {error}"
-    rows = {"repo": entry.repo, "file": entry.file, "size": size, "licence": entry.licence}
-    rows["context"] = f"trained for {entry.context:,} tokens"
-    if entry.sha256:
-        rows["sha256"] = entry.sha256
+    parts = f", and {len(entry.files) - 1} more: it is in {len(entry.files)} parts" if len(entry.files) > 1 else ""
+    rows = {"repo": entry.repo, "file": entry.file + parts, "revision": entry.revision or "the main branch", "size": size}
+    rows["licence"] = entry.licence or _UNKNOWN
+    rows["context"] = _UNKNOWN if entry.context is None else f"trained for {entry.context:,} tokens"
+    rows["thinking"] = _THINKING[entry.thinking]
+    if entry.active is not None:
+        rows["experts"] = f"a mixture: a token uses {entry.active:g} billion of the parameters"
+    rows["layers"] = _LAYERS[entry.hybrid]
+    rows["MTP heads"] = (
+        _UNKNOWN if entry.mtp is None else f"{entry.mtp} in the file, which rsd does not use" if entry.mtp else "none in the file"
+    )
+    rows["sha256"] = " ".join([*filter(None, entry.hashes), sha256_in_words(entry)])
     return rows | {"here": str(entry.path) if here else "no"}
+
+
+_UNKNOWN = "unknown"
+_THINKING = {
+    "none": "it does not think before it answers",
+    "switchable": "it can think before it answers (--think on or off)",
+    "always": "it always thinks before it answers",
+    "unknown": _UNKNOWN,
+}
+_LAYERS = {
+    True: "a hybrid: some are recurrent, and go back to a saved state only",
+    False: "attention in all",
+    None: _UNKNOWN,
+}
+
+
+def model_remarks(entry: ModelEntry) -> list[str]:
+    """A model's licence, whether it thinks, and the parameters that a token uses of a mixture of experts, each in a word or two."""
+    thinks = {"switchable": "can think", "always": "thinks"}.get(entry.thinking, "")
+    active = "" if entry.active is None else f"{entry.active:g}B active"
+    return [entry.licence or "licence unknown", *filter(None, [thinks, active])]
+
+
+def sha256_in_words(entry: ModelEntry) -> str:
+    """What is known of a model's SHA-256: whether one is listed, and whether it was compared with a file that is here."""
+    if not any(entry.hashes):
+        return "SHA-256 not listed: a download is compared with the hub's own"
+    if entry.compared:
+        return "SHA-256 as listed publicly, and as the hub has it: the file that is here was compared"
+    return "SHA-256 as listed publicly, not compared yet"
+
+
+def shapeless(catalogue: Catalogue, name: str) -> list[str]:
+    """The names of a trio's models that are not here and of which the catalogue has no shape: what their contexts take is not known."""
+    used = catalogue.models_of(name).values() if name in catalogue.trios else ()
+    lost = [entry for entry in used if entry.shape is None and not entry.path.exists() and entry.path.suffix == ".gguf"]
+    return [other for other, entry in catalogue.models.items() if entry in lost]
 
 
 def _memory(header: Header, entry: ModelEntry, *, here: bool) -> str:

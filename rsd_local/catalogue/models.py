@@ -211,6 +211,8 @@ class ModelEntry:
         from rsd_local.catalogue.remote import HubFile
 
         commit, before = self.revision or None, {path.resolve() for path in self.paths if path.is_file()}
+        if commit and self.state == "here":
+            commit = self.path.parents[self.file.count("/")].name  # another commit may have had the same
         for number, (file, sha256) in enumerate(zip(self.files, self.hashes, strict=True), 1):
             label = f"{name} part {number} of {len(self.files)}" if len(self.files) > 1 else name
             wanted = HubFile(label, self.repo, file, commit, fix=_NO_SUCH)

@@ -93,6 +93,15 @@ def model_remarks(entry: ModelEntry) -> list[str]:
     return [entry.licence or "licence unknown", *filter(None, [thinks, active])]
 
 
+def model_notes(entry: ModelEntry) -> list[str]:
+    """What else sets a model apart: parts, experts, recurrent layers, heads for further tokens, and what is pinned or listed of it."""
+    notes = [f"{len(entry.files)} parts"] if len(entry.files) > 1 else []
+    notes += [f"{entry.active:g}B active"] if entry.active is not None else []
+    notes += ["hybrid"] if entry.hybrid else []
+    notes += ["MTP head"] if entry.mtp else []
+    return notes + [text for text, known in (("no SHA-256 listed", any(entry.hashes)), ("no commit pinned", entry.revision)) if not known]
+
+
 def sha256_in_words(entry: ModelEntry) -> str:
     """What is known of a model's SHA-256: whether one is listed, and whether it was compared with a file that is here."""
     if not any(entry.hashes):

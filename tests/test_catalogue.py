@@ -167,7 +167,7 @@ def test_list_show_and_fit_speak_of_every_trio_without_its_files_in_80_columns()
 
 def test_a_figure_that_is_not_known_is_said_to_be_unknown() -> None:
     shown = rsd("show", "qwen3.8-27b").stdout
-    assert re.search(r"licence +unknown", shown) and re.search(r"context +unknown", shown) and re.search(r"MTP heads +unknown", shown)
+    assert re.search(r"licence +unknown", shown) and re.search(r"context +unknown", shown) and re.search(r"MTP +unknown", shown)
     assert "SHA-256 as listed publicly, not compared yet" in shown
     assert "SHA-256 not listed" in rsd("show", "qwen2.5-0.5b-q8_0").stdout
     done = rsd("fit", "gemma-4-12b")

@@ -80,7 +80,7 @@ def test_a_model_of_ones_own_may_have_a_shape_or_none(own: Path) -> None:
     trio = '[trio.mine]\nreward_kind = "confidence"\ndraft.model = "m"\ntarget.model = "m"\n'
     own.write_text(f"[model.m]\n{entry}{trio}")
     done = rsd("show", "mine")
-    assert done.returncode == 0 and "size     3.0 GB file, about 3.0 GB in memory besides its context" in done.stdout, done.stdout
+    assert done.returncode == 0 and "size      3.0 GB file, about 3.0 GB in memory besides its context" in done.stdout, done.stdout
     assert rsd("fit", "mine", "--json").returncode in (0, 1)
     for shape, why in (
         ("{ layers = 3 }", "shape: 'width' is missing"),
@@ -97,8 +97,8 @@ def test_show_says_sizes_and_memory_in_words(own: Path) -> None:
     done = rsd("show", "small")
     assert done.returncode == 0, done.stderr
     lines = [line.strip() for line in done.stdout.splitlines()]
-    assert "size     0.5 GB file, about 0.6 GB in memory with a context of 4,096" in lines
-    assert "draft.model   qwen2.5-0.5b-q8_0" in lines and "context  trained for 32,768 tokens" in lines and "here     no" in lines
+    assert "size      0.5 GB file, about 0.6 GB in memory with a context of 4,096" in lines
+    assert "draft.model   qwen2.5-0.5b-q8_0" in lines and "context   trained for 32,768 tokens" in lines and "here      no" in lines
     assert any(line.startswith("state") and line.endswith("rsd pull small fetches what is missing") for line in lines)
     assert any(line.startswith("memory") and "about 1.9 GB" in line for line in lines)
     own.write_text(

@@ -101,6 +101,16 @@ def test_a_pull_that_was_interrupted_in_the_second_part_goes_on_in_it(hub: dict[
     assert loadable(hub)[1].read_bytes() == Hub.files[NAMES[1]]
 
 
+def test_a_model_of_which_a_part_is_missing_is_told_from_the_catalogue(hub: dict[str, str]) -> None:
+    catalogue(hub)
+    Hub.faults[NAMES[1]] = (403, {"X-Error-Message": "no"}, "")
+    assert rsd(hub, "pull", "tiny").returncode == 1
+    done = rsd(hub, "fit", "tiny")
+    assert done.returncode == 0 and f"not here: {NAMES[0]} (0.1 GB)" in done.stderr and "Traceback" not in done.stderr, done.stderr
+    shown = rsd(hub, "show", "tiny").stdout
+    assert "incomplete: parts 2, 3 of 3 missing" in shown and "at least 0.1 GB" in shown and "0.1 GB file, about 0.1 GB in memory" in shown
+
+
 def test_a_damaged_part_is_fetched_anew_and_the_others_are_kept(hub: dict[str, str]) -> None:
     catalogue(hub, sha256=hashes(), revision=COMMIT)
     assert rsd(hub, "pull", "big").returncode == 0

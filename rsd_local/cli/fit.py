@@ -71,27 +71,30 @@ def fit(name: str | None, parallel: int, as_json: bool, **flags: Any) -> int:
         click.echo(json.dumps(_object(plan, bandwidth, speeds, gains) | _gaps(plan, missing, unknown)))
     else:
         click.echo(printable("\n".join(_table(plan, unknown))))
-        if experts:
-            click.echo()
-            say(f"no speed is told before the files are here: a token reads a part of the weights only, of {', '.join(experts)}")
-        if speeds:
-            each = ", ".join(f"{role} {speed:.3g}" for role, speed in speeds.items())
-            click.echo()
-            say(f"at best, as the memory gives {bandwidth / 1e9:.1f} GB/s: {each} tokens/s one by one")
-            times = ", ".join(f"{accepted:.0%} → {times:.2f}" for accepted, times in gains.items())
-            say(f"RSD against the target alone, times as fast by the share of drafted steps that stand: {times}")
+        _say_speeds(bandwidth, speeds, gains, experts)
     if plan.context_warning:
         say(f"warning: {plan.context_warning}", err=True)
     if missing:
         files, whole = ", ".join(f"{path.name} ({gigabytes(size)})" for path, size in missing.items()), gigabytes(sum(missing.values()))
         say(f"from published sizes; not here: {files}; rsd pull {name} fetches {whole}", err=True)
     if unknown:
-        say(
-            f"not counted: what the context and the batches of {', '.join(unknown.values())} take, which is unknown until the file is here",
-            err=True,
-        )
+        names = ", ".join(unknown.values())
+        say(f"not counted: what the context and the batches of {names} take, which is unknown until the file is here", err=True)
     say(f"does not fit: {why}" if why else "fits, as far as is known" if unknown else "fits", err=True)
     return 1 if why else 0
+
+
+def _say_speeds(bandwidth: float, speeds: dict[Role, float], gains: dict[float, float], experts: list[str]) -> None:
+    """The speed at best, and RSD's gain by the share of kept steps; or why there is none of models of experts."""
+    if experts:
+        click.echo()
+        say(f"no speed is told before the files are here: a token reads a part of the weights only, of {', '.join(experts)}")
+    if speeds:
+        each = ", ".join(f"{role} {speed:.3g}" for role, speed in speeds.items())
+        click.echo()
+        say(f"at best, as the memory gives {bandwidth / 1e9:.1f} GB/s: {each} tokens/s one by one")
+        times = ", ".join(f"{accepted:.0%} → {times:.2f}" for accepted, times in gains.items())
+        say(f"RSD against the target alone, times as fast by the share of drafted steps that stand: {times}")
 
 
 def _not_here(name: str | None) -> dict[str, ModelEntry]:
@@ -100,7 +103,7 @@ def _not_here(name: str | None) -> dict[str, ModelEntry]:
 
     catalogue = Catalogue.read()
     used = catalogue.models_of(name).values() if name in catalogue.trios else ()
-    return {other: entry for other, entry in catalogue.models.items() if entry in used and not entry.path.exists()}
+    return {other: entry for other, entry in catalogue.models.items() if entry in used and entry.state != "here"}
 
 
 def _gaps(plan: MemoryPlan, missing: dict[Path, int], unknown: Container[str]) -> dict[str, Any]:

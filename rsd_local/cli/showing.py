@@ -13,6 +13,20 @@ if TYPE_CHECKING:
     from rsd_local.gguf_header import Header
 
 
+_UNKNOWN = "unknown"
+_THINKING = {
+    "none": "it does not think before it answers",
+    "switchable": "it can think before it answers (--think on or off)",
+    "always": "it always thinks before it answers",
+    "unknown": _UNKNOWN,
+}
+_LAYERS = {
+    True: "a hybrid: some are recurrent, and go back to a saved state only",
+    False: "attention in all",
+    None: _UNKNOWN,
+}
+
+
 def trio_rows(catalogue: Catalogue, name: str) -> dict[str, str]:
     """A trio's settings as its file has them, what it takes in memory, and whether its files are here; nothing for a model's name."""
     if name not in catalogue.trios:
@@ -49,7 +63,7 @@ def model_rows(entry: ModelEntry) -> dict[str, str]:
     from rsd_local.fit.published import published_header
     from rsd_local.gguf_header import read_header
 
-    here = entry.path.exists()
+    here = entry.state == "here"
     size = f"{gigabytes(entry.gigabytes * 1e9)} file"
     if entry.path.suffix == ".gguf":
         try:
@@ -65,25 +79,15 @@ def model_rows(entry: ModelEntry) -> dict[str, str]:
     if entry.active is not None:
         rows["experts"] = f"a mixture: a token uses {entry.active:g} billion of the parameters"
     rows["layers"] = _LAYERS[entry.hybrid]
-    rows["MTP heads"] = (
-        _UNKNOWN if entry.mtp is None else f"{entry.mtp} in the file, which rsd does not use" if entry.mtp else "none in the file"
-    )
+    rows["MTP"] = _heads(entry.mtp)
     rows["sha256"] = " ".join([*filter(None, entry.hashes), sha256_in_words(entry)])
-    return rows | {"here": str(entry.path) if here else "no"}
+    return rows | {"here": str(entry.path) if here else entry.missing() if entry.state == "incomplete" else "no"}
 
 
-_UNKNOWN = "unknown"
-_THINKING = {
-    "none": "it does not think before it answers",
-    "switchable": "it can think before it answers (--think on or off)",
-    "always": "it always thinks before it answers",
-    "unknown": _UNKNOWN,
-}
-_LAYERS = {
-    True: "a hybrid: some are recurrent, and go back to a saved state only",
-    False: "attention in all",
-    None: _UNKNOWN,
-}
+def _heads(count: int | None) -> str:
+    if count is None:
+        return _UNKNOWN
+    return f"{count} head{'s' if count > 1 else ''} for further tokens in the file, not used here" if count else "none in the file"
 
 
 def model_remarks(entry: ModelEntry) -> list[str]:
@@ -114,7 +118,7 @@ def sha256_in_words(entry: ModelEntry) -> str:
 def shapeless(catalogue: Catalogue, name: str) -> list[str]:
     """The names of a trio's models that are not here and of which the catalogue has no shape: what their contexts take is not known."""
     used = catalogue.models_of(name).values() if name in catalogue.trios else ()
-    lost = [entry for entry in used if entry.shape is None and not entry.path.exists() and entry.path.suffix == ".gguf"]
+    lost = [entry for entry in used if entry.shape is None and entry.state != "here" and entry.path.suffix == ".gguf"]
     return [other for other, entry in catalogue.models.items() if entry in lost]
 
 

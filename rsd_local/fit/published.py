@@ -15,9 +15,9 @@ def published_headers(entries: Iterable[ModelEntry]) -> dict[Path, Header]:
     """Stand-ins for the headers of GGUF files that are not here, by the paths that the files will have.
 
     Args:
-        entries: of the catalogue; those whose file is here are left out.
+        entries: of the catalogue; those whose file is here, with all its parts, are left out.
     """
-    return {entry.path: published_header(entry) for entry in entries if entry.path.suffix == ".gguf" and not entry.path.exists()}
+    return {entry.path: published_header(entry) for entry in entries if entry.path.suffix == ".gguf" and entry.state != "here"}
 
 
 def published_header(entry: ModelEntry) -> Header:

@@ -47,6 +47,35 @@ def commands() -> str:
     return "\n".join(parts)
 
 
+def trio_table() -> str:
+    """The package's own trios, as models.toml has them."""
+    from rsd_local.catalogue import Catalogue
+
+    catalogue = Catalogue.of_the_package()
+    lines = ["| trio | memory | draft | target | reward | what it is, and what to expect |", "|---|---|---|---|---|---|"]
+    for name, table in catalogue.trios.items():
+        used = catalogue.models_of(name)
+        draft, target = (f"`{table[role]['model']}`" if role in used else "in the package" for role in ("draft", "target"))
+        reward = table.get("reward_kind", "tag-logits") + (f", `{table['reward']['model']}`" if "reward" in used else "")
+        lines.append(f"| `{name}` | {table['machine']} | {draft} | {target} | {reward} | {table['about']}. {table['expect']} |")
+    return "\n".join(lines) + "\n"
+
+
+def model_table() -> str:
+    """The package's own models, as models.toml has them."""
+    from rsd_local.catalogue import Catalogue
+    from rsd_local.cli.showing import model_notes
+
+    lines = ["| model | repository and file | GB | licence | context | thinking | more |", "|---|---|---|---|---|---|---|"]
+    for name, entry in Catalogue.of_the_package().models.items():
+        context = "—" if entry.context is None else f"{entry.context:,}"
+        thinking = "—" if entry.thinking == "unknown" else entry.thinking
+        where = f"[{entry.repo}](https://huggingface.co/{entry.repo}), {entry.file}"
+        more = ", ".join(model_notes(entry)) or " "
+        lines.append(f"| `{name}` | {where} | {entry.gigabytes:.2f} | {entry.licence or '—'} | {context} | {thinking} | {more} |")
+    return "\n".join(lines) + "\n"
+
+
 def placed(text: str, mark: str, content: str) -> str:
     """The text with new content between ``<!-- MARK -->`` and the next ``<!-- end -->``."""
     head, begin, rest = text.partition(f"<!-- {mark} -->\n")
@@ -62,7 +91,10 @@ def main() -> None:
     arguments.add_argument("--check", action="store_true", help="change nothing; exit with 1 where something is out of date")
     chosen = arguments.parse_args()
     readme, reference = ROOT / "README.md", ROOT / "docs" / "cli.md"
-    wanted = {readme: placed(readme.read_text(encoding="utf-8"), "solve example", example()), reference: commands()}
+    models = ROOT / "docs" / "models.md"
+    tables = placed(placed(models.read_text(encoding="utf-8"), "trios", trio_table()), "models", model_table())
+    solved = placed(readme.read_text(encoding="utf-8"), "solve example", example())
+    wanted = {readme: solved, reference: commands(), models: tables}
     for path, new in wanted.items():
         if path.exists() and path.read_text(encoding="utf-8") == new:
             continue

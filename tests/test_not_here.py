@@ -66,18 +66,6 @@ def test_what_must_be_here_to_run_is_still_asked_for() -> None:
     assert done.returncode == 1 and "no model file gone.gguf" in done.stderr and done.stderr.count("\n") == 1
 
 
-def test_every_model_of_the_catalogue_has_the_figures_for_it() -> None:
-    catalogue = Catalogue.read()
-    for name, entry in catalogue.models.items():
-        assert entry.shape is not None, name
-        weights = entry.shape.vocabulary * entry.shape.width + entry.shape.layers * entry.shape.width * (
-            2 * (entry.shape.heads + entry.shape.kv_heads) * entry.shape.head_size + 3 * entry.shape.feed_forward
-        )
-        bits = 8 * entry.gigabytes * 1e9 / weights
-        assert (8 <= bits < 9.5) if name.endswith("q8_0") else (4.4 <= bits < 8.5), f"{name}: {bits:.1f} bits a weight"
-    assert all(rsd("fit", name, "--json").returncode in (0, 1) for name in ("math", "llama"))
-
-
 def test_the_estimate_is_near_what_the_file_itself_says(smollm2: Path) -> None:
     shape = ModelShape(layers=30, width=576, feed_forward=1536, heads=9, kv_heads=3, head_size=64, vocabulary=49152)
     entry = ModelEntry("own/own", "own.gguf", smollm2.stat().st_size / 1e9, "apache-2.0", 8192, shape=shape)
@@ -92,7 +80,7 @@ def test_a_model_of_ones_own_may_have_a_shape_or_none(own: Path) -> None:
     trio = '[trio.mine]\nreward_kind = "confidence"\ndraft.model = "m"\ntarget.model = "m"\n'
     own.write_text(f"[model.m]\n{entry}{trio}")
     done = rsd("show", "mine")
-    assert done.returncode == 0 and "size     3.0 GB file, about 3.0 GB in memory besides its context" in done.stdout, done.stdout
+    assert done.returncode == 0 and "size      3.0 GB file, about 3.0 GB in memory besides its context" in done.stdout, done.stdout
     assert rsd("fit", "mine", "--json").returncode in (0, 1)
     for shape, why in (
         ("{ layers = 3 }", "shape: 'width' is missing"),
@@ -109,8 +97,8 @@ def test_show_says_sizes_and_memory_in_words(own: Path) -> None:
     done = rsd("show", "small")
     assert done.returncode == 0, done.stderr
     lines = [line.strip() for line in done.stdout.splitlines()]
-    assert "size     0.5 GB file, about 0.6 GB in memory with a context of 4,096" in lines
-    assert "draft.model   qwen2.5-0.5b-q8_0" in lines and "context  trained for 32,768 tokens" in lines and "here     no" in lines
+    assert "size      0.5 GB file, about 0.6 GB in memory with a context of 4,096" in lines
+    assert "draft.model   qwen2.5-0.5b-q8_0" in lines and "context   trained for 32,768 tokens" in lines and "here      no" in lines
     assert any(line.startswith("state") and line.endswith("rsd pull small fetches what is missing") for line in lines)
     assert any(line.startswith("memory") and "about 1.9 GB" in line for line in lines)
     own.write_text(

@@ -49,12 +49,21 @@ class Catalogue:
         Raises:
             ConfigError: one of the files is not right.
         """
+        own = user_models_file()
+        return cls._of((models_file(), _PACKAGE), *([(own, own.parent)] if own.exists() else []))
+
+    @classmethod
+    def of_the_package(cls) -> Catalogue:
+        """The package's alone, for its docs."""
+        return cls._of((models_file(), _PACKAGE))
+
+    @classmethod
+    def _of(cls, *files: tuple[Path, Path]) -> Catalogue:
+        """What files have, a later one's settings before an earlier one's; each with the folder where its relative paths start."""
         models: dict[str, ModelEntry] = {}
         trios: Tables = {}
         origins: dict[str, dict[str, Path]] = {}
-        for file, base in ((models_file(), _PACKAGE), (user_models_file(), user_models_file().parent)):
-            if not file.exists() and file == user_models_file():
-                continue
+        for file, base in files:
             entries, tables = read_catalogue(file, base)
             models |= {name: build(ModelEntry, entry, f"{file}: [model.{name}]") for name, entry in entries.items()}
             for name, table in tables.items():
@@ -138,6 +147,14 @@ class Catalogue:
             else:
                 lost += [part for part in part_names(file.name) if not file.with_name(part).exists()]
         return list(dict.fromkeys(lost))
+
+    def to_pull(self, name: str) -> int:
+        """Bytes of a trio's published files that are not here, as published; 0 where its table is not right."""
+        try:
+            entries = {entry.path: entry for entry in self.models_of(name).values()}
+        except ConfigError:
+            return 0  # its state says what is wrong
+        return round(sum(entry.gigabytes * 1e9 for entry in entries.values() if entry.state != "here"))
 
     def for_any_question(self) -> str | None:
         """The first trio that is complete, takes more than arithmetic, and runs no code; None where there is none."""

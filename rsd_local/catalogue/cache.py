@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rsd_local.hashes import file_sha256
@@ -59,6 +59,26 @@ def snapshot(repo: str, files: Sequence[str], revision: str | None = None, kind:
     with contextlib.suppress(OSError):
         return max((path for path in folder.iterdir() if path.is_dir()), key=rank, default=folder / "main")
     return folder / "main"
+
+
+def pinned(repo: str, etags: Mapping[str, str], revision: str) -> Path:
+    """The folder of a commit, or of another one where that lacks a file and every file has the content that is wanted.
+
+    So what was fetched from another commit still counts, and nothing else does.
+
+    Args:
+        repo: OWNER/NAME.
+        etags: the hub's name of each file's content by the file's path in the repository; empty where it is not known.
+        revision: the commit.
+    """
+    folder = repo_folder(repo) / "snapshots"
+    first = folder / revision
+    if all(etags.values()) and not all((first / file).is_file() for file in etags):
+        with contextlib.suppress(OSError):
+            for commit in folder.iterdir():
+                if all((commit / file).is_file() and known_etag(commit / file) == etag for file, etag in etags.items()):
+                    return commit
+    return first
 
 
 def unfinished(repo: str, file: str, etag: str, kind: str = "model") -> Path:

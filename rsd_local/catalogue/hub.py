@@ -77,7 +77,10 @@ def fetch_here(wanted: HubFile, sha256: str, progress: Progress | None, stop: th
     try:
         remote = ask(wanted)
         if sha256 and len(remote.etag) == 64 and remote.etag != sha256:
-            raise NotAModel(f"{wanted} is another file on the hub than models.toml promises: its SHA-256 is {remote.etag}")
+            fix = "the file was changed, or the list is wrong: an entry of your own models.toml without sha256 takes what the hub has"
+            raise NotAModel(f"{wanted} is another file on the hub than models.toml lists: its SHA-256 is {remote.etag}", hint=fix)
+        if wanted.revision and remote.commit != wanted.revision:
+            raise RSDError(f"{wanted}: the hub answers with another commit, {remote.commit[:10]}", hint="check HF_ENDPOINT")
     except RSDError as error:
         if not here.is_file():
             raise

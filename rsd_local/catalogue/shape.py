@@ -9,7 +9,7 @@ from rsd_local.config import require
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """The sizes of a dense model's layers, with the names that its ``config.json`` and the GGUF keys have for them.
+    """The sizes of a model's layers, of one without experts, with the names that its ``config.json`` and the GGUF keys have for them.
 
     Attributes:
         layers: num_hidden_layers, block_count.
@@ -19,6 +19,7 @@ class ModelShape:
         kv_heads: num_key_value_heads, attention.head_count_kv.
         head_size: head_dim, attention.key_length.
         vocabulary: vocab_size.
+        full_attention_interval: every n-th layer has attention, the others are recurrent and keep nothing of a token; 1 where all have.
     """
 
     layers: int
@@ -28,6 +29,7 @@ class ModelShape:
     kv_heads: int
     head_size: int
     vocabulary: int
+    full_attention_interval: int = 1
 
     def __post_init__(self) -> None:
         for entry in fields(self):

@@ -177,13 +177,17 @@ def _begun(candidates: Iterable[tuple[str, str]], current: str) -> Candidates:
 def _trios() -> Candidates:
     from rsd_local.catalogue import Catalogue
 
-    return [(name, str(table.get("machine", ""))) for name, table in Catalogue.read().trios.items()]
+    trios = Catalogue.read().trios.items()
+    return [(name, "; ".join(str(table[key]) for key in ("machine", "about") if key in table)) for name, table in trios]
 
 
 def _models_and_trios() -> Candidates:
     from rsd_local.catalogue import Catalogue
 
-    return [*_trios(), *((name, f"{entry.gigabytes:.2f} GB, {entry.licence}") for name, entry in Catalogue.read().models.items())]
+    return [
+        *_trios(),
+        *((name, f"{entry.gigabytes:.2f} GB, {entry.licence or 'licence unknown'}") for name, entry in Catalogue.read().models.items()),
+    ]
 
 
 def _datasets() -> Candidates:

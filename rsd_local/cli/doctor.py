@@ -18,7 +18,6 @@ from rsd_local.cli.words import gigabytes
 from rsd_local.errors import RSDError
 
 if TYPE_CHECKING:
-    from rsd_local.catalogue import Catalogue
     from rsd_local.runtime.devices import Device
 
 _PACKAGES = ("rsd-local", "llama-cpp-python", "numpy", "huggingface-hub")
@@ -59,7 +58,7 @@ def doctor(as_json: bool) -> int:
         "cache": str(_cache()),
         "settings": {"file": str(user_models_file()), "there": user_models_file().exists()},
         "trios": {name: catalogue.state(name) for name in catalogue.trios},
-        "to_pull": {name: size for name in catalogue.trios if (size := _to_pull(catalogue, name))},
+        "to_pull": {name: size for name in catalogue.trios if (size := catalogue.to_pull(name))},
         "sandbox": sandbox(),
         "self_test": self_test(),
     }
@@ -121,7 +120,10 @@ def _lines(report: dict[str, Any], found: list[Device]) -> list[str]:
     ]
     for name, state in report["trios"].items():
         size = report["to_pull"].get(name)
-        lines.append(f"trio       {name}: {state}" + (f" (rsd pull {name}: {gigabytes(size)})" if size else ""))
+        said = (
+            "not here" if size and state.endswith(" missing") and "incomplete: " not in state else state
+        )  # the files' names are in rsd show
+        lines.append(f"trio       {name}: {said}" + (f" (rsd pull {name}: {gigabytes(size)})" if size else ""))
     lines += _sandbox_lines(report["sandbox"])
     outcome = f"{test['question']} = {test['answer']} in {test['seconds']:.2f} s" if "seconds" in test else test["why"]
     return [*lines, f"self-test  {'works' if test['works'] else 'FAILS'}: {outcome}"]
@@ -137,15 +139,6 @@ def _cores(cpu: dict[str, Any]) -> str:
 
 def _limit(memory: dict[str, Any]) -> str:
     return f", this process and its group may have {memory['limit'] / 1e9:.1f} GB" if memory["limit"] else ""
-
-
-def _to_pull(catalogue: Catalogue, name: str) -> int:
-    """Bytes of a trio's published files that are not here."""
-    try:
-        entries = {entry.path: entry for entry in catalogue.models_of(name).values()}
-    except RSDError:
-        return 0  # its state says what is wrong
-    return round(sum(entry.gigabytes * 1e9 for path, entry in entries.items() if not path.exists()))
 
 
 def _sandbox_lines(found: dict[str, Any]) -> list[str]:

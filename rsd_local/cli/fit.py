@@ -13,11 +13,12 @@ from rsd_local.cli.text import printable, say
 from rsd_local.cli.words import gigabytes
 
 if TYPE_CHECKING:
+    from collections.abc import Container
     from pathlib import Path
 
+    from rsd_local.catalogue.models import ModelEntry
     from rsd_local.events import Role
     from rsd_local.fit import MemoryPlan
-    from rsd_local.gguf_header import Header
 
 _ACCEPTED = (0.5, 0.7, 0.85, 0.95)
 _CACHED = 100_000_000
@@ -34,7 +35,8 @@ def fit(name: str | None, parallel: int, as_json: bool, **flags: Any) -> int:
 
     Shows the memory of weights, cache and batches by role, how many layers go to the GPU, and the speed that memory allows
     at best. TRIO is a name or a TOML file, as for --trio. No model is loaded; what a named trio has no files of yet is told
-    from the catalogue's figures. Ends with 1 where the trio does not fit.
+    from the catalogue's figures. Where the catalogue does not know the shape of a model, its weights alone are counted, and the
+    rest stands as unknown. Ends with 1 where the trio does not fit.
     """
     if name is not None and flags["trio"] is not None:
         raise click.UsageError("TRIO and --trio exclude each other")
@@ -43,19 +45,22 @@ def fit(name: str | None, parallel: int, as_json: bool, **flags: Any) -> int:
 
     from rsd_local import machine
     from rsd_local.errors import DoesNotFit
-    from rsd_local.fit import make_plan
+    from rsd_local.fit import make_plan, published_headers
     from rsd_local.fit.speed import gain, memory_bandwidth, tokens_per_second
     from rsd_local.open_trio import capacities
     from rsd_local.rewards import load_heads
     from rsd_local.runtime.devices import devices
 
-    published = _published(name)
+    entries = _not_here(name)
+    published = published_headers(entries.values())
+    unknown = {path.name: other for other, entry in entries.items() if (path := entry.path) in published and entry.shape is None}
     heads = (None,) * len(trio.stages) if any(not file.exists() for file in trio.files) else load_heads(trio)
     plan = make_plan(capacities(trio, heads), devices(), published)
     missing = {path: header.size for path, header in published.items() if path in trio.files}
     from_memory = not any(one.offloaded for one in plan.roles) and plan.roles[-1].footprint.read > _CACHED
     bandwidth = memory_bandwidth(machine.threads())
-    speeds = tokens_per_second(plan, bandwidth) if from_memory else {}
+    experts = [other for other, entry in entries.items() if entry.active is not None and entry.path in published]
+    speeds = tokens_per_second(plan, bandwidth) if from_memory and not experts else {}
     gains = {accepted: gain(speeds, accepted) for accepted in _ACCEPTED} if speeds else {}
     try:
         plan.check()
@@ -63,40 +68,59 @@ def fit(name: str | None, parallel: int, as_json: bool, **flags: Any) -> int:
     except DoesNotFit as error:
         why = f"{error}; {error.hint}"
     if as_json:
-        click.echo(json.dumps(_object(plan, bandwidth, speeds, gains) | {"not_here": {path.name: size for path, size in missing.items()}}))
+        click.echo(json.dumps(_object(plan, bandwidth, speeds, gains) | _gaps(plan, missing, unknown)))
     else:
-        click.echo(printable("\n".join(_table(plan))))
-        if speeds:
-            each = ", ".join(f"{role} {speed:.3g}" for role, speed in speeds.items())
-            click.echo()
-            say(f"at best, as the memory gives {bandwidth / 1e9:.1f} GB/s: {each} tokens/s one by one")
-            times = ", ".join(f"{accepted:.0%} → {times:.2f}" for accepted, times in gains.items())
-            say(f"RSD against the target alone, times as fast by the share of drafted steps that stand: {times}")
+        click.echo(printable("\n".join(_table(plan, unknown))))
+        _say_speeds(bandwidth, speeds, gains, experts)
     if plan.context_warning:
         say(f"warning: {plan.context_warning}", err=True)
     if missing:
         files, whole = ", ".join(f"{path.name} ({gigabytes(size)})" for path, size in missing.items()), gigabytes(sum(missing.values()))
         say(f"from published sizes; not here: {files}; rsd pull {name} fetches {whole}", err=True)
-    say(f"does not fit: {why}" if why else "fits", err=True)
+    if unknown:
+        names = ", ".join(unknown.values())
+        say(f"not counted: what the context and the batches of {names} take, which is unknown until the file is here", err=True)
+    say(f"does not fit: {why}" if why else "fits, as far as is known" if unknown else "fits", err=True)
     return 1 if why else 0
 
 
-def _published(name: str | None) -> dict[Path, Header]:
-    """Stand-ins for the headers of a named trio's files that are not here."""
+def _say_speeds(bandwidth: float, speeds: dict[Role, float], gains: dict[float, float], experts: list[str]) -> None:
+    """The speed at best, and RSD's gain by the share of kept steps; or why there is none of models of experts."""
+    if experts:
+        click.echo()
+        say(f"no speed is told before the files are here: a token reads a part of the weights only, of {', '.join(experts)}")
+    if speeds:
+        each = ", ".join(f"{role} {speed:.3g}" for role, speed in speeds.items())
+        click.echo()
+        say(f"at best, as the memory gives {bandwidth / 1e9:.1f} GB/s: {each} tokens/s one by one")
+        times = ", ".join(f"{accepted:.0%} → {times:.2f}" for accepted, times in gains.items())
+        say(f"RSD against the target alone, times as fast by the share of drafted steps that stand: {times}")
+
+
+def _not_here(name: str | None) -> dict[str, ModelEntry]:
+    """The models of a named trio, by name, of which a file is not here."""
     from rsd_local.catalogue import Catalogue
-    from rsd_local.fit import published_headers
 
     catalogue = Catalogue.read()
-    return published_headers(catalogue.models_of(name).values()) if name in catalogue.trios else {}
+    used = catalogue.models_of(name).values() if name in catalogue.trios else ()
+    return {other: entry for other, entry in catalogue.models.items() if entry in used and entry.state != "here"}
 
 
-def _table(plan: MemoryPlan) -> list[str]:
+def _gaps(plan: MemoryPlan, missing: dict[Path, int], unknown: Container[str]) -> dict[str, Any]:
+    """What a plan is not sure of, for JSON: files that are not here, and roles of which only the weights are counted."""
+    roles = [one.role for one in plan.roles if one.config.path.name in unknown]
+    return {"not_here": {path.name: size for path, size in missing.items()}, "weights_only": roles}
+
+
+def _table(plan: MemoryPlan, unknown: Container[str]) -> list[str]:
     lines = [f"{'MB':<8}{'weights':>9}{'cache':>9}{'batches':>9}{'memory':>9}{'GPU':>9}  layers on the GPU"]
     for one in plan.roles:
         made = one.footprint
         weights = f"{'(' + one.shares + ')':>9}" if one.shares else _megabytes(made.weights)
-        sizes = "".join(_megabytes(size) for size in (made.cache, made.compute, one.on_cpu, one.on_gpu))
-        lines.append(f"{one.role:<8}{weights}{sizes}  {one.offloaded} of {one.layers}")
+        known = one.config.path.name not in unknown
+        sizes = "".join(_megabytes(size) if known else f"{'?':>9}" for size in (made.cache, made.compute))
+        placed = "".join(_megabytes(size) for size in (one.on_cpu, one.on_gpu))
+        lines.append(f"{one.role:<8}{weights}{sizes}{placed}  {one.offloaded} of {one.layers if known else '?'}")
     lines.append(f"{'all':<35}{_megabytes(plan.on_cpu)}{_megabytes(plan.on_gpu)}")
     lines.append(f"{'free':<35}{_megabytes(plan.cpu_free)}{_megabytes(plan.gpu_free)}")
     return lines

@@ -49,13 +49,15 @@ def _entries(catalogue: Catalogue, name: str) -> dict[str, ModelEntry]:
 def pull(name: str) -> None:
     """Download the files of a trio or a model.
 
-    What is there already is kept, and each file is checked against its SHA-256 before it can be used. An interrupted download
-    leaves nothing that loads, and goes on the next time. Set HF_TOKEN, or run hf auth login, for repositories that ask for an
+    What is there already is kept, and each file is checked before it can be used: against the SHA-256 that the hub says, and the
+    one in models.toml where there is one. Of a model in several parts all are fetched. An interrupted download leaves nothing that
+    loads, and goes on the next time. Set HF_TOKEN, or run hf auth login, for repositories that ask for an
     account, and HF_ENDPOINT for a mirror.
     """
     from rsd_local.catalogue import Catalogue
     from rsd_local.catalogue.models import pull as download
     from rsd_local.cli.progress import transfers
+    from rsd_local.cli.showing import model_remarks, sha256_in_words
 
     entries = _entries(Catalogue.read(), name)
     try:
@@ -66,6 +68,7 @@ def pull(name: str) -> None:
     for other, entry in entries.items():
         for path in entry.paths:
             click.echo(printable(f"{other}: {path}"), err=True)
+        say("; ".join([*model_remarks(entry), sha256_in_words(entry)]), f"{other}: ", err=True)
 
 
 _NOT_PUBLISHED = "{name}: its files come with the package or are your own; there is nothing to compare them with, or to take out"
@@ -77,6 +80,7 @@ _NOT_PUBLISHED = "{name}: its files come with the package or are your own; there
 def list_(as_json: bool) -> None:
     """Show all trios and models, and which are here."""
     from rsd_local.catalogue import Catalogue
+    from rsd_local.cli.listing import print_incomplete, print_models, print_trios
 
     catalogue = Catalogue.read()
     trios = {name: catalogue.state(name) for name in catalogue.trios}
@@ -84,19 +88,11 @@ def list_(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"trios": trios, "models": {name: state == "here" for name, state in models.items()}}))
         return
-    click.echo("Trios:")
-    wide = max(map(len, trios))
-    for name, state in trios.items():
-        shown = state if state == "complete" else "incomplete" if "incomplete: " in state else "not here"
-        say(catalogue.trios[name].get("machine", ""), f"  {name:<{wide}}  {shown:<10}  ")
-    click.echo("\nModels:")
-    wide = max(map(len, models))
-    for name, entry in catalogue.models.items():
-        size = f"{entry.gigabytes:.2f} GB"
-        say(entry.licence, f"  {name:<{wide}}  {models[name]:<10}  {size:>8}  ")
-    for name, state in trios.items():
-        if "incomplete: " in state:
-            click.echo(printable(f"{name} is {state}"))
+    print_trios(catalogue, trios)
+    print_models(catalogue, models)
+    print_incomplete(trios)
+    click.echo()
+    say("rsd show NAME tells more of one, rsd fit NAME whether it fits this machine, rsd pull NAME fetches it.")
 
 
 @click.command(cls=StrictCommand)

@@ -51,7 +51,9 @@ class Trio:
         system: the system prompt of draft and target, empty for none.
         task: ``arithmetic`` sends questions through abacus' reader, which refuses everything else; ``math`` is any question, and in a
             chat too the system prompt that asks for steps and a boxed answer.
-        machine: what it suits, for people.
+        machine: the memory that it was put together for, for people; ``rsd list`` groups by it.
+        about: what it is and is for, for people.
+        expect: what gain to expect, for people, and whether that was measured.
         strategy: the algorithm, where the caller names none.
         unchecked, stop_after, redrafts, retries: see ``Weighting``, ``Limits`` and ``Search``; where the caller names none.
         think, think_budget, reasoning_effort, template_kwargs, score_thoughts: see ``Thinking``; where the caller names none.
@@ -79,6 +81,8 @@ class Trio:
     system: str = SYSTEM_PROMPT
     task: Task = "any"
     machine: str = ""
+    about: str = ""
+    expect: str = ""
     parallel: int = 1
     width: int = 1
     strategy: Strategy = "rsd"

@@ -72,6 +72,9 @@ class Shape:
         keys = keys * layers if len(keys) == 1 else keys[:layers]
         if f"{name}.attention.head_count_kv" not in header.metadata:
             keys = (heads,) * layers
+        # Of a hybrid every n-th layer has attention (qwen35, qwen3next), as llama.cpp counts them from 1.
+        every = number("full_attention_interval", 1)
+        keys = tuple(0 if (layer + 1) % every else count for layer, count in enumerate(keys))
         table = next((tensor.shape for tensor in header.tensors if tensor.name == "token_embd.weight"), (0,))
         return cls(
             number("embedding_length"),

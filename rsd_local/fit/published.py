@@ -15,9 +15,9 @@ def published_headers(entries: Iterable[ModelEntry]) -> dict[Path, Header]:
     """Stand-ins for the headers of GGUF files that are not here, by the paths that the files will have.
 
     Args:
-        entries: of the catalogue; those whose file is here are left out.
+        entries: of the catalogue; those whose file is here, with all its parts, are left out.
     """
-    return {entry.path: published_header(entry) for entry in entries if entry.path.suffix == ".gguf" and not entry.path.exists()}
+    return {entry.path: published_header(entry) for entry in entries if entry.path.suffix == ".gguf" and entry.state != "here"}
 
 
 def published_header(entry: ModelEntry) -> Header:
@@ -26,7 +26,9 @@ def published_header(entry: ModelEntry) -> Header:
     Where the catalogue has no shape of it, the model is one layer that keeps nothing of a token, so only its weights count.
     """
     size = round(entry.gigabytes * 1e9)
-    metadata: dict[str, Value] = {"general.architecture": _ARCH, f"{_ARCH}.context_length": entry.context, f"{_ARCH}.block_count": 1}
+    metadata: dict[str, Value] = {"general.architecture": _ARCH, f"{_ARCH}.block_count": 1}
+    if entry.context is not None:
+        metadata[f"{_ARCH}.context_length"] = entry.context
     tensors = [Tensor("blk.0", (1,), size, 0)]
     shape = entry.shape
     if shape is None:
@@ -40,6 +42,7 @@ def published_header(entry: ModelEntry) -> Header:
             f"{_ARCH}.attention.head_count_kv": shape.kv_heads,
             f"{_ARCH}.attention.key_length": shape.head_size,
             f"{_ARCH}.attention.value_length": shape.head_size,
+            f"{_ARCH}.full_attention_interval": shape.full_attention_interval,
         }
         table = shape.vocabulary * shape.width
         layer = shape.width * (2 * (shape.heads + shape.kv_heads) * shape.head_size + 3 * shape.feed_forward)

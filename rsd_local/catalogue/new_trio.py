@@ -11,8 +11,8 @@ from rsd_local.errors import ConfigError
 REWARD = "judge"
 """The reward that every instruct model can give, with the target's own weights."""
 _TEXT = """\
-# A draft and a target that go together. "judge" asks the target whether each step is right; nobody has measured yet what that is
-# worth for these two. It chooses a threshold for them, from questions of yours:
+# A draft and a target that go together, as rsd pair found them. With "judge" the target says whether each step is right. Nobody has
+# measured what that is worth for these two. This does, with questions of yours, and chooses a threshold:
 #   rsd tune --trio FILE --data questions.jsonl --best
 # For code with examples in the question, running it is the better reward: reward_kind = "verifier" and verifier = "python-tests".
 reward_kind = "{reward}"

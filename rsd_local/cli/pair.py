@@ -14,7 +14,7 @@ import click
 
 from rsd_local.cli.options import StrictCommand
 from rsd_local.cli.pair_words import HEADING, NAME, as_object, pair_lines, shortened
-from rsd_local.cli.text import call, printable, say
+from rsd_local.cli.text import printable, quoted, say
 from rsd_local.cli.words import gigabytes
 from rsd_local.config import require
 from rsd_local.errors import ConfigError, ModelNotFound
@@ -34,9 +34,10 @@ _OTHERWISE = (
     "rsd list has pairs to download."
 )
 _LEGEND = (
-    "ratio: the target's weights to the draft's (a mixture of experts has those that a token meets before its /). memory: of both, with "
-    "their contexts; {free} are free. at best: times as fast as the target alone, where {accepted:.0%} of the drafted steps are accepted."
+    "ratio: the target's weights to the draft's. memory: of both, with their contexts; {free} are free. at best: times as fast as the "
+    "target alone, where {accepted:.0%} of the drafted steps are accepted."
 )
+_EXPERTS = " weights A/B: of a mixture of experts, A of B meet a token, and A counts for the ratio."
 
 
 @click.command(cls=StrictCommand)
@@ -142,24 +143,26 @@ def _show(found: ModelFolders, pairs: Sequence[Pair], left: Sequence[Left], free
         for note in pair.notes:
             say(note, " " * 12)
     rows = [(one.file.name, one.reason) for one in left]
-    seen = {id(one) for pair in shown for one in (pair.draft, pair.target)}
-    for number, pair in enumerate(pairs, 1):
-        for one in (pair.draft, pair.target):
-            if id(one) not in seen:
-                seen.add(id(one))
-                rows.append((one.file.name, f"in pair {number}, which --all shows"))
     if rows:
-        click.echo("\nIn none of these pairs:" if pairs else "No two of these files go together:")
+        click.echo("\nIn no pair:" if pairs else "No two of these files go together:")
     wide = min(NAME - 1, max((len(name) for name, _ in rows), default=0))
     for name, reason in rows:
-        say(reason, f"  {shortened(name, wide):<{wide}}  ")
+        say(" ".join(reason.split()), f"  {shortened(name, wide):<{wide}}  ")
     if pairs:
         click.echo()
-        say(_LEGEND.format(free=gigabytes(free), accepted=ACCEPTED))
+        experts = any(one.active < one.weights for pair in shown for _, one in pair.roles)
+        say(_LEGEND.format(free=gigabytes(free), accepted=ACCEPTED) + _EXPERTS * experts)
     if len(pairs) > len(shown):
-        click.echo(f"{len(pairs) - len(shown)} more pairs: --all")
+        names = {id(one) for pair in shown for _, one in pair.roles}
+        others = len({id(one) for pair in pairs for _, one in pair.roles} - names)
+        inside = f", {_counted(others, 'more file')} in them" if others else ""
+        click.echo(f"{_counted(len(pairs) - len(shown), 'more pair')}{inside}: --all")
     for problem in found.problems:
-        say(problem, "rsd: ", err=True)
+        say(problem, "left out: ", err=True)
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _say_next(folders: Sequence[Path], file: Path | None, pairs: Sequence[Pair]) -> None:
@@ -168,9 +171,12 @@ def _say_next(folders: Sequence[Path], file: Path | None, pairs: Sequence[Pair])
         say(_OTHERWISE, err=True)
         return
     if file is None:
-        again = call("pair", *map(str, folders), "--write", _EXAMPLE)
-        click.echo(printable(f"next: {again}"), err=True)
+        click.echo(printable(f"next: {_typed('pair', *map(str, folders), '--write', _EXAMPLE)}"), err=True)
         return
     named = str(file) if file.suffix == ".toml" or file.name != str(file) else f"./{file}"
     commands = (("fit", named), ("solve", "--trio", named, "What is 17 times 23?"), ("tune", "--trio", named, *_TUNE))
-    click.echo(printable("\n".join([f"wrote {file}; next:", *(f"  {call(*words)}" for words in commands)])), err=True)
+    click.echo(printable("\n".join([f"wrote {file}; next:", *(f"  {_typed(*words)}" for words in commands)])), err=True)
+
+
+def _typed(*words: str) -> str:
+    return " ".join(["rsd", *map(quoted, words)])

@@ -10,19 +10,20 @@ if TYPE_CHECKING:
     from rsd_local.catalogue.folders import ModelFile, ModelFolders
     from rsd_local.fit.pairs import Candidate, Left, Pair
 
-NAME = 36  # characters of the column of names
-HEADING = f"{'#':>2}  {'role':<8}{'model':<{NAME}}{'weights':>11}{'ratio':>6}{'memory':>8}{'at best':>9}"
+NAME = 35  # characters of the column of names
+HEADING = f"{'#':>2}  {'role':<8}{'model':<{NAME}}{'weights':>10}{'ratio':>6}{'memory':>8}{'at best':>9}"
 
 
 def pair_lines(number: int, pair: Pair) -> tuple[str, str]:
     """A pair's lines in the table: its draft and its target."""
-    draft, target = (f"{role:<8}{shortened(one.file.name):<{NAME}}{_weights(one):>11}" for role, one in pair.roles)
+    draft, target = (f"{role:<8}{shortened(one.file.name):<{NAME}}{_weights(one):>10}" for role, one in pair.roles)
     figures = f"{_times(pair.ratio):>6}{pair.memory / 1e9:>5.1f} GB{_times(pair.gain):>9}"
     return f"{number:>2}  {draft}", f"    {target}{figures}"
 
 
 def shortened(name: str, longest: int = NAME - 1) -> str:
-    """A name without its middle where it is too long: its end tells the quantization."""
+    """A name in one line, without its middle where it is too long: its end tells the quantization."""
+    name = "".join(sign if sign.isprintable() else "\ufffd" for sign in name)
     if len(name) <= longest:
         return name
     end = longest * 2 // 5

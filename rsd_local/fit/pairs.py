@@ -119,8 +119,7 @@ class Candidates:
                 self.models.append(self._candidate(file, header))
                 return
         except RSDError as error:
-            reason = str(error).removeprefix(str(file.path)).lstrip(" :")
-            reason = reason.removeprefix("is not a GGUF file that can be used: ")
+            reason = str(error).removeprefix(str(file.path)).lstrip().replace("is not a GGUF file", "no GGUF file", 1)
         except OSError as error:
             reason = f"cannot be read: {error.strerror}"
         self.left.append(Left(file, reason))
@@ -215,6 +214,7 @@ def _pair(draft: Candidate, target: Candidate, free: int, bandwidth: float) -> P
         notes, tier = ["far apart in size: expect many rejected steps"], 1
     if target.active < target.weights:
         notes.append("a mixture of experts: to check a step at once takes more of them, so less is gained")
+        tier = max(tier, 1)
     if bandwidth / max(1, target.footprint.read) < _SLOW:
         notes.append(f"slow: the target alone writes at most {bandwidth / target.footprint.read:.1f} tokens/s")
         tier += 1

@@ -20,7 +20,7 @@ ACCEPTED = 0.85
 """The share of drafted steps that is taken to be accepted where a speed is estimated."""
 _LEAST, _CLOSE, _USUAL, _FAR = 2.0, 3.0, 6.0, 25.0
 """Active weights of a target, its draft having 1: from which on there is something to gain; below and above which the pair is an
-unlikely one; and which is taken to be the best. The pairs of RSD's paper (arXiv 2501.19324) are 4.7, 10 and 48 times apart."""
+unlikely one; and which is taken to be the best. Those of the paper (arXiv 2501.19324) are about 5 and 10 times apart."""
 _READ = 0.6  # of the bytes that the target reads for a token, the draft reads at most so many
 _SLOW = 1.5  # tokens a second
 

@@ -16,7 +16,7 @@ from rsd_local.fit.speed import gain
 from rsd_local.gguf_header import Header, KnownTexts, active_parameters, parameters, read_header
 from rsd_local.runtime.vocabulary import Vocabulary
 
-ACCEPTED = 0.85
+ACCEPTED = 0.7
 """The share of drafted steps that is taken to be accepted where a speed is estimated."""
 _LEAST, _CLOSE, _USUAL, _FAR = 2.0, 3.0, 6.0, 25.0
 """Active weights of a target, its draft having 1: from which on there is something to gain; below and above which the pair is an

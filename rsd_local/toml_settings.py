@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rsd_local.config import ROLES, RewardConfig, RoleConfig, Trio, from_home, require
+from rsd_local.config import ROLES, RewardConfig, RoleConfig, Trio, from_home, is_ollama, require
 from rsd_local.errors import ConfigError
 from rsd_local.text_files import read_text
 
@@ -96,7 +96,7 @@ def _absolute(table: dict[str, Any], base: Path) -> dict[str, Any]:
     for role in ROLES:
         section = table.get(role)
         if isinstance(section, dict) and isinstance(section.get("path"), str):
-            made[role] = section | {"path": str(base / from_home(section["path"]))}
+            made[role] = section | {"path": _rooted(section["path"], base)}
     _place(made, base)
     if isinstance(table.get("reward"), list):
         made["reward"] = [_place(dict(section), base) if isinstance(section, dict) else section for section in table["reward"]]
@@ -107,11 +107,16 @@ def _place(section: dict[str, Any], base: Path) -> dict[str, Any]:
     """Makes the paths of a reward's settings absolute."""
     for key in ("path", "head", "tests", "schema"):
         if isinstance(section.get(key), str):
-            section[key] = str(base / from_home(section[key]))
+            section[key] = _rooted(section[key], base)
     verifier = section.get("verifier")
     if isinstance(verifier, str) and verifier.startswith("pytest:"):
         section["verifier"] = f"pytest:{base / from_home(verifier.removeprefix('pytest:'))}"
     return section
+
+
+def _rooted(path: str, base: Path) -> str:
+    """A path that no longer depends on a folder; a name of Ollama's stays, and is looked up once the model is asked for."""
+    return path if is_ollama(path) else str(base / from_home(path))
 
 
 def build(kind: type[T], table: dict[str, Any], where: str) -> T:

@@ -10,7 +10,7 @@ import platformdirs
 
 from rsd_local.catalogue.models import ModelEntry
 from rsd_local.config import ROLES, Trio, from_home, require
-from rsd_local.errors import ConfigError, ModelNotFound
+from rsd_local.errors import ConfigError, ModelError, ModelNotFound
 from rsd_local.gguf_header import part_names
 from rsd_local.toml_settings import Tables, build, build_trio, read_catalogue, read_toml, read_trio
 
@@ -126,7 +126,7 @@ class Catalogue:
         """Whether a trio is complete, or what is missing or wrong, and what fetches it."""
         try:
             lost = self.missing(name)
-        except ConfigError as error:
+        except (ConfigError, ModelError) as error:
             return str(error)
         apart = [one for one in lost if one.startswith("incomplete")]
         names = [one for one in lost if one not in apart]
@@ -138,6 +138,7 @@ class Catalogue:
 
         Raises:
             ConfigError: there is no such trio, or its table is not right.
+            ModelError: a model that it names by Ollama's name is not there.
         """
         entries = {entry.path: entry for entry in self.models_of(name).values()} if name in self.trios else {}
         lost: list[str] = []

@@ -24,6 +24,7 @@ GROUPS = {
     },
     "Get models": {
         "list": ("models:list_", "Show all trios and models, and which are here."),
+        "pair": ("pair:pair", "Find a draft and a target among your own files."),
         "show": ("models:show", "Show what is known of a trio or a model."),
         "fit": ("fit:fit", "Say whether a trio fits this machine."),
         "pull": ("models:pull", "Download the files of a trio or a model."),

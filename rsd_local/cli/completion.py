@@ -137,8 +137,8 @@ def _candidates(before: list[str], current: str) -> Candidates:
             return [(text if text in (FILE, FOLDER) else f"{name}={text}", about) for text, about in values]
         return _options(parameters, read.options, current)
     arguments = [one for one in parameters if isinstance(one, click.Argument)]
-    if len(read.values) < len(arguments):
-        return _values(arguments[len(read.values)], before[place], current)
+    if len(read.values) < len(arguments) or (arguments and arguments[-1].nargs < 0 and arguments[-1].type.name == "Path"):
+        return _values(arguments[min(len(read.values), len(arguments) - 1)], before[place], current)
     return [] if current else _options(parameters, read.options, "--")
 
 
@@ -164,7 +164,7 @@ def _values(parameter: click.Parameter, command: str, current: str) -> Candidate
         return _begun([(str(choice), "") for choice in parameter.type.choices], current)
     make = _trios if (command, parameter.name) == ("fit", "name") else _BY_NAME.get(parameter.name or "")
     found = _begun(make(), current) if make else []
-    if parameter.metavar == "DIR":
+    if (parameter.metavar or "").strip("[].") == "DIR":
         return [(FOLDER, "")]
     takes_file = parameter.type.name == "Path" or make in (_trios, _datasets)
     return [*found, (FILE, "")] if takes_file else found
@@ -190,6 +190,13 @@ def _models_and_trios() -> Candidates:
     ]
 
 
+def _ollama() -> Candidates:
+    from rsd_local.config.ollama import PREFIX, model_names, stores
+
+    names = dict.fromkeys(f"{PREFIX}{name}" for store in stores() for name in model_names(store))
+    return [(name, "a model of Ollama") for name in names]
+
+
 def _datasets() -> Candidates:
     from rsd_local.bench import hub, published
     from rsd_local.bench.datasets import ARITHMETIC
@@ -206,6 +213,7 @@ def _commands() -> Candidates:
 _PER_ROLE = {"n_gpu_layers": ("all", "auto"), "flash_attn": get_args(FlashAttention), "cache_type": get_args(CacheType)}
 _BY_NAME: dict[str, Callable[[], Candidates]] = {
     "trio": _trios,
+    **dict.fromkeys(("draft", "target", "reward"), _ollama),
     "name": _models_and_trios,
     "dataset": _datasets,
     "data": _datasets,

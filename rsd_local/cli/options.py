@@ -63,9 +63,9 @@ def _per_role(*names: str, metavar: str, help: str) -> Option:
 
 _TRIO: list[Option] = [
     option("--trio", metavar="NAME|FILE", help="A trio by name (rsd list), or its TOML file. Default: abacus, built in."),
-    option("-md", "--draft", type=Path, metavar="FILE", help="GGUF file of the draft model."),
-    option("-m", "--target", type=Path, metavar="FILE", help="GGUF file of the target model."),
-    option("-mr", "--reward", type=Path, metavar="FILE", help="GGUF file of the reward model, for kinds that take one."),
+    option("-md", "--draft", type=Path, metavar="FILE", help="GGUF file of the draft model, or ollama:NAME."),
+    option("-m", "--target", type=Path, metavar="FILE", help="GGUF file of the target model, or ollama:NAME."),
+    option("-mr", "--reward", type=Path, metavar="FILE", help="The same of the reward model, for kinds that take one."),
     option("--reward-kind", metavar="KIND[,KIND…]", help=f"How a step is scored: {', '.join(get_args(RewardKind))}."),
     option("--verifier", metavar="NAME", help=f"The program that checks steps: {', '.join(VERIFIERS)}."),
     option("--tests", type=Path, metavar="FILE", help="Python tests in place of the examples in the prompt (python-tests)."),

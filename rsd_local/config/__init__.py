@@ -1,6 +1,7 @@
 """Settings: frozen dataclasses that validate themselves."""
 
 from rsd_local.config.checks import from_home, require, require_choice
+from rsd_local.config.ollama import is_ollama
 from rsd_local.config.params import (
     Aggregate,
     Fallback,
@@ -57,6 +58,7 @@ __all__ = [
     "WeightingKind",
     "default_temperature",
     "from_home",
+    "is_ollama",
     "require",
     "require_choice",
     "sequences_needed",

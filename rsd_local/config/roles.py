@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rsd_local.config.checks import from_home, require, require_choice
+from rsd_local.config.checks import require, require_choice
+from rsd_local.config.ollama import model_path
 
 FlashAttention = Literal["auto", "on", "off"]
 CacheType = Literal["f32", "f16", "bf16", "q8_0", "q4_0"]
@@ -18,7 +19,7 @@ class RoleConfig:
     """One role's model file and where it runs.
 
     Attributes:
-        path: the GGUF file.
+        path: the GGUF file, or ``ollama:NAME`` for the one that Ollama keeps under a name; it becomes the file's path.
         ctx_size: tokens that one question may take in this model; 0 is the model's own limit, at most 4,096.
         gpu_layers: layers on the GPU; −1 is all, "auto" as many as fit beside the other roles'; without effect where
             llama.cpp was built without a GPU.
@@ -41,7 +42,7 @@ class RoleConfig:
     trusted: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "path", from_home(self.path))
+        object.__setattr__(self, "path", model_path(self.path))
         object.__setattr__(self, "tensor_split", tuple(float(share) for share in self.tensor_split))
         require(self.ctx_size >= 0, f"ctx_size {self.ctx_size} is negative")
         layers: object = self.gpu_layers

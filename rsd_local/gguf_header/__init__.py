@@ -3,11 +3,13 @@
 from rsd_local.gguf_header.facts import active_parameters, active_share, experts_used, longest_context, parameters
 from rsd_local.gguf_header.header import BLOCKS, Array, Header, Tensor, Value
 from rsd_local.gguf_header.parts import part_names, parts, read_header
+from rsd_local.gguf_header.reader import KnownTexts
 
 __all__ = [
     "BLOCKS",
     "Array",
     "Header",
+    "KnownTexts",
     "Tensor",
     "Value",
     "active_parameters",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rsd_local.errors import ModelNotFound, NotAModel
 from rsd_local.gguf_header.header import Header, Refused
-from rsd_local.gguf_header.reader import read_part
+from rsd_local.gguf_header.reader import KnownTexts, read_part
 from rsd_local.gguf_header.rules import check_values
 
 _NAME = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL)
@@ -42,16 +42,20 @@ def parts(path: Path) -> tuple[Path, ...]:
     return _parts(path, read_part(path))
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: Path, known: KnownTexts | None = None) -> Header:
     """Read a model's header, of all its parts, and check the values that llama.cpp would end the process on.
 
     Metadata, arrays and ``end`` are those of the first part; ``tensors``, ``size`` and ``files`` are those of all.
+
+    Args:
+        path: the model's file; of a split one, the first part.
+        known: what files read before have in common with it, where several are read.
 
     Raises:
         ModelNotFound: there is no such file, it cannot be read, or a part is missing.
         NotAModel: it is no GGUF file, breaks a rule of the format, or has a value that no model has; the message says which.
     """
-    header = read_part(path)
+    header = read_part(path, known)
     for number, part in enumerate(_parts(path, header)[1:], 1):
         header = _joined(header, path, read_part(part), part, number)
     try:

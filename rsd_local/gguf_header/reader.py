@@ -5,6 +5,7 @@ Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (versions 2 an
 
 from __future__ import annotations
 
+import hashlib
 import math
 import mmap
 import stat
@@ -24,8 +25,38 @@ _STRING, _ARRAY = 8, 9
 _LENGTH = struct.Struct("<Q")
 
 
-def read_part(path: Path) -> Header:
+class KnownTexts:
+    """Arrays of texts that were walked through before: models of a family have the same vocabulary, and it is read by its bytes then.
+
+    Walking through 150,000 texts takes a tenth of a second, comparing them a few thousandths.
+    """
+
+    def __init__(self) -> None:
+        self._found: dict[int, dict[tuple[int, bytes], int]] = {}  # by count: bytes and hash of all texts, and the longest one's bytes
+
+    def find(self, data: mmap.mmap, start: int, count: int) -> tuple[int, int] | None:
+        """The bytes of the texts that begin at an offset, and those of the longest one; None where they are not known."""
+        for (size, digest), longest in self._found.get(count, {}).items():
+            if start + size <= len(data) and _digest(data, start, size) == digest:
+                return size, longest
+        return None
+
+    def note(self, data: mmap.mmap, start: int, count: int, size: int, longest: int) -> None:
+        """Keeps what walking through them gave."""
+        if count > KEPT_ARRAY:
+            self._found.setdefault(count, {})[size, _digest(data, start, size)] = longest
+
+
+def _digest(data: mmap.mmap, start: int, size: int) -> bytes:
+    return hashlib.sha256(data[start : start + size]).digest()
+
+
+def read_part(path: Path, known: KnownTexts | None = None) -> Header:
     """Read the header of one file, which may be one part of a model; its values are not checked.
+
+    Args:
+        path: the file.
+        known: what files read before have in common with it, where several are read.
 
     Raises:
         ModelNotFound: there is no such file, or it cannot be read.
@@ -42,7 +73,7 @@ def read_part(path: Path) -> Header:
             if size == 0:
                 raise Refused("it is empty")
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                return _Reader(data, size).header(path)
+                return _Reader(data, size, known).header(path)
     except IsADirectoryError:
         raise ModelNotFound(f"{path} is a directory", hint="give the GGUF file in it") from None
     except FileNotFoundError:
@@ -54,8 +85,8 @@ def read_part(path: Path) -> Header:
 
 
 class _Reader:
-    def __init__(self, data: mmap.mmap, size: int) -> None:
-        self._data, self._size, self._at = data, size, 0
+    def __init__(self, data: mmap.mmap, size: int, known: KnownTexts | None) -> None:
+        self._data, self._size, self._at, self._known = data, size, 0, known
         self._arrays: dict[str, Array] = {}
 
     def header(self, path: Path) -> Header:
@@ -150,6 +181,10 @@ class _Reader:
     def _skip_texts(self, count: int) -> int:
         """Skips texts and returns the bytes of the longest one. A vocabulary has 150,000 of them, so this loop is bare."""
         length_at, data, at, longest = _LENGTH.unpack_from, self._data, self._at, 0
+        before = self._known.find(data, at, count) if self._known else None
+        if before is not None:
+            self._skip(before[0])
+            return before[1]
         try:
             for _ in range(count):
                 length = length_at(data, at)[0]
@@ -158,7 +193,10 @@ class _Reader:
                     longest = length
         except (struct.error, OverflowError):
             raise Refused("its header is cut off") from None
-        self._skip(at - self._at)
+        start, size = self._at, at - self._at
+        self._skip(size)
+        if self._known:
+            self._known.note(data, start, count, size, longest)
         return longest
 
     def _skip(self, count: int) -> None:

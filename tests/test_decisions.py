@@ -164,7 +164,7 @@ def cancelled_after(reasoner: Reasoner, strategy: Strategy, params: Params, batc
     """The events of a run that is cancelled with the so-manieth batch of all engines together."""
     token, left = CancelToken(), batches
 
-    def note(rows: int, seconds: float) -> None:
+    def note(rows: int, seconds: float, requests: int) -> None:
         nonlocal left
         left -= 1
         if left == 0:

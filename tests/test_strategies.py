@@ -167,7 +167,7 @@ def test_drafted_tokens_never_share_the_prompts_batch(kindred: Reasoner, monkeyp
     """On quantized models a wide batch rounds otherwise than one of a few rows, and the target alone has single ones."""
     rows: dict[str, list[int]] = {"target": [], "speculative": []}
     for strategy, seen in rows.items():
-        monkeypatch.setattr(kindred.trio.target.latency, "note", lambda count, _, seen=seen: seen.append(count))
+        monkeypatch.setattr(kindred.trio.target.latency, "note", lambda count, *_, seen=seen: seen.append(count))
         kindred.solve(QUESTION, Params(limits=LIMITS, search=Search(speculate=4)), strategy=strategy)  # type: ignore[arg-type]
     assert rows["speculative"][0] == rows["target"][0] > 8
     assert set(rows["target"][1:]) == {1} and 1 < max(rows["speculative"][1:]) <= 5
@@ -177,7 +177,7 @@ def test_drafted_tokens_never_share_the_prompts_batch(kindred: Reasoner, monkeyp
 def test_no_more_is_drafted_than_leaves_batches_exact(kindred: Reasoner, monkeypatch: pytest.MonkeyPatch, exact: int, most: int) -> None:
     seen: list[int] = []
     monkeypatch.setattr(Sequence, "exact_rows", lambda sequence, rows: exact if rows == 5 else 0)
-    monkeypatch.setattr(kindred.trio.target.latency, "note", lambda count, _: seen.append(count))
+    monkeypatch.setattr(kindred.trio.target.latency, "note", lambda count, *_: seen.append(count))
     kindred.solve(QUESTION, Params(limits=Limits(tokens=200, step_tokens=40, repeats=0)), strategy="speculative")
     assert max(seen[1:]) == most
 
@@ -302,7 +302,7 @@ def test_writing_that_ends_where_a_hint_fails_goes_on_with_the_numbers_that_are_
 
 def test_the_rule_guesses_where_it_pays() -> None:
     cheap, dear, unknown = LatencyModel(), LatencyModel(), LatencyModel()
-    for rows in (1, 2, 4, 8, 16, 32):
+    for rows in (1, 2, 4, 8, 16, 32) * 2:
         cheap.note(rows, 1.0)  # a GPU: a batch costs what a token does
         dear.note(rows, float(rows))  # no gain from batches at all
     assert chunk_that_pays(cheap, 0.8) == 31

@@ -126,6 +126,11 @@ def inside_tags(raw: bytes) -> tuple[int, int]:
     return first, len(raw) if last < first else last
 
 
+def outside_thought(raw: bytes) -> bytes:
+    """What of an answer is no thought: all behind the last end of one, nothing where one was not ended."""
+    return b"" if raw.rfind(THOUGHT_BEGIN) > raw.rfind(THOUGHT_END) else raw.rpartition(THOUGHT_END)[2]
+
+
 @dataclass(frozen=True, slots=True)
 class Score:
     """What a reward says of a step.

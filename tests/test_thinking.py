@@ -166,6 +166,42 @@ def test_a_budget_costs_the_tokens_of_a_tag_and_nothing_else(scripted: Scripted)
     assert counters.prompt_tokens == opened + 1 and counters.evaluated_tokens == opened + 3 + 1 + 2
 
 
+@pytest.mark.parametrize("accepted", [0.0, 1.0])
+@pytest.mark.parametrize("family", ["qwen", "mistral", "gemma"])
+def test_thinking_costs_the_rows_of_its_tokens(family: str, accepted: float, scripted: Scripted) -> None:
+    """Tags are tokens like any other: written once by whoever writes, read once by the other, and the last token of all by nobody."""
+    draft, target = (scripted(family, thinking_script(family), name=name) for name in ("draft", "target"))
+    params = Params(weighting=Weighting("constant", probability=accepted), search=Search(fallback="off"))
+    with open_pair(draft, target) as reasoner:
+        result = reasoner.solve("2+2", params)
+    tokens = sum(step.tokens for step in result.steps)
+    drafts, targets = result.counters["draft"], result.counters["target"]
+    opening = drafts.opening_tokens
+    assert result.thought == "".join(THOUGHT) and [step.part for step in result.steps] == ["thought"] * 3 + ["answer"]
+    assert drafts.generated_tokens == tokens and drafts.discarded_tokens == (0 if accepted else tokens)
+    assert targets.generated_tokens == (0 if accepted else tokens) and targets.discarded_tokens == 0
+    if accepted:  # what stands is read when the target is first asked, so here by nobody
+        assert drafts.evaluated_tokens == opening + tokens - 1 and targets.evaluated_tokens == 0
+    else:  # each step of the target's is read by the draft but the last, whose token before it is evaluated once more
+        read = tokens - result.steps[-1].tokens
+        assert targets.evaluated_tokens == opening + tokens - 1
+        assert drafts.evaluated_tokens >= opening + tokens - 1 and drafts.prompt_tokens <= opening + read
+
+
+def test_a_conversations_caches_are_cut_back_to_what_was_said(scripted: Scripted) -> None:
+    """The next turn goes on from the prompt of the one before: the thought behind it is forgotten, the answer is read without it."""
+    with open_pair(scripted("qwen", thinking_script("qwen"))) as reasoner, reasoner.converse() as talk:
+        first = talk.solve("2+2")
+        second = talk.solve("3+3")
+        model = reasoner.trio.draft.model
+        asked = Prompt.of("2+2"), Prompt.of("2+2").then("".join(ANSWER), "3+3")
+        before, after = (prompt_tokens(model, reasoner.read_prompt(prompt)) for prompt in asked)
+    shared = next((place for place, token in enumerate(before) if after[place] != token), len(before))
+    assert first.thought and second.thought and first.counters["draft"].cached_tokens == 0
+    assert second.counters["draft"].cached_tokens == shared >= len(before) - 1
+    assert second.counters["draft"].opening_tokens == len(after)
+
+
 def test_a_thought_that_never_ends_leaves_no_answer(scripted: Scripted) -> None:
     path = scripted("qwen", thinking_script("qwen", end=()) | {" it is.": "Hm"})
     with open_pair(path) as reasoner:

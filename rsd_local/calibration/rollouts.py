@@ -26,7 +26,7 @@ from rsd_local.reasoner import Reasoner
 from rsd_local.rewards.features import Course, confidence, step_features
 from rsd_local.roles import DRAFT, Stream, Writer
 from rsd_local.runtime import Floats, prompt_tokens
-from rsd_local.steps import Step
+from rsd_local.steps import Step, outside_thought
 
 Label = Literal["outcome", "mc"]
 STORED = ("last", "surprise")
@@ -157,7 +157,7 @@ def _rollouts_of(trio: LocalTrio, prompt: Prompt, item: Item, params: Params, la
         solutions = list(written)
     rows: list[RolloutRow] = []
     for number, steps in enumerate(solutions):
-        text = "".join(step.text for step in steps)
+        text = "".join(step.text for step in steps if step.part == "answer")
         steps = [step for step in steps if not step.blank]
         grade = grader.grade_solution(item, text, boxed(text), trio.cancel)
         labels = [float(grade.right)] * len(steps)
@@ -188,7 +188,7 @@ def _continued(
         tries = [Stream(params.sampling.seed, DRAFT, 0, place + 1, first + attempt) for attempt in range(labelling.continuations)]
         with continued(writer, tries, room, params.sampling, trio.segmenter) as written:
             ends = list(written)
-        wholes = [(text + end.raw).decode("utf-8", "replace") for end in ends]
+        wholes = [outside_thought(text + end.raw).decode("utf-8", "replace") for end in ends]
         right = [grader.grade_solution(item, whole, boxed(whole), trio.cancel).right for whole in wholes]
         yield sum(right) / len(right)
 

@@ -192,6 +192,19 @@ class Writer(Protocol):
         """Give the cache back."""
 
 
+@dataclass(frozen=True, slots=True)
+class StepCost:
+    """What scoring a step costs.
+
+    Attributes:
+        role: of the model that reads it.
+        query: tokens that it is asked behind the step, each time anew.
+    """
+
+    role: Role
+    query: int = 0
+
+
 class Reader(Protocol):
     """A target that reads the steps of one answer ahead, for rewards that look at what it says of them."""
 

@@ -20,11 +20,13 @@ from rsd_local.config import RoleConfig
 from rsd_local.errors import ConfigError, DoesNotFit
 from rsd_local.events import Role
 from rsd_local.fit import RoleCapacity, make_plan
+from rsd_local.fit.measured import Speed, gain_of
 from rsd_local.fit.memory import Footprint
 from rsd_local.fit.plan import gpu_bytes
 from rsd_local.fit.speed import STEP, gain
 from rsd_local.gguf_header import Value, read_header
 from rsd_local.open_trio import capacities
+from rsd_local.roles import StepCost
 from rsd_local.runtime.devices import Device
 
 SPARE = 512 << 20
@@ -156,3 +158,24 @@ def test_the_gain_is_that_of_the_passes_over_the_weights() -> None:
     speeds: dict[Role, float] = {"draft": 100.0, "target": 10.0, "reward": 50.0}
     assert gain(speeds, 1.0) == pytest.approx(0.1 / (0.01 + 0.02 / STEP))
     assert gain(speeds, 0.0) < 1 < gain(speeds, 0.5) < gain(speeds, 0.9)
+
+
+def test_a_gain_is_what_its_batches_cost() -> None:
+    """In closed form: of steps of 30 tokens, the draft ten times as fast as the target, and reading a tenth of writing."""
+    speeds = {"draft": Speed(0.01, 0.05, 0.001), "target": Speed(0.1, 0.3, 0.01), "reward": Speed(0.05, 0.2, 0.004)}
+    free, asked = (gain_of(speeds, rewards, ahead=False) for rewards in ((), (StepCost("reward", 25),)))  # type: ignore[arg-type]
+    ahead = gain_of(speeds, (), ahead=True)  # type: ignore[arg-type]
+    assert free(1.0) == pytest.approx(3.0 / (0.3 + 0.3)) and ahead(1.0) == free(1.0)
+    assert free(0.0) == pytest.approx(3.0 / (0.3 + 3.0 + 0.05)) and ahead(0.0) == pytest.approx(3.0 / (0.3 + 0.3 + 3.0 + 0.05))
+    assert asked(0.5) == pytest.approx(3.0 / (0.3 + 0.2 + 25 * 0.004 + 0.15 + 0.5 * (3.0 + 0.05 + 0.2)))
+
+
+def test_fit_measures_what_the_models_do_here() -> None:
+    done = rsd("fit", "abacus", "--measure", "--json")
+    found = json.loads(done.stdout)["measured"]
+    assert done.returncode == 0 and set(found["roles"]) == {"draft", "target", "reward"}
+    assert all(0 < speed["prefill"] <= 2 * speed["decode"] and speed["read"] > 0 for speed in found["roles"].values())
+    gains = list(found["gain_by_accepted_share"].values())
+    assert gains == sorted(gains) and gains[0] > 0
+    missing = rsd("fit", "small", "--measure")
+    assert missing.returncode == 2 and "not here" in missing.stderr and missing.stdout == ""

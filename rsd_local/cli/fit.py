@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +12,14 @@ from rsd_local.cli.flags import make_trio
 from rsd_local.cli.options import StrictCommand, trio_options
 from rsd_local.cli.text import printable, say
 from rsd_local.cli.words import gigabytes
+from rsd_local.config import require
 
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Container, Mapping
     from pathlib import Path
 
     from rsd_local.catalogue.models import ModelEntry
+    from rsd_local.config import Trio
     from rsd_local.events import Role
     from rsd_local.fit import MemoryPlan
 
@@ -28,14 +31,15 @@ _CACHED = 100_000_000
 @click.command(cls=StrictCommand)
 @click.argument("name", metavar="[TRIO]", required=False)
 @click.option("-P", "--parallel", type=int, default=1, show_default=True, metavar="N", help="Questions at once.")
+@click.option("--measure", "measured", is_flag=True, help="Load the models, time them for a few seconds, and say what RSD gains here.")
 @click.option("--json", "as_json", is_flag=True, help="Print one object.")
 @trio_options
-def fit(name: str | None, parallel: int, as_json: bool, **flags: Any) -> int:
+def fit(name: str | None, parallel: int, measured: bool, as_json: bool, **flags: Any) -> int:
     """Say whether a trio fits this machine.
 
     Shows the memory of weights, cache and batches by role, how many layers go to the GPU, and the speed that memory allows
-    at best. TRIO is a name or a TOML file, as for --trio. No model is loaded; what a named trio has no files of yet is told
-    from the catalogue's figures. Where the catalogue does not know the shape of a model, its weights alone are counted, and the
+    at best. TRIO is a name or a TOML file, as for --trio. Without --measure no model is loaded, and what a named trio has no files of
+    yet is told from the catalogue's figures. Where the catalogue does not know the shape of a model, its weights alone are counted, and the
     rest stands as unknown. Ends with 1 where the trio does not fit.
     """
     if name is not None and flags["trio"] is not None:
@@ -67,11 +71,16 @@ def fit(name: str | None, parallel: int, as_json: bool, **flags: Any) -> int:
         why = ""
     except DoesNotFit as error:
         why = f"{error}; {error.hint}"
+    times = _measured(trio, missing, why) if measured else None
     if as_json:
-        click.echo(json.dumps(_object(plan, bandwidth, speeds, gains) | _gaps(plan, missing, unknown)))
+        shown = _object(plan, bandwidth, speeds, gains) | _gaps(plan, missing, unknown)
+        click.echo(json.dumps(shown | ({"measured": times} if times is not None else {})))
     else:
         click.echo(printable("\n".join(_table(plan, unknown))))
-        _say_speeds(bandwidth, speeds, gains, experts)
+        if times is None:
+            _say_speeds(bandwidth, speeds, gains, experts)
+        else:
+            _say_measured(times)
     if plan.context_warning:
         say(f"warning: {plan.context_warning}", err=True)
     if missing:
@@ -95,6 +104,35 @@ def _say_speeds(bandwidth: float, speeds: dict[Role, float], gains: dict[float, 
         say(f"at best, as the memory gives {bandwidth / 1e9:.1f} GB/s: {each} tokens/s one by one")
         times = ", ".join(f"{accepted:.0%} → {times:.2f}" for accepted, times in gains.items())
         say(f"RSD against the target alone, times as fast by the share of drafted steps that stand: {times}")
+
+
+def _measured(trio: Trio, missing: Mapping[Path, int], why: str) -> dict[str, Any]:
+    """Seconds and tokens a second of each role, and RSD's gain by the share of kept steps.
+
+    Raises:
+        ConfigError: the files are not here, or do not fit.
+    """
+    require(not missing, "--measure needs the models' files, and some are not here", "leave it away, or rsd pull the trio")
+    require(not why, f"--measure loads the models, and that {why}", "leave it away")
+
+    from rsd_local.fit.measured import gain_of, measure
+    from rsd_local.reasoner import Reasoner
+
+    with Reasoner.open(trio) as reasoner:
+        speeds = {role: measure(engine) for role, engine in reasoner.engines().items()}
+        gain = gain_of(speeds, reasoner.trio.rewards.costs(), ahead=reasoner.trio.rewards.ahead)
+    return {
+        "roles": {role: dataclasses.asdict(speed) for role, speed in speeds.items()},
+        "gain_by_accepted_share": {accepted: gain(accepted) for accepted in _ACCEPTED},
+    }
+
+
+def _say_measured(times: dict[str, Any]) -> None:
+    click.echo()
+    for role, speed in times["roles"].items():
+        say(f"{role:<8} writes {1 / speed['decode']:.3g} tokens/s one by one, reads {1 / speed['prefill']:.3g} in a prompt")
+    gains = ", ".join(f"{accepted:.0%} → {gain:.2f}" for accepted, gain in times["gain_by_accepted_share"].items())
+    say(f"RSD against the target alone, times as fast by the share of drafted steps that stand, measured: {gains}")
 
 
 def _not_here(name: str | None) -> dict[str, ModelEntry]:

@@ -20,7 +20,7 @@ from rsd_local.rewards.reading import ReadReward
 from rsd_local.rewards.traced import TraceReward
 from rsd_local.rewards.value_head import QwenPrm, Skywork
 from rsd_local.rewards.verifier import Verifier
-from rsd_local.roles import Reader, Reward
+from rsd_local.roles import Reader, Reward, StepCost
 from rsd_local.runtime import Engine, Model, Tracing
 
 __all__ = ["Head", "Rewards", "StepReward", "load_heads", "read_ahead", "read_head", "reward_models"]
@@ -176,6 +176,10 @@ class StepReward:
         layout = self._layout(self.engine.model, prompt)
         return self.engine, len(layout.opening()) + len(layout.query)
 
+    def query(self, prompt: Prompt) -> int:
+        """How many tokens the model that reads a step is asked behind it."""
+        return 0 if self.engine is None else len(self._layout(self.engine.model, prompt).query)
+
     def _layout(self, model: Model, prompt: Prompt) -> Layout:
         head = self.head
         if isinstance(head, ValueHead):
@@ -221,6 +225,16 @@ class Rewards:
         """What the draft's steps must carry to be scored by any of them."""
         wanted = {stage.tracing for stage in self.stages}
         return "states" if "states" in wanted else "numbers" if "numbers" in wanted else "off"
+
+    @property
+    def ahead(self) -> bool:
+        """Whether the target reads each drafted step for one of them."""
+        return any(stage.reads_ahead is not None for stage in self.stages)
+
+    def costs(self) -> tuple[StepCost, ...]:
+        """What a step costs that all of them score; programs are left out."""
+        prompt = Prompt.of("1+1", self.stages[0].trio.system)
+        return tuple(StepCost(stage.role, stage.query(prompt)) for stage in self.stages if stage.engine is not None)
 
     def check(self, draft: Engine, target: Engine) -> None:
         """As ``StepReward.check``, for all of them."""

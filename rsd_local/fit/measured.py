@@ -1,0 +1,91 @@
+"""What RSD gains on this machine, from a few seconds of each model's own batches."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+
+from rsd_local.events import Role
+from rsd_local.fit.speed import STEP
+from rsd_local.roles import StepCost
+from rsd_local.runtime import Engine, Sequence
+
+_PROMPT = 256  # tokens
+_SINGLES, _READS = 12, 5
+_FIRST = 300  # the tokens are these and the following ones: of what they say no time depends
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """How long one engine's batches take.
+
+    Attributes:
+        decode: seconds of a batch of one token.
+        read: seconds of a batch of a step, ``STEP`` tokens.
+        prefill: seconds of a token in a prompt.
+    """
+
+    decode: float
+    read: float
+    prefill: float
+
+
+def measure(engine: Engine) -> Speed:
+    """Times an engine: a prompt, a dozen single tokens and a few steps. Nothing else may run on its device meanwhile.
+
+    Raises:
+        NoSlot: all its sequences are in use.
+        ContextFull: its context is too small for that.
+    """
+    vocabulary, room = engine.model.n_vocab, engine.context - _SINGLES - _READS * STEP - 10
+
+    def tokens(count: int) -> list[int]:
+        return [min(_FIRST, vocabulary // 2) + place % (vocabulary // 4) for place in range(count)]
+
+    with closing(engine.sequence(tokens(8))) as sequence:
+        read(sequence)  # the first batch reads weights from the disk
+        prompt = timed(sequence, tokens(max(STEP, min(_PROMPT, room))))
+        singles = [timed(sequence, tokens(1)) for _ in range(_SINGLES)]
+        steps = [timed(sequence, tokens(STEP)) for _ in range(_READS)]
+    return Speed(statistics.median(singles), statistics.median(steps), prompt / max(STEP, min(_PROMPT, room)))
+
+
+def read(sequence: Sequence) -> None:
+    """Evaluate what a sequence holds."""
+    sequence.read_logits().result()
+
+
+def timed(sequence: Sequence, tokens: list[int]) -> float:
+    """Seconds of the batches that evaluate some tokens."""
+    before = sequence.counters.seconds
+    sequence.append(tokens)
+    read(sequence)
+    return sequence.counters.seconds - before
+
+
+def gain_of(speeds: Mapping[Role, Speed], rewards: tuple[StepCost, ...], *, ahead: bool) -> Callable[[float], float]:
+    """How many times as fast as the target alone RSD is, by the share of drafted steps that stand.
+
+    Args:
+        speeds: by role.
+        rewards: the models that score each step; none where that costs nothing.
+        ahead: whether the target reads each drafted step for its reward; otherwise it reads those that stand.
+
+    Returns:
+        A function of that share, 0 to 1. Counted are: the draft's tokens; each reward's reading of the step and its query, and of
+        what the target wrote instead; the target's reading; of a rejected step its tokens by the target and the draft's reading
+        of them. What the target keeps of a rejected step is not.
+    """
+    draft, target = speeds["draft"], speeds["target"]
+    scored = sum(speeds[reward.role].read + reward.query * speeds[reward.role].prefill for reward in rewards)
+    noted = sum(speeds[reward.role].read for reward in rewards)
+
+    def gain(accepted: float) -> float:
+        rejected = 1 - accepted
+        reading = target.read * (1 if ahead else accepted)
+        step = STEP * draft.decode + scored + reading + rejected * (STEP * target.decode + draft.read + noted)
+        return STEP * target.decode / step
+
+    return gain

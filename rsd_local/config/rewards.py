@@ -11,7 +11,7 @@ from rsd_local.config.checks import from_home, require, require_choice
 from rsd_local.config.roles import RoleConfig
 
 RewardKind = Literal["tag-logits", "judge", "digit", "confidence", "read-out", "value-head", "verifier"]
-TagLayout = Literal["math-shepherd", "rlhflow"]
+TagLayout = Literal["math-shepherd", "rlhflow", "granite"]
 
 Checker = Any  # a Check or a Verifier of rewards.verifier, which lies above
 NEEDS_MODEL = ("tag-logits", "value-head")

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from rsd_local.config import RewardConfig, RoleConfig, Trio
+from rsd_local.config import RewardConfig, RoleConfig, TagLayout, Trio
 from rsd_local.errors import BadHead
 from rsd_local.events import CancelToken, Role
 from rsd_local.prompt import Prompt
 from rsd_local.rewards.cascade import Cascade, Stage
 from rsd_local.rewards.checked import CheckReward
 from rsd_local.rewards.features import confidence, step_features
-from rsd_local.rewards.heads import Head, ReadOut, ValueHead, read_head
+from rsd_local.rewards.heads import Head, HeadLayout, ReadOut, ValueHead, read_head
 from rsd_local.rewards.judge import Digit, Judge
-from rsd_local.rewards.layouts import Layout, MathShepherd, RLHFlow
+from rsd_local.rewards.layouts import Granite, Layout, MathShepherd, RLHFlow
 from rsd_local.rewards.reading import ReadReward
 from rsd_local.rewards.readout import OwnSteps
 from rsd_local.rewards.traced import TraceReward
-from rsd_local.rewards.value_head import QwenPrm, Skywork
+from rsd_local.rewards.value_head import QwenPrm, Skywork, TokenClassification
 from rsd_local.rewards.verifier import Verifier
 from rsd_local.roles import Reward
 from rsd_local.runtime import Engine, Model, Tracing
@@ -26,6 +26,12 @@ from rsd_local.runtime import Engine, Model, Tracing
 __all__ = ["Head", "Rewards", "StepReward", "load_heads", "read_head", "reward_models"]
 
 _ROLES: tuple[Role, ...] = ("reward", "reward-2", "reward-3", "reward-4")
+_TAGGED: dict[TagLayout, Callable[[Model, Prompt], Layout]] = {"math-shepherd": MathShepherd, "rlhflow": RLHFlow, "granite": Granite}
+_HEADED: dict[HeadLayout, Callable[[Model, ValueHead, Prompt], Layout]] = {
+    "skywork": Skywork,
+    "qwen-prm": QwenPrm,
+    "trl": TokenClassification,
+}
 
 
 def load_heads(trio: Trio) -> tuple[Head | None, ...]:
@@ -138,12 +144,11 @@ class StepReward:
     def _layout(self, model: Model, prompt: Prompt) -> Layout:
         head = self.head
         if isinstance(head, ValueHead):
-            return Skywork(model, head, prompt) if head.layout == "skywork" else QwenPrm(model, head, prompt)
+            return _HEADED[head.layout](model, head, prompt)
         if isinstance(head, ReadOut):
             return OwnSteps(model, head, prompt)
         if self.config.kind == "tag-logits":
-            tagged: Callable[..., Layout] = MathShepherd if self.config.layout == "math-shepherd" else RLHFlow
-            return tagged(model, prompt)
+            return _TAGGED[self.config.layout](model, prompt)
         return Judge(model, prompt) if self.config.kind == "judge" else Digit(model, prompt)
 
 

@@ -23,8 +23,8 @@ from rsd_local.rewards.features import FEATURES, PARTS, width_of
 from rsd_local.runtime import Floats
 
 Tensors = dict[str, npt.NDArray[np.float32]]
-HeadLayout = Literal["skywork", "qwen-prm"]
-_LAYOUTS: tuple[HeadLayout, ...] = ("skywork", "qwen-prm")
+HeadLayout = Literal["skywork", "qwen-prm", "trl"]
+_OUTPUTS: dict[HeadLayout, int] = {"skywork": 1, "qwen-prm": 2, "trl": 2}
 _LARGEST = 1 << 30  # bytes; the head of a 72B model has 0.27 GB
 
 
@@ -35,10 +35,14 @@ class ValueHead:
     Attributes:
         layout: the text that the model was trained on.
         layers: weights (out, in) and biases (out,), the first one's ``in`` the model's n_embd.
+        separator: of layout trl, the text behind each step that the model was trained with.
+        bos: of layout trl, whether the tokenizer that it was trained with has a beginning-of-text token.
     """
 
     layout: HeadLayout
     layers: tuple[tuple[Floats, Floats], ...]
+    separator: str = "\n\n"
+    bos: bool = False
 
     def matches(self, n_embd: int) -> bool:
         """Whether it can be applied to states of so many numbers."""
@@ -59,7 +63,8 @@ class ValueHead:
         tensors = {
             f"{place}.{name}": part for place, pair in enumerate(self.layers) for name, part in zip(("weight", "bias"), pair, strict=True)
         }
-        _write(path, tensors, {"kind": "value-head", "layout": self.layout})
+        said = {"separator": self.separator, "bos": str(self.bos)} if self.layout == "trl" else {}
+        _write(path, tensors, {"kind": "value-head", "layout": self.layout, **said})
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,12 +161,15 @@ def read_head(path: Path) -> Head:
 
 def _value_head(tensors: Tensors, said: dict[str, str]) -> ValueHead:
     layers = tuple((tensors[f"{place}.weight"], tensors[f"{place}.bias"]) for place in range(len(tensors) // 2))
-    outputs = {"skywork": 1, "qwen-prm": 2}[said["layout"]]
+    layout = cast(HeadLayout, said["layout"])
+    outputs, separator = _OUTPUTS[layout], said.get("separator", "\n\n")
     shaped = all(weight.ndim == 2 and bias.shape == weight.shape[:1] for weight, bias in layers)
     chained = all(above[0].shape[1] == below[0].shape[0] for below, above in pairwise(layers))
     if not (shaped and chained and layers[-1][0].shape[0] == outputs):
         raise ValueError("its layers do not fit together")
-    return ValueHead(cast(HeadLayout, said["layout"]), layers)
+    if not separator:
+        raise ValueError("it names no separator")
+    return ValueHead(layout, layers, separator, said.get("bos") == "True")
 
 
 def _read_out(tensors: Tensors, said: dict[str, str]) -> ReadOut:

@@ -63,7 +63,7 @@ def checkpoint(folder: Path, family: str) -> None:
     if family == "skywork":
         tensors |= {"v_head.summary.weight": torch.randn(1, WIDTH) / 8, "v_head.summary.bias": torch.randn(1)}
     elif family == "trl":
-        tensors |= {"score.weight": torch.randn(2, WIDTH) / 4, "score.bias": torch.randn(2)}
+        tensors |= {"score.weight": torch.randn(2, WIDTH) / 16, "score.bias": torch.randn(2)}
     else:
         tensors |= {"score.0.weight": torch.randn(WIDTH, WIDTH) / 8, "score.0.bias": torch.randn(WIDTH)}
         tensors |= {"score.2.weight": torch.randn(2, WIDTH) / 4, "score.2.bias": torch.randn(2)}

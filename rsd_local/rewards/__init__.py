@@ -51,7 +51,8 @@ def _load_head(stage: RewardConfig, trio: Trio) -> Head | None:
     if not isinstance(head, wanted):
         raise BadHead(f"{stage.head} is no {stage.kind}", hint="choose the --reward-kind that it was made for")
     if isinstance(head, ReadOut):
-        head.check((trio.draft if head.role == "draft" else trio.target).path)
+        model = trio.draft if head.role == "draft" else trio.target
+        head.check(model.path, model.lora, model.lora_scale)
     return head
 
 

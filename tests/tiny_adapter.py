@@ -54,7 +54,8 @@ def write_merged(path: Path, base: Path, adapter: Path, scale: float = 1.0) -> P
     """Writes a model whose weights are W + scale · alpha / rank · B A, and returns its path."""
     read = gguf.GGUFReader(adapter)
     field = read.fields.get("adapter.lora.alpha")
-    factor = scale * field.contents() / RANK if field is not None else scale
+    alpha = 0.0 if field is None else field.contents()
+    factor = scale * alpha / RANK if alpha else scale  # an alpha of 0 is none
     halves = {tensor.name: np.array(tensor.data) for tensor in read.tensors}
 
     def merged(name: str) -> Any:

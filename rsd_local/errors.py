@@ -8,7 +8,8 @@ RSDError
 │   ├── NotAModel          no GGUF file, a damaged one, or one that llama.cpp cannot load
 │   ├── NoChatTemplate     a draft or target that cannot be asked
 │   ├── MissingTokens      a reward model without the tokens that its layout reads
-│   └── BadHead            a head that is damaged, of another kind, or of another model
+│   ├── BadHead            a head that is damaged, of another kind, or of another model
+│   └── BadAdapter         a LoRA adapter that is damaged, or of another model
 ├── VerifierFailed         a verifier that raised, hung, died or answered nonsense
 ├── SandboxTooWeak         programs cannot be confined here as far as was asked
 ├── DoesNotFit             a trio that needs more memory than is free
@@ -88,6 +89,12 @@ class BadHead(ModelError):
     """A head that is damaged, of another kind, or of another model."""
 
     code = "bad-head"
+
+
+class BadAdapter(ModelError):
+    """A LoRA adapter that is damaged, or of another model."""
+
+    code = "bad-adapter"
 
 
 class VerifierFailed(RSDError):

@@ -95,8 +95,8 @@ def _absolute(table: dict[str, Any], base: Path) -> dict[str, Any]:
     made = dict(table)
     for role in ROLES:
         section = table.get(role)
-        if isinstance(section, dict) and isinstance(section.get("path"), str):
-            made[role] = section | {"path": _rooted(section["path"], base)}
+        if isinstance(section, dict):
+            made[role] = _place(dict(section), base)
     _place(made, base)
     if isinstance(table.get("reward"), list):
         made["reward"] = [_place(dict(section), base) if isinstance(section, dict) else section for section in table["reward"]]
@@ -104,8 +104,8 @@ def _absolute(table: dict[str, Any], base: Path) -> dict[str, Any]:
 
 
 def _place(section: dict[str, Any], base: Path) -> dict[str, Any]:
-    """Makes the paths of a reward's settings absolute."""
-    for key in ("path", "head", "tests", "schema"):
+    """Makes the paths of a role's or a reward's settings absolute."""
+    for key in ("path", "lora", "head", "tests", "schema"):
         if isinstance(section.get(key), str):
             section[key] = _rooted(section[key], base)
     verifier = section.get("verifier")

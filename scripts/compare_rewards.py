@@ -142,7 +142,7 @@ def draft_read_out(comparison: Comparison, learnt: Steps, left_out: Steps, file:
     line(f"read-out of the draft ({'+'.join(parts)}, {comparison.train} questions)", quality, 0)
     line(f"the same, cross-validated over the {comparison.train}", measure(made.left_out, learnt), 0)
     if file:
-        as_head(made, "draft", parts, Model(comparison.trio.draft), {"questions": comparison.train}).save(file)
+        as_head(made, "draft", parts, comparison.trio.draft, {"questions": comparison.train}).save(file)
 
 
 def target_read_out(comparison: Comparison, train: int) -> None:

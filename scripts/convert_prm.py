@@ -1,9 +1,10 @@
 """Converts a process reward model with a value head: the body to GGUF, the head to a safetensors file beside it.
 
-    python scripts/convert_prm.py REPO-OR-FOLDER --out DIR [--quantize Q4_K_M]
+    python scripts/convert_prm.py REPO-OR-FOLDER --out DIR [--quantize Q4_K_M] [--separator TEXT] [--head-only]
 
-Knows Skywork-o1-Open-PRM (Qwen2 with v_head.summary) and Qwen2.5-Math-PRM (Qwen2 with score.0 and score.2). Tensors go
-through memory one at a time. Then:  rsd solve … --reward BODY.gguf --reward-kind value-head --head HEAD.safetensors
+Knows Skywork-o1-Open-PRM (Qwen2 with v_head.summary), Qwen2.5-Math-PRM (Qwen2 with score.0 and score.2), and token classifiers of
+TRL's PRMTrainer (Qwen2 with score, of two classes; --head-only for another architecture, whose body llama.cpp's own converter
+makes). Tensors go through memory one at a time. Then:  rsd solve … --reward BODY.gguf --reward-kind value-head --head HEAD.safetensors
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from gguf.utility import LocalTensor, SafetensorsLocal
 
 from rsd_local.rewards.heads import ValueHead
 
-FAMILIES = {"skywork": ["v_head.summary"], "qwen-prm": ["score.0", "score.2"]}
+FAMILIES = {"skywork": ["v_head.summary"], "qwen-prm": ["score.0", "score.2"], "trl": ["score"]}
 """The head's layers by the layout that it belongs to."""
 FILES = ["*.safetensors", "*.json", "*.txt", "*.jinja"]
 UNUSED_HEADS = ("lm_head.weight",)
@@ -60,13 +61,20 @@ def values_of(tensor: LocalTensor) -> np.ndarray:
     return numbers.reshape(tensor.shape)
 
 
-def head_of(tensors: dict[str, LocalTensor]) -> tuple[ValueHead, set[str]]:
-    """The value head, and the names of its tensors."""
+def head_of(tensors: dict[str, LocalTensor], separator: str, bos: bool) -> tuple[ValueHead, set[str]]:
+    """The value head, and the names of its tensors.
+
+    Args:
+        tensors: of the checkpoint.
+        separator, bos: see ``ValueHead``; of layout trl.
+    """
     for layout, layers in FAMILIES.items():
         names = [f"{layer}.{part}" for layer in layers for part in ("weight", "bias")]
         if set(names) <= tensors.keys():
             pairs = tuple((values_of(tensors[names[place]]), values_of(tensors[names[place + 1]])) for place in range(0, len(names), 2))
-            return ValueHead(layout, pairs), set(names)  # type: ignore[arg-type]
+            if layout == "trl" and len(pairs[0][1]) != 2:
+                raise SystemExit(f"its head tells {len(pairs[0][1])} classes apart, and a process reward model has two")
+            return ValueHead(layout, pairs, *((separator, bos) if layout == "trl" else ())), set(names)  # type: ignore[arg-type]
     raise SystemExit(f"no head that is known: {', '.join(name for name in tensors if 'layers' not in name)}")
 
 
@@ -107,11 +115,16 @@ def add_settings(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
 
 
+def tokenizer_settings(folder: Path) -> dict[str, Any]:
+    """What ``tokenizer_config.json`` says, nothing where there is none."""
+    file = folder / "tokenizer_config.json"
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
+
+
 def add_vocabulary(writer: gguf.GGUFWriter, config: dict[str, Any], folder: Path) -> None:
     """The byte-level BPE of ``tokenizer.json``, its special tokens, and the chat template."""
     tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
-    file = folder / "tokenizer_config.json"
-    about = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    about = tokenizer_settings(folder)
     pieces = {place: piece for piece, place in tokenizer["model"]["vocab"].items()}
     kinds = dict.fromkeys(pieces, gguf.TokenType.NORMAL)
     for token in tokenizer["added_tokens"]:
@@ -159,14 +172,22 @@ def steps() -> Iterator[Path]:
     arguments.add_argument("source", metavar="REPO-OR-FOLDER")
     arguments.add_argument("--out", type=Path, required=True, metavar="DIR")
     arguments.add_argument("--quantize", metavar="TYPE", help="any type of llama.cpp's quantizer, Q4_K_M for example")
+    text = "what stood behind each step in TRL's training, \\n for a line break; default: a blank line"
+    arguments.add_argument("--separator", default=r"\n\n", metavar="TEXT", help=text)
+    arguments.add_argument("--head-only", action="store_true", help="make the head alone")
     chosen = arguments.parse_args()
     folder = folder_of(chosen.source)
     chosen.out.mkdir(parents=True, exist_ok=True)
     name = Path(chosen.source).name.lower()
     tensors = tensors_of(folder)
-    head, names = head_of(tensors)
+    separator = chosen.separator.replace("\\n", "\n")
+    if not separator:
+        arguments.error("--separator is empty")
+    head, names = head_of(tensors, separator, tokenizer_settings(folder).get("bos_token") is not None)
     head.save(chosen.out / f"{name}-head.safetensors")
     yield chosen.out / f"{name}-head.safetensors"
+    if chosen.head_only:
+        return
     body = chosen.out / f"{name}-f16.gguf"
     write_body(Path(chosen.source).name, folder, tensors, names, body)
     yield body

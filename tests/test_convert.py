@@ -62,6 +62,8 @@ def checkpoint(folder: Path, family: str) -> None:
     tensors = {f"model.{name}": weight for name, weight in body.state_dict().items()}
     if family == "skywork":
         tensors |= {"v_head.summary.weight": torch.randn(1, WIDTH) / 8, "v_head.summary.bias": torch.randn(1)}
+    elif family == "trl":
+        tensors |= {"score.weight": torch.randn(2, WIDTH) / 16, "score.bias": torch.randn(2)}
     else:
         tensors |= {"score.0.weight": torch.randn(WIDTH, WIDTH) / 8, "score.0.bias": torch.randn(WIDTH)}
         tensors |= {"score.2.weight": torch.randn(2, WIDTH) / 4, "score.2.bias": torch.randn(2)}
@@ -85,6 +87,11 @@ def reference(folder: Path, family: str) -> list[float]:
         for step in STEPS:
             ids += [*encode(step), encode("\n\n")[-1]]
             places.append(len(ids) - 1)
+    elif family == "trl":
+        ids, places = encode("<|endoftext|>") + encode(QUESTION), []
+        for step in STEPS:
+            ids += encode(step) + encode("\n\n")
+            places.append(len(ids) - 1)
     else:
         chat: list[dict[str, Any]] = [
             {"role": "system", "content": "Please reason step by step, and put your final answer within \\boxed{}."},
@@ -98,12 +105,15 @@ def reference(folder: Path, family: str) -> list[float]:
         if family == "skywork":
             values = torch.nn.functional.linear(hidden, tensors["v_head.summary.weight"], tensors["v_head.summary.bias"])
             return [float(value) for value in torch.sigmoid(values[:, 0])]
+        if family == "trl":
+            values = torch.nn.functional.linear(hidden, tensors["score.weight"], tensors["score.bias"])
+            return [float(value) for value in values.softmax(-1)[:, 1]]
         inner = torch.relu(torch.nn.functional.linear(hidden, tensors["score.0.weight"], tensors["score.0.bias"]))
         values = torch.nn.functional.linear(inner, tensors["score.2.weight"], tensors["score.2.bias"])
         return [float(value) for value in values.softmax(-1)[:, 1]]
 
 
-@pytest.mark.parametrize("family", ["skywork", "qwen-prm"])
+@pytest.mark.parametrize("family", ["skywork", "qwen-prm", "trl"])
 def test_converted_models_score_as_the_reference_does(tmp_path: Path, family: str) -> None:
     folder = tmp_path / "Random-PRM"
     checkpoint(folder, family)
@@ -124,5 +134,5 @@ def test_converted_models_score_as_the_reference_does(tmp_path: Path, family: st
                 scores.append(value(reward.start_score(said(step)).result()))
             np.testing.assert_allclose(scores, wanted, atol=close)
             assert isinstance(reward, ReadReward)
-            assert reward.counters().evaluated_tokens < 2 * len(reward._sequence)
+            assert reward.counters()["reward"].evaluated_tokens < 2 * len(reward._sequence)
             reward.close()

@@ -194,9 +194,18 @@ def _role(role: RoleConfig) -> dict[str, Any]:
     except OSError as error:
         raise ModelNotFound(f"{error.filename or role.path}: no such file") from None
     settings = dataclasses.asdict(role)
-    del settings["path"], settings["trusted"]
+    del settings["path"], settings["trusted"], settings["lora"], settings["lora_scale"]
+    if role.lora is not None:  # without one, as in folders that were begun before there were adapters
+        settings |= {"lora": _adapter(role.lora), "lora_scale": role.lora_scale}
     whole = digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
     return {"file": role.path.name, "bytes": size, "sha256": whole} | settings
+
+
+def _adapter(path: Path) -> dict[str, str]:
+    try:
+        return {"file": path.name, "sha256": known_sha256(path)}
+    except OSError:
+        raise ModelNotFound(f"{path}: no such file", hint="check the path") from None
 
 
 def _file(path: Path) -> dict[str, str]:

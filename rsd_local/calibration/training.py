@@ -11,12 +11,12 @@ import numpy.typing as npt
 
 from rsd_local.calibration.fit import FOLDS, Fit, Matrix, fit, log_loss
 from rsd_local.calibration.rollouts import STORED, RolloutRow, StateRow, unpack
-from rsd_local.config import require
+from rsd_local.config import RoleConfig, require
 from rsd_local.evaluation.stats import area_under_curve
 from rsd_local.hashes import file_sha256
 from rsd_local.rewards.features import PARTS, course_of, width_of
 from rsd_local.rewards.heads import ReadOut
-from rsd_local.runtime import Floats, Model
+from rsd_local.runtime import Floats
 
 CHOICES: dict[str, tuple[tuple[str, ...], ...]] = {
     "draft": (
@@ -136,13 +136,13 @@ def require_enough(questions: int, held_out: float) -> int:
     return measured
 
 
-def train(steps: Steps, role: Literal["draft", "target"], model: Model, held_out: float, seed: int) -> tuple[ReadOut, Quality]:
+def train(steps: Steps, role: Literal["draft", "target"], model: RoleConfig, held_out: float, seed: int) -> tuple[ReadOut, Quality]:
     """Fits a read-out on some questions and measures it on the others.
 
     Args:
         steps: of all of them.
         role: whose states they are.
-        model: whose file the head will belong to.
+        model: whose file, and adapter, the head will belong to.
         held_out: the share of questions that are only measured.
         seed: of that choice.
 
@@ -175,10 +175,11 @@ def train(steps: Steps, role: Literal["draft", "target"], model: Model, held_out
     return as_head(made, role, parts, model, about), quality
 
 
-def as_head(made: Fit, role: Literal["draft", "target"], parts: tuple[str, ...], model: Model, about: dict[str, Any]) -> ReadOut:
+def as_head(made: Fit, role: Literal["draft", "target"], parts: tuple[str, ...], model: RoleConfig, about: dict[str, Any]) -> ReadOut:
     """A fitted head as it is stored."""
     weight, mean, scale = (array.astype(np.float32) for array in (made.weight, made.mean, made.scale))
-    return ReadOut(role, parts, weight, mean, scale, made.bias, model.path.name, file_sha256(model.path), about)
+    adapter = (file_sha256(model.lora), model.lora_scale) if model.lora else ()
+    return ReadOut(role, parts, weight, mean, scale, made.bias, model.path.name, file_sha256(model.path), about, *adapter)
 
 
 def measure(rewards: Matrix, steps: Steps, seed: int = 0) -> Quality:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from rsd_local.cli.flags import make_params, make_trio
+from rsd_local.cli.flags import adapter_of, make_params, make_trio
 from rsd_local.cli.options import StrictCommand, run_options, trio_options
 from rsd_local.cli.text import say
 from rsd_local.cli.words import in_words
@@ -65,8 +65,11 @@ def settings(ctx: click.Context, flags: dict[str, Any]) -> list[Setting]:
 
     def source(field: str, role: str | None = None) -> str:
         flag = role if field == "path" and role else _FLAGS.get(field, field)
+        adapted = [name for name in ("lora", "lora_scaled") for given in flags[name] if adapter_of(given)[0] == role]
+        if adapted and (field in ("lora", "lora_scale") or (field == "path" and not flags[flag] and f"{role}.path" not in origins)):
+            flag = adapted[0]
         given = flags.get(flag)
-        if role and field != "path" and given is not None:
+        if role and field != "path" and flag not in adapted and given is not None:
             given = next((value for value in given if value.rpartition("=")[0] in ("", role)), None)
         if given not in (None, ()) and (how := ctx.get_parameter_source(flag)) in _SAID:
             return _SAID[how].format(flag=flag.replace("_", "-"), variable=f"RSD_{flag.upper()}")

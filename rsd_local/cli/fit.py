@@ -161,13 +161,15 @@ def _table(plan: MemoryPlan, unknown: Container[str]) -> list[str]:
         lines.append(f"{one.role:<8}{weights}{sizes}{placed}  {one.offloaded} of {one.layers if known else '?'}")
     lines.append(f"{'all':<35}{_megabytes(plan.on_cpu)}{_megabytes(plan.on_gpu)}")
     lines.append(f"{'free':<35}{_megabytes(plan.cpu_free)}{_megabytes(plan.gpu_free)}")
-    return lines
+    adapted = [one for one in plan.roles if one.config.lora is not None]
+    return lines + [f"{one.role} with the adapter {one.config.lora}, {one.footprint.adapter / 1e6:,.1f} MB" for one in adapted]
 
 
 def _object(plan: MemoryPlan, bandwidth: float, speeds: dict[Role, float], gains: dict[float, float]) -> dict[str, Any]:
     roles = {
         one.role: {
             "weights": one.footprint.weights,
+            "adapter": one.footprint.adapter,
             "cache": one.footprint.cache,
             "batches": one.footprint.compute,
             "memory": one.on_cpu,

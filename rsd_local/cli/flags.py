@@ -14,6 +14,7 @@ import click
 from rsd_local.config import (
     NEEDS_MODEL,
     ROLES,
+    TAKES_MODEL,
     Limits,
     Params,
     RoleConfig,
@@ -51,21 +52,24 @@ def make_trio(flags: dict[str, Any], parallel: int = 1, width: int | None = None
     """
     from rsd_local.catalogue import find_trio, require_files
 
-    named = {role: flags[role] for role in ("draft", "target", "reward") if flags[role]}
+    named = {role: flags[role] for role in ROLES if flags[role]}
+    adapters = read_adapters(flags)
     kind = flags["reward_kind"] or ("verifier" if flags["verifier"] else None)
     checks = {name: flags[name] for name in _CHECKS if flags[name] is not None}
     if flags["trio"] is None and named:
         kind = kind or "tag-logits"
         needed = ["draft", "target", *(["reward"] if not {*NEEDS_MODEL}.isdisjoint(kind.split(",")) else [])]
-        missing = [role for role in needed if role not in named]
+        missing = [role for role in needed if role not in named and not (role == "reward" and role in adapters)]
         if missing:
             raise ConfigError(f"no {' and no '.join(missing)} model is named", hint="give --draft, --target and --reward, or --trio")
-        roles: dict[str, Any] = {role: RoleConfig(path) for role, path in named.items()}
+        _check_kind(kind, adapters)
+        roles: dict[str, Any] = _adapted({role: RoleConfig(path) for role, path in named.items()}, adapters)
         trio = Trio(**roles, reward_kind=kind, head=flags["head"], **checks)
     else:
         trio = _changed(
             find_trio(flags["trio"] or "abacus"),
             named,
+            adapters,
             kind,
             flags["head"],
             checks,
@@ -99,12 +103,68 @@ def make_trio(flags: dict[str, Any], parallel: int = 1, width: int | None = None
     return dataclasses.replace(trio, parallel=parallel, width=width, reuse=trio.reuse and not compares, **plain)
 
 
-def _changed(trio: Trio, named: dict[str, Path], kind: str | None, head: Path | None, checks: dict[str, Any]) -> Trio:
+Adapters = dict[str, tuple[Path, float]]
+"""A file and its scale, by role."""
+
+
+def read_adapters(flags: dict[str, Any]) -> Adapters:
+    """The LoRA adapters that the flags name.
+
+    Raises:
+        ConfigError: two for one role, or a scale that is no number.
+    """
+    found: Adapters = {}
+    for flag in ("lora", "lora_scaled"):
+        for given in flags[flag]:
+            role, text = adapter_of(given)
+            called, scale = f"--{flag.replace('_', '-')} {given}", 1.0
+            if flag == "lora_scaled":
+                text, _, number = text.rpartition(":")
+                try:
+                    scale = float(number)
+                except ValueError:
+                    raise ConfigError(f"{called}: {number!r} is no number", hint="give FILE:SCALE") from None
+            require(bool(text), f"{called} names no file")
+            require(role not in found, f"{called}: the {role} has one adapter already", "give one for each role")
+            found[role] = Path(text), scale
+    return found
+
+
+def adapter_of(given: str) -> tuple[str, str]:
+    """The role and the rest of a flag's ``[ROLE=]FILE``; without a role it is the target's, as in llama.cpp."""
+    role, sign, text = given.partition("=")
+    return (role, text) if sign and role in ROLES else ("target", given)
+
+
+def _check_kind(kind: str, adapters: Adapters) -> None:
+    takes = not {*TAKES_MODEL}.isdisjoint(kind.split(","))
+    require(takes or "reward" not in adapters, f"reward kind {kind} reads no model, so it takes no adapter", "choose another --reward-kind")
+
+
+def _adapted(roles: dict[str, RoleConfig], adapters: Adapters) -> dict[str, RoleConfig]:
+    """Roles with adapters; a reward without a model is the target's weights with its adapter."""
+    made = dict(roles)
+    for role, (path, scale) in adapters.items():
+        base = roles.get(role) or (roles.get("target") if role == "reward" else None)
+        require(base is not None, f"--lora {role}={path}: no {role} model is named", f"give --{role}")
+        if base is not None:
+            made[role] = dataclasses.replace(base, lora=path, lora_scale=scale)
+    return made
+
+
+def _changed(trio: Trio, named: dict[str, Path], adapters: Adapters, kind: str | None, head: Path | None, checks: dict[str, Any]) -> Trio:
     """The trio with other files, or with another kind of reward, which takes over no model that it cannot use.
 
     A threshold belongs to a combination: of another one nobody knows it, and the usual one is taken.
     """
-    roles = {role: dataclasses.replace(getattr(trio, role) or RoleConfig(path), path=path) for role, path in named.items()}
+    models = {
+        role: dataclasses.replace(getattr(trio, role) or RoleConfig(path), path=path, lora=None, lora_scale=1.0)
+        for role, path in named.items()
+    }
+    if not trio.rewards or kind is not None:
+        _check_kind(kind or trio.reward_kind, adapters)
+    own: dict[str, RoleConfig] = {role: model for role in ROLES if (model := getattr(trio, role)) is not None}
+    roles = models | {role: model for role, model in _adapted(own | models, adapters).items() if role in adapters}
     rewarded = checks if head is None else checks | {"head": head}
     if "verifier" in checks and not trio.rewards:  # the files of another one go with it
         rewarded = {"tests": None, "schema": None} | rewarded

@@ -32,7 +32,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 Option = Callable[[Any], Any]
 
 _SECTIONS = {
-    "Models": "--trio --draft --target --reward --head --system --delimiter --trust-file --no-fit-check",
+    "Models": "--trio --draft --target --reward --lora --lora-scaled --head --system --delimiter --trust-file --no-fit-check",
     "Rewards": "--reward-kind --layout --verifier --tests --schema --code-file --run-code --sandbox --on-verifier-error --unchecked",
     "Memory and devices": "--ctx-size --n-gpu-layers --main-gpu --tensor-split --flash-attn --cache-type --threads",
     "Strategy": "--strategy --threshold --weighting --probability --steepness --redrafts --hand-over --route-entropy --target-budget "
@@ -66,6 +66,8 @@ _TRIO: list[Option] = [
     option("-md", "--draft", type=Path, metavar="FILE", help="GGUF file of the draft model, or ollama:NAME."),
     option("-m", "--target", type=Path, metavar="FILE", help="GGUF file of the target model, or ollama:NAME."),
     option("-mr", "--reward", type=Path, metavar="FILE", help="The same of the reward model, for kinds that take one."),
+    _per_role("--lora", metavar="FILE", help="LoRA adapter of a role (without ROLE, the target); of the reward, on the target's weights."),
+    _per_role("--lora-scaled", metavar="FILE:SCALE", help="The same with its effect multiplied by SCALE."),
     option("--reward-kind", metavar="KIND[,KIND…]", help=f"How a step is scored: {', '.join(get_args(RewardKind))}."),
     option("--verifier", metavar="NAME", help=f"The program that checks steps: {', '.join(VERIFIERS)}."),
     option("--tests", type=Path, metavar="FILE", help="Python tests in place of the examples in the prompt (python-tests)."),

@@ -104,7 +104,7 @@ def train_reward(
     with _rollouts(folder, trio, items, params, Labelling(label, continuations)) as kept:
         with Reasoner.open(opened, render.loading()) as reasoner:
             steps = _steps(reasoner, items, params, Labelling(label, continuations), kept, role, folder, sandbox)
-            head, quality = train(steps, role, reasoner.engines()[role].model, held_out, seed)
+            head, quality = train(steps, role, reasoner.engines()[role].config, held_out, seed)
     head.about["data"], head.about["label"], head.about["samples"] = Path(data).name, label, samples
     head.save(out)
     show(head, quality, as_json)

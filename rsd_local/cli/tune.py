@@ -27,7 +27,21 @@ if TYPE_CHECKING:
     from rsd_local.sandbox import Sandbox
 
 
-_COMBINATION = ("draft", "target", "reward", "reward_kind", "layout", "head", "system", "verifier", "tests", "schema", "code_file")
+_COMBINATION = (
+    "draft",
+    "target",
+    "reward",
+    "lora",
+    "lora_scaled",
+    "reward_kind",
+    "layout",
+    "head",
+    "system",
+    "verifier",
+    "tests",
+    "schema",
+    "code_file",
+)
 """Flags that make another combination of models and reward, which a threshold belongs to."""
 
 
@@ -80,7 +94,7 @@ def tune(
     """
     if [no_worse_than_target, at_most_target_share is not None, wants_best].count(True) != 1:
         raise click.UsageError("state one wish: --no-worse-than-target, --at-most-target-share S or --best")
-    changed = [name for name in _COMBINATION if flags[name] is not None]
+    changed = [name for name in _COMBINATION if flags[name] not in (None, ())]
     if changed and not dry_run:
         message = f"the threshold would be that of another combination than the trio's (--{changed[0].replace('_', '-')})"
         raise click.UsageError(f"{message}: put it into a trio's TOML file, or give --dry-run")

@@ -14,7 +14,7 @@ RewardKind = Literal[
     "tag-logits", "judge", "digit", "confidence", "likelihood", "likelihood-least", "likelihood-running", "contrast", "read-out",
     "value-head", "verifier",
 ]  # fmt: skip
-TagLayout = Literal["math-shepherd", "rlhflow"]
+TagLayout = Literal["math-shepherd", "rlhflow", "granite"]
 
 Checker = Any  # a Check or a Verifier of rewards.verifier, which lies above
 NEEDS_MODEL = ("tag-logits", "value-head")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rsd_local.config.checks import require, require_choice
+from rsd_local.config.checks import from_home, require, require_choice
 from rsd_local.config.ollama import model_path
 
 FlashAttention = Literal["auto", "on", "off"]
@@ -29,6 +29,8 @@ class RoleConfig:
         cache_type: the type of keys and values; a quantized one needs flash attention.
         threads: CPU threads of the engine; 0 is the number of physical cores that the process may use.
         trusted: loads the file without a rehearsal.
+        lora: a LoRA adapter as a GGUF file, which this role alone computes with: roles on one file share its weights all the same.
+        lora_scale: what its effect is multiplied by.
     """
 
     path: Path
@@ -40,9 +42,13 @@ class RoleConfig:
     cache_type: CacheType = "f16"
     threads: int = 0
     trusted: bool = False
+    lora: Path | None = None
+    lora_scale: float = 1.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", model_path(self.path))
+        object.__setattr__(self, "lora", None if self.lora is None else from_home(self.lora))
+        object.__setattr__(self, "lora_scale", float(self.lora_scale))
         object.__setattr__(self, "tensor_split", tuple(float(share) for share in self.tensor_split))
         require(self.ctx_size >= 0, f"ctx_size {self.ctx_size} is negative")
         layers: object = self.gpu_layers
@@ -52,6 +58,8 @@ class RoleConfig:
         require(0 <= self.threads <= 512, f"threads {self.threads} is outside 0 to 512")
         shares = self.tensor_split
         require(all(0 <= share < math.inf for share in shares), f"tensor_split {shares} has a negative share")
+        require(math.isfinite(self.lora_scale), f"lora_scale {self.lora_scale} is no finite number")
+        require(self.lora is not None or self.lora_scale == 1.0, "lora_scale without an adapter", "name its file (lora)")
         require_choice(self.flash_attention, FlashAttention, "flash_attention")
         require_choice(self.cache_type, CacheType, "cache_type")
 

@@ -162,9 +162,10 @@ class Trio:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """All models' and heads' files."""
+        """All models', adapters' and heads' files."""
         models = [self.draft, self.target, *(stage.model for stage in self.stages if stage.model is not None)]
-        return tuple(dict.fromkeys([*(model.path for model in models), *(stage.head for stage in self.stages if stage.head)]))
+        beside = [*(model.lora for model in models), *(stage.head for stage in self.stages)]
+        return tuple(dict.fromkeys([*(model.path for model in models), *(file for file in beside if file is not None)]))
 
     def with_models(self, change: Callable[[RoleConfig], RoleConfig], roles: Container[str] = ROLES) -> Trio:
         """The same with the models of some roles changed, ``reward`` standing for those of all rewards.

@@ -126,6 +126,7 @@ class Footprint:
         caches: keys and values of each layer.
         compute: what one batch needs while it is worked on.
         read: weights that each token reads: all but the table where that is no head, of experts those that it uses.
+        adapters: weights of a LoRA adapter, of each layer; those outside of layers count with the last one.
     """
 
     context: int
@@ -136,15 +137,17 @@ class Footprint:
     caches: tuple[int, ...]
     compute: int
     read: int
+    adapters: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, header: Header, capacity: RoleCapacity, *, on_gpu: bool) -> Footprint:
+    def of(cls, header: Header, capacity: RoleCapacity, *, on_gpu: bool, adapter: Header | None = None) -> Footprint:
         """The footprint of a role; a recurrent layer's state, a few megabytes, is not counted.
 
         Args:
             header: of the role's file.
             capacity: what the role is to hold.
             on_gpu: whether there is a GPU.
+            adapter: of its LoRA adapter, None without one.
         """
         shape, config = Shape.of(header), capacity.config
         on_gpu = on_gpu and config.gpu_layers != 0
@@ -168,12 +171,21 @@ class Footprint:
         scores = 0 if shape.fuses(config, on_gpu=on_gpu) else sizes.rows * (4 * cells * (shape.heads + 1) + 4 * 6 * shape.width)
         logits = 4 * sizes.outputs * shape.vocabulary
         compute = max(forward, scores, logits) + _BESIDE
-        return cls(sizes.context, tuple(blocks), head, table, tied, caches, compute, active + (table if tied else head))
+        adapters, read = [0] * len(blocks), active + (table if tied else head)
+        for tensor in () if adapter is None else adapter.tensors:
+            layer = tensor.name.removeprefix("blk.").partition(".")[0]
+            adapters[int(layer) if layer.isdecimal() and int(layer) < len(adapters) else -1] += tensor.size
+        return cls(sizes.context, tuple(blocks), head, table, tied, caches, compute, read + sum(adapters), tuple(adapters))
 
     @property
     def weights(self) -> int:
         """Bytes of the whole file, with the vocabulary."""
         return sum(self.blocks) + self.head + self.table
+
+    @property
+    def adapter(self) -> int:
+        """Bytes of the LoRA adapter."""
+        return sum(self.adapters)
 
     @property
     def cache(self) -> int:

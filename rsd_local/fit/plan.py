@@ -11,7 +11,7 @@ from rsd_local.errors import DoesNotFit
 from rsd_local.events import Role
 from rsd_local.fit.context import context_warning
 from rsd_local.fit.memory import Footprint, RoleCapacity
-from rsd_local.gguf_header import Header, read_header
+from rsd_local.gguf_header import Header, check_adapter, read_adapter, read_header, require_model
 from rsd_local.machine import Machine
 from rsd_local.runtime.devices import Device
 
@@ -51,8 +51,9 @@ class RolePlan:
         """Bytes in the machine's memory."""
         made, moved = self.footprint, self.offloaded
         weights = 0 if self.shares else made.table + sum(made.blocks[: len(made.blocks) + 1 - moved] if moved else made.blocks)
-        caches = made.caches[: len(made.caches) + 1 - moved] if moved else made.caches
-        return weights + (0 if moved or self.shares else made.head) + sum(caches) + (0 if moved else made.compute)
+        stay = len(made.caches) + 1 - moved if moved else len(made.caches)
+        own = sum(made.caches[:stay]) + sum(made.adapters[:stay])
+        return weights + (0 if moved or self.shares else made.head) + own + (0 if moved else made.compute)
 
     @property
     def offloaded(self) -> int:
@@ -134,7 +135,7 @@ def make_plan(roles: Mapping[Role, RoleCapacity], devices: Sequence[Device], kno
     """Places the roles of a trio.
 
     Layers that are to go to the GPU on their own (``auto``) get the room there in the order of ``ORDER``: a role all that
-    fit, then the next. Roles that share a file share its place.
+    fit, then the next. Roles that share a file share its place; each may have an adapter on it.
 
     Args:
         roles: each with what it is to hold.
@@ -142,13 +143,18 @@ def make_plan(roles: Mapping[Role, RoleCapacity], devices: Sequence[Device], kno
         known: headers by path, of files that need not be read or are not here.
 
     Raises:
-        ModelError: a file cannot be read.
+        ModelError: a file cannot be read, or an adapter is of another model.
     """
     gpus = [device for device in devices if device.kind == "gpu"]
     free = room = sum(max(0, gpu.free - _GPU_SPARE) for gpu in gpus)
     known, paths = known or {}, dict.fromkeys(capacity.config.path for capacity in roles.values())
     headers = {path: known.get(path) or read_header(path) for path in paths}
-    prints = {role: Footprint.of(headers[one.config.path], one, on_gpu=bool(gpus)) for role, one in roles.items()}
+    for header in headers.values():
+        require_model(header)
+    adapters = _adapters(roles, headers, known)
+    prints = {
+        role: Footprint.of(headers[one.config.path], one, on_gpu=bool(gpus), adapter=adapters.get(role)) for role, one in roles.items()
+    }
     made: dict[Role, RolePlan] = {}
     for role in (role for role in ORDER if role in roles):
         config = roles[role].config
@@ -172,6 +178,20 @@ def make_plan(roles: Mapping[Role, RoleCapacity], devices: Sequence[Device], kno
     return MemoryPlan(tuple(made.values()), free, machine.free, machine.memory_limit)
 
 
+def _adapters(roles: Mapping[Role, RoleCapacity], headers: Mapping[Path, Header], known: Mapping[Path, Header]) -> dict[Role, Header]:
+    """The headers of LoRA adapters by role; one that a role before has loaded on the same weights takes no more memory."""
+    found, loaded = dict[Role, Header](), set[tuple[object, ...]]()
+    for role, config in ((role, roles[role].config) for role in ORDER if role in roles):
+        mark = (*config.placement, config.lora)
+        if config.lora is None or mark in loaded:
+            continue
+        loaded.add(mark)
+        found[role] = known.get(config.lora) or read_adapter(config.lora)
+        if config.lora not in known and config.path not in known:
+            check_adapter(found[role], headers[config.path])
+    return found
+
+
 def gpu_bytes(footprint: Footprint, count: int, *, weights: bool) -> int:
     """Bytes that a model takes on a GPU.
 
@@ -184,7 +204,8 @@ def gpu_bytes(footprint: Footprint, count: int, *, weights: bool) -> int:
         return 0
     first = len(footprint.blocks) + 1 - count
     head = footprint.head + (footprint.table if footprint.tied else 0)
-    return (head + sum(footprint.blocks[first:]) if weights else 0) + sum(footprint.caches[first:]) + footprint.compute
+    own = sum(footprint.caches[first:]) + sum(footprint.adapters[first:]) + footprint.compute
+    return (head + sum(footprint.blocks[first:]) if weights else 0) + own
 
 
 def _gigabytes(size: int) -> str:

@@ -16,7 +16,7 @@ _EPSILONS = ("attention.layer_norm_rms_epsilon", "attention.layer_norm_epsilon",
 _FREQUENCIES = ("rope.freq_base", "rope.scaling.factor")
 _TYPES = {0: "F32", 1: "F16", 9: "Q8_1", 15: "Q8_K", 24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64", 30: "BF16"}
 _F32 = 0
-_NOT_MULTIPLIED = {9, 15, 24, 25, 26, 27, 28}
+NOT_MULTIPLIED = {9, 15, 24, 25, 26, 27, 28}
 """ggml_types without a matrix product on the CPU: Q8_1 and Q8_K are for activations; a table of numbers is no matrix."""
 _ADDED = re.compile(r".*norm\.weight|.*\.bias")
 _MATRIX = re.compile(r"token_embd\.weight|output\.weight|blk\.\d+\.(attn_(q|k|v|qkv|output)|ffn_(gate|up|down)(_exps|_shexp)?)\.weight")
@@ -72,7 +72,7 @@ def _check_vocabulary(header: Header) -> None:
 def _check_type(tensor: Tensor) -> None:
     if tensor.type != _F32 and _ADDED.fullmatch(tensor.name):
         raise Refused(f"tensor {tensor.name!r} is of type {_name(tensor)}, and must be F32")
-    if tensor.type in _NOT_MULTIPLIED and _MATRIX.fullmatch(tensor.name):
+    if tensor.type in NOT_MULTIPLIED and _MATRIX.fullmatch(tensor.name):
         raise Refused(f"tensor {tensor.name!r} is of type {_name(tensor)}, which is no type of weights")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from rsd_local.config import RewardConfig, RoleConfig, Trio, require
+from rsd_local.config import RewardConfig, RoleConfig, TagLayout, Trio, require
 from rsd_local.errors import BadHead, MissingTokens
 from rsd_local.events import CancelToken, Role
 from rsd_local.prompt import Prompt
@@ -13,12 +13,12 @@ from rsd_local.rewards.ahead import AheadReward, ReadingScore, contrast, likelih
 from rsd_local.rewards.cascade import Cascade, Stage
 from rsd_local.rewards.checked import CheckReward
 from rsd_local.rewards.features import confidence, step_features
-from rsd_local.rewards.heads import Head, ReadOut, ValueHead, read_head
+from rsd_local.rewards.heads import Head, HeadLayout, ReadOut, ValueHead, read_head
 from rsd_local.rewards.judge import Digit, Judge
-from rsd_local.rewards.layouts import Layout, MathShepherd, RLHFlow
+from rsd_local.rewards.layouts import Granite, Layout, MathShepherd, RLHFlow
 from rsd_local.rewards.reading import ReadReward
 from rsd_local.rewards.traced import TraceReward
-from rsd_local.rewards.value_head import QwenPrm, Skywork
+from rsd_local.rewards.value_head import QwenPrm, Skywork, TokenClassification
 from rsd_local.rewards.verifier import Verifier
 from rsd_local.roles import Reader, Reward, StepCost
 from rsd_local.runtime import Engine, Model, Tracing
@@ -33,6 +33,12 @@ _AHEAD = {
 }
 """Kinds that look at the probabilities that the target gives a step."""
 _ROLES: tuple[Role, ...] = ("reward", "reward-2", "reward-3", "reward-4")
+_TAGGED: dict[TagLayout, Callable[[Model, Prompt], Layout]] = {"math-shepherd": MathShepherd, "rlhflow": RLHFlow, "granite": Granite}
+_HEADED: dict[HeadLayout, Callable[[Model, ValueHead, Prompt], Layout]] = {
+    "skywork": Skywork,
+    "qwen-prm": QwenPrm,
+    "trl": TokenClassification,
+}
 
 
 def load_heads(trio: Trio) -> tuple[Head | None, ...]:
@@ -52,7 +58,8 @@ def _load_head(stage: RewardConfig, trio: Trio) -> Head | None:
     if not isinstance(head, wanted):
         raise BadHead(f"{stage.head} is no {stage.kind}", hint="choose the --reward-kind that it was made for")
     if isinstance(head, ReadOut):
-        head.check((trio.draft if head.role == "draft" else trio.target).path)
+        model = trio.draft if head.role == "draft" else trio.target
+        head.check(model.path, model.lora, model.lora_scale)
     return head
 
 
@@ -183,10 +190,9 @@ class StepReward:
     def _layout(self, model: Model, prompt: Prompt) -> Layout:
         head = self.head
         if isinstance(head, ValueHead):
-            return Skywork(model, head, prompt) if head.layout == "skywork" else QwenPrm(model, head, prompt)
+            return _HEADED[head.layout](model, head, prompt)
         if self.config.kind == "tag-logits":
-            tagged: Callable[..., Layout] = MathShepherd if self.config.layout == "math-shepherd" else RLHFlow
-            return tagged(model, prompt)
+            return _TAGGED[self.config.layout](model, prompt)
         return Judge(model, prompt) if self.config.kind == "judge" else Digit(model, prompt)
 
 

@@ -23,8 +23,8 @@ from rsd_local.rewards.features import FEATURES, PARTS, width_of
 from rsd_local.runtime import Floats
 
 Tensors = dict[str, npt.NDArray[np.float32]]
-HeadLayout = Literal["skywork", "qwen-prm"]
-_LAYOUTS: tuple[HeadLayout, ...] = ("skywork", "qwen-prm")
+HeadLayout = Literal["skywork", "qwen-prm", "trl"]
+_OUTPUTS: dict[HeadLayout, int] = {"skywork": 1, "qwen-prm": 2, "trl": 2}
 _LARGEST = 1 << 30  # bytes; the head of a 72B model has 0.27 GB
 
 
@@ -35,10 +35,14 @@ class ValueHead:
     Attributes:
         layout: the text that the model was trained on.
         layers: weights (out, in) and biases (out,), the first one's ``in`` the model's n_embd.
+        separator: of layout trl, the text behind each step that the model was trained with.
+        bos: of layout trl, whether the tokenizer that it was trained with has a beginning-of-text token.
     """
 
     layout: HeadLayout
     layers: tuple[tuple[Floats, Floats], ...]
+    separator: str = "\n\n"
+    bos: bool = False
 
     def matches(self, n_embd: int) -> bool:
         """Whether it can be applied to states of so many numbers."""
@@ -59,7 +63,8 @@ class ValueHead:
         tensors = {
             f"{place}.{name}": part for place, pair in enumerate(self.layers) for name, part in zip(("weight", "bias"), pair, strict=True)
         }
-        _write(path, tensors, {"kind": "value-head", "layout": self.layout})
+        said = {"separator": self.separator, "bos": str(self.bos)} if self.layout == "trl" else {}
+        _write(path, tensors, {"kind": "value-head", "layout": self.layout, **said})
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +79,8 @@ class ReadOut:
         model: the file name of the model that it was fitted on.
         model_sha256: of that file.
         about: how it was fitted: labels, regularization, figures.
+        lora_sha256: of the LoRA adapter that the model had, empty for none.
+        lora_scale: of that.
     """
 
     role: Literal["draft", "target"]
@@ -85,6 +92,8 @@ class ReadOut:
     model: str
     model_sha256: str
     about: dict[str, Any] = field(default_factory=dict)
+    lora_sha256: str = ""
+    lora_scale: float = 1.0
 
     def reward(self, features: Floats) -> float:
         """The probability of a good step given its features (d,), NaN where they are no finite numbers."""
@@ -94,17 +103,20 @@ class ReadOut:
         """Whether it can be applied to states of so many numbers."""
         return width_of(self.parts, n_embd) == self.weight.size
 
-    def check(self, model: Path) -> None:
-        """Refuses another model file.
+    def check(self, model: Path, lora: Path | None = None, lora_scale: float = 1.0) -> None:
+        """Refuses another model file, and another LoRA adapter.
 
         Raises:
-            ModelNotFound: it cannot be read.
+            ModelNotFound: one cannot be read.
             BadHead: it is not the one that the head was fitted on.
         """
         try:
-            digest = known_sha256(model)
+            digest, adapted = known_sha256(model), known_sha256(lora) if lora else ""
         except OSError as error:
-            raise ModelNotFound(f"{model}: {error.strerror or error}", hint="check the path") from None
+            raise ModelNotFound(f"{error.filename or model}: {error.strerror or error}", hint="check the path") from None
+        if digest == self.model_sha256 and (adapted, lora_scale) != (self.lora_sha256, self.lora_scale):
+            there = "another LoRA adapter, or at another scale" if self.lora_sha256 else "no LoRA adapter"
+            raise BadHead(f"the read-out was fitted on {self.model} with {there}", hint="fit one for this with rsd train-reward")
         if digest != self.model_sha256:
             raise BadHead(
                 f"the read-out was fitted on {self.model}, and {model.name} is another file",
@@ -120,6 +132,8 @@ class ReadOut:
         tensors = {"weight": self.weight, "mean": self.mean, "scale": self.scale, "bias": np.array([self.bias], np.float32)}
         said = {"role": self.role, "parts": ",".join(self.parts), "model": self.model, "model_sha256": self.model_sha256}
         said["features"] = str(FEATURES)
+        if self.lora_sha256:
+            said |= {"lora_sha256": self.lora_sha256, "lora_scale": str(self.lora_scale)}
         _write(path, tensors, {"kind": "read-out", **said, "about": json.dumps(self.about)})
 
 
@@ -156,12 +170,15 @@ def read_head(path: Path) -> Head:
 
 def _value_head(tensors: Tensors, said: dict[str, str]) -> ValueHead:
     layers = tuple((tensors[f"{place}.weight"], tensors[f"{place}.bias"]) for place in range(len(tensors) // 2))
-    outputs = {"skywork": 1, "qwen-prm": 2}[said["layout"]]
+    layout = cast(HeadLayout, said["layout"])
+    outputs, separator = _OUTPUTS[layout], said.get("separator", "\n\n")
     shaped = all(weight.ndim == 2 and bias.shape == weight.shape[:1] for weight, bias in layers)
     chained = all(above[0].shape[1] == below[0].shape[0] for below, above in pairwise(layers))
     if not (shaped and chained and layers[-1][0].shape[0] == outputs):
         raise ValueError("its layers do not fit together")
-    return ValueHead(cast(HeadLayout, said["layout"]), layers)
+    if not separator:
+        raise ValueError("it names no separator")
+    return ValueHead(layout, layers, separator, said.get("bos") == "True")
 
 
 def _read_out(tensors: Tensors, said: dict[str, str]) -> ReadOut:
@@ -176,7 +193,9 @@ def _read_out(tensors: Tensors, said: dict[str, str]) -> ReadOut:
     if role == "target" and parts != ("last",):
         raise ValueError("of the target only the last state can be read")
     vectors = tensors["weight"], tensors["mean"], tensors["scale"], float(tensors["bias"][0])
-    return ReadOut(cast(Literal["draft", "target"], role), parts, *vectors, said["model"], said["model_sha256"], json.loads(said["about"]))
+    adapter = said.get("lora_sha256", ""), float(said.get("lora_scale", "1"))
+    model = said["model"], said["model_sha256"], json.loads(said["about"])
+    return ReadOut(cast(Literal["draft", "target"], role), parts, *vectors, *model, *adapter)
 
 
 def _write(path: Path, tensors: Tensors, said: dict[str, str]) -> None:

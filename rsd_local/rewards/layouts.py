@@ -74,37 +74,72 @@ class MathShepherd(TwoTokens):
         return tokens if tokens[-1] == self._tag else [*tokens_of(self._model, [text], continues=True), self._tag]
 
 
-class RLHFlow(TwoTokens):
-    """A chat whose user brings the steps, one a turn, and whose assistant answers ``+`` to each (RLHFlow PRMs).
+class StepsAsTurns(TwoTokens):
+    """A chat whose user brings the steps, one a turn, and whose assistant answers to each whether it is good.
 
-    Read where the assistant's answer is predicted; earlier answers are always ``+``, as in training.
+    Read where the assistant's answer is predicted. Turns stay in the conversation, and earlier answers are always the good one,
+    as in training.
 
     Args:
         model: the reward model.
-        prompt: of which the last question is read.
+        prompt: of which the last question is read; the first step's turn begins with it and a space.
+        layout: its name, for messages.
+        good, bad: the two answers, each a token.
+        ask: what the user says behind each step.
 
     Raises:
         MissingTokens: the vocabulary or the chat template does not fit.
         NoChatTemplate: the model has none.
     """
 
-    def __init__(self, model: Model, prompt: Prompt) -> None:
-        super().__init__(single_token(model, "+"), single_token(model, "-"))
+    def __init__(self, model: Model, prompt: Prompt, layout: str, good: str, bad: str, ask: str = "") -> None:
+        super().__init__(single_token(model, good), single_token(model, bad))
         self._model = model
-        self._before, between, self._behind = render_chat(model, [("user", (prompt.question, HOLE)), ("assistant", "+"), ("user", (HOLE,))])
-        head = b"".join(part.data for part in self._behind)
-        if not between or not between[0].own or not between[0].data.startswith(head):
-            raise MissingTokens(f"{model.path}: its chat template does not fit the layout rlhflow", hint="choose another --layout")
-        self._between = [Part(between[0].data.removeprefix(head), own=True), *between[1:]]
+        first, second = (prompt.question, HOLE, ask), (HOLE, ask)
+        self._before, between, self._behind = render_chat(model, [("user", first), ("assistant", good), ("user", second)])
+        asked = [part for part in self._behind if not part.own]
+        head = b"".join(part.data for part in self._behind if part.own)
+        same, rest = between[: len(asked)] == asked, between[len(asked) :]
+        if not same or not rest or not rest[0].own or not rest[0].data.startswith(head):
+            raise MissingTokens(f"{model.path}: its chat template does not fit the layout {layout}", hint="choose another --layout")
+        self._between = [Part(rest[0].data.removeprefix(head), own=True), *rest[1:]]
+        # Behind a control token, SentencePiece begins a word anew.
+        self._goes_on = not model.special_tokens(tokens_of(model, self._behind, continues=True)[-1:])
 
     def opening(self) -> list[int]:
         """The chat up to the end of the question."""
         return opening_tokens(self._model, self._before, followed=True)
 
     def step(self, index: int, step: Step) -> list[int]:
-        """The step as the user's turn, and the head of the assistant's answer."""
+        """The step and what is asked of it as the user's turn, and the head of the assistant's answer."""
         before, text = (self._between, step.shown.strip()) if index else ([], b" " + step.shown.strip())
-        return tokens_of(self._model, [*before, Part(text), *self._behind], continues=True)
+        return tokens_of(self._model, [*before, Part(text), *self._behind], continues=index == 0 or self._goes_on)
+
+
+class RLHFlow(StepsAsTurns):
+    """The turns of the RLHFlow PRMs: the step alone, answered by ``+`` or ``-``.
+
+    Raises:
+        MissingTokens, NoChatTemplate: as ``StepsAsTurns``.
+    """
+
+    def __init__(self, model: Model, prompt: Prompt) -> None:
+        super().__init__(model, prompt, "rlhflow", "+", "-")
+
+
+class Granite(StepsAsTurns):
+    """The turns of Granite's math PRMs: the step, a space and a question, answered by ``Y`` or ``N``.
+
+    Source: the model cards of ibm-granite/granite-3.3-8b-math-prm-v2 and granite-3.3-8b-lora-math-prm, "Usage". There the reward is
+    the probability of ``Y`` in the whole vocabulary; here it is that of ``Y`` among the two, which hold nearly all of it after
+    training, so that what a quantization spreads over other tokens lowers no reward. The system message is the template's own.
+
+    Raises:
+        MissingTokens, NoChatTemplate: as ``StepsAsTurns``.
+    """
+
+    def __init__(self, model: Model, prompt: Prompt) -> None:
+        super().__init__(model, prompt, "granite", "Y", "N", " Is this response correct so far (Y/N)?")
 
 
 def single_token(model: Model, text: str) -> int:

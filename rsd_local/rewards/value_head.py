@@ -77,3 +77,38 @@ class QwenPrm:
         """The second class's part of the softmax."""
         bad, good = (float(value) for value in self._head.outputs(values))
         return sigmoid(good - bad)
+
+
+class TokenClassification:
+    """The question, then each step and a separator, all encoded apart (PRMTrainer of TRL, as ``tokenize_row`` makes its rows).
+
+    Read at the last token of each separator: a linear layer, then the softmax over two classes, the second one's part, which is the
+    label "right". The separator is the one of training, a blank line for HuggingFaceH4's and SHARP's models; nothing stands between
+    question and first step. A beginning-of-text token comes first where the tokenizer of training has one: many GGUF files name one
+    for models that were trained without.
+
+    Raises:
+        MissingTokens: the model was trained with a beginning-of-text token, and the vocabulary has none.
+    """
+
+    hidden = True
+
+    def __init__(self, model: Model, head: ValueHead, prompt: Prompt) -> None:
+        if head.bos and model.bos < 0:
+            raise MissingTokens(f"{model.path} has no beginning-of-text token, with which the head was trained")
+        self._model, self._head, self._question = model, head, prompt.question
+        self.query: list[int] = []
+        self._separator = model.tokenize(head.separator)
+
+    def opening(self) -> list[int]:
+        """The beginning-of-text token where there was one in training, and the question."""
+        return [*([self._model.bos] if self._head.bos else []), *self._model.tokenize(self._question)]
+
+    def step(self, index: int, step: Step) -> list[int]:
+        """The step and its separator."""
+        return [*self._model.tokenize(step.shown.strip()), *self._separator]
+
+    def reward(self, values: Floats) -> float:
+        """The second class's part of the softmax."""
+        bad, good = (float(value) for value in self._head.outputs(values))
+        return sigmoid(good - bad)

@@ -15,6 +15,7 @@ from rsd_local import machine
 from rsd_local.config import RoleConfig
 from rsd_local.errors import Closed, ContextFull, EngineError, NoSlot
 from rsd_local.runtime import llama
+from rsd_local.runtime.adapters import use_adapter
 from rsd_local.runtime.batch_loop import BatchLoop
 from rsd_local.runtime.device import Device, shared_device
 from rsd_local.runtime.latency import LatencyModel
@@ -37,13 +38,14 @@ class Engine:
 
     Args:
         model: the weights; shared with other engines where roles share a file.
-        config: context size per sequence, threads, cache type, flash attention.
+        config: context size per sequence, threads, cache type, flash attention, LoRA adapter.
         slots: how many sequences can be open at once.
         name: the role, for messages.
         reuse: whether a new sequence goes on from what closed ones left in the cache.
 
     Raises:
         EngineError: llama.cpp cannot make such a context.
+        ModelNotFound, BadAdapter: there is no such adapter, or it is not one for the model.
     """
 
     def __init__(self, model: Model, config: RoleConfig, slots: int = 1, name: str = "engine", *, reuse: bool = True) -> None:
@@ -183,10 +185,11 @@ class Engine:
     def about(self) -> str:
         """How the engine runs, in one line for people: model, context, threads, device and what was asked for."""
         config, layers = self.config, self.config.layers_on_gpu if self._on_gpu else 0
+        adapter = f" with the adapter {config.lora.name} × {config.lora_scale:g}" if config.lora else ""
         split = f" split {config.tensor_split}" if config.tensor_split else ""
         device = f"{'all' if layers < 0 else layers} layers on gpu {config.main_gpu}{split}" if layers else "cpu"
         return (
-            f"{self.model.path.name} ({self.model.description}), context {self.context} × {self.slots}, "
+            f"{self.model.path.name} ({self.model.description}){adapter}, context {self.context} × {self.slots}, "
             f"{self.threads} threads, {device}, cache {config.cache_type}, flash attention {config.flash_attention}, "
             f"rollback by {type(self._rollback).__name__.lower()}"
         )
@@ -264,6 +267,7 @@ class Engine:
         places = next((tensor.shape[-1] for tensor in self.model.header.tensors if tensor.name == "position_embd.weight"), self.context)
         if self.context > places:  # llama.cpp would end the process at the first token behind the last one
             raise EngineError(f"{self.name}: {self.model.path.name} has {places} positions, no context of {self.context}", hint=_SMALLER)
+        adapter = self.model.adapters.load(self.config.lora, trusted=self.config.trusted) if self.config.lora else None
         with self.model.in_use() as handle:
             context = llama.GuardedCall().run(lambda: C.llama_init_from_model(handle, params), C.llama_free)
         if not context:
@@ -272,6 +276,8 @@ class Engine:
                 f"{llama.last_errors() or 'no reason given'}",
                 hint=f"{_SMALLER}, or another cache type",
             )
+        if adapter is not None:
+            use_adapter(context, adapter, self.config.lora_scale)
         return context
 
 

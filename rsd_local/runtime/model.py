@@ -15,8 +15,9 @@ from llama_cpp import llama_cpp as C
 
 from rsd_local.config import RoleConfig
 from rsd_local.errors import Closed, ModelError, NotAModel
-from rsd_local.gguf_header import active_parameters, read_header
+from rsd_local.gguf_header import active_parameters, read_header, require_model
 from rsd_local.runtime import llama
+from rsd_local.runtime.adapters import Adapters
 from rsd_local.runtime.rehearsal import rehearse
 from rsd_local.runtime.thinking import Spelling
 from rsd_local.runtime.tokenizer import Tokenizer
@@ -47,6 +48,7 @@ class Model:
         llama.note_process()
         self.path = config.path
         self.header = read_header(config.path)
+        require_model(self.header)
         if progress is not None:
             progress(0.0)  # the first time that a file is seen, its rehearsal takes seconds
         rehearse(config.path, self.header, trusted=config.trusted)
@@ -86,6 +88,7 @@ class Model:
         self._tokenizer = Tokenizer(self)
         self._pieces: dict[int, bytes] = {}
         self._ends: dict[int, bool] = {}
+        self.adapters = Adapters(self)
         self._engines: weakref.WeakSet[Engine] = weakref.WeakSet()
         self._users, self._uses = 0, threading.Condition()
         self.spelling = Spelling(self)
@@ -217,7 +220,7 @@ class Model:
         self._engines.add(engine)
 
     def close(self) -> None:
-        """Free the weights once nobody uses them; engines on them are closed first. A second call does nothing."""
+        """Free the weights and their adapters once nobody uses them; engines on them are closed first. A second call does nothing."""
         if llama.was_forked():
             return  # its memory is the parent's affair
         for engine in list(self._engines):

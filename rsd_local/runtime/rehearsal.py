@@ -2,7 +2,8 @@
 
 llama.cpp ends the process where a file breaks what it takes for granted: at load, at tokenizing, or at the first batch, and
 no list of checks keeps up with it. So a file that was not seen before is first loaded by a child process, which tokenizes a
-few texts and decodes four rows: only the child can be ended by it. What went well is remembered in the user's cache.
+few texts and decodes four rows: only the child can be ended by it. What went well is remembered in the user's cache. A LoRA adapter
+is tried with its base model, which went well before.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import llama_cpp
 import platformdirs
 from llama_cpp import llama_cpp as C
 
-from rsd_local.errors import ModelNotFound, NotAModel
+from rsd_local.errors import BadAdapter, ModelError, ModelNotFound, NotAModel
 from rsd_local.gguf_header import Header
 from rsd_local.runtime import llama
 from rsd_local.runtime.vocabulary import Vocabulary
@@ -38,7 +39,8 @@ MOST_REPACKED = 2 << 30  # bytes
 OWN_MODELS = Path(__file__).parents[1] / "abacus" / "models"
 _HINT = "choose another file, or try a newer llama-cpp-python; --trust-file leaves this check out"
 _OTHER_FILE = "download it again, or choose another GGUF file"
-_DOING = {"load": "loads it", "tokenize": "tokenizes text with it", "decode": "decodes with it"}
+_OTHER_ADAPTER = "give another adapter, or another base model"
+_DOING = {"load": "loads it", "adapter": "loads it", "tokenize": "tokenizes text with it", "decode": "decodes with it"}
 _LAST_WORDS = re.compile(r"^\S*?([^/\\\s]+:\d+: .+)$|^\s*what\(\):\s+(.+)$", re.MULTILINE)
 """What ggml prints before it ends the process, or the C++ library of an exception that nobody caught."""
 
@@ -57,6 +59,7 @@ class Rehearsed:
         llama: version of llama-cpp-python, and the CPU's features that its library uses, which decide the kernels.
         repacked: whether weights are laid out anew for the CPU, which has kernels of its own. That takes some seconds and as
             many bytes again for each gigabyte, so larger files are tried as they are.
+        adapter: the same of a LoRA adapter that is tried with it, None without one.
     """
 
     path: str
@@ -64,17 +67,19 @@ class Rehearsed:
     header: str
     llama: str
     repacked: bool
+    adapter: Rehearsed | None = None
 
     @classmethod
-    def of(cls, path: Path, header: Header) -> Rehearsed:
-        """The file as it is now."""
+    def of(cls, path: Path, header: Header, adapter: Header | None = None) -> Rehearsed:
+        """The file as it is now, and that of an adapter on it."""
         states = [part.stat() for part in header.files]
         parts = tuple((state.st_size, state.st_mtime_ns) for state in states)
         with path.open("rb") as file:
             digest = hashlib.sha256(file.read(header.end)).hexdigest()
         library = f"{llama_cpp.__version__} {C.llama_print_system_info().decode('utf-8', 'replace')}"
         repacked = llama.repacks_safely() and sum(size for size, _ in parts) <= MOST_REPACKED
-        return cls(str(path.resolve()), parts, digest, library, repacked)
+        beside = None if adapter is None else cls.of(adapter.files[0], adapter)
+        return cls(str(path.resolve()), parts, digest, library, repacked, beside)
 
     @property
     def limit(self) -> float:
@@ -83,44 +88,55 @@ class Rehearsed:
 
     @property
     def size(self) -> int:
-        """Bytes of all parts."""
-        return sum(size for size, _ in self.parts)
+        """Bytes of all parts, and of the adapter."""
+        return sum(size for size, _ in self.parts) + (self.adapter.size if self.adapter else 0)
 
 
-def rehearse(path: Path, header: Header, *, trusted: bool = False) -> None:
+def rehearse(path: Path, header: Header, *, trusted: bool = False, adapter: Header | None = None) -> None:
     """Try a file in a child process, unless that went well before with the same file and library.
 
     Args:
         path: the file.
         header: the file's.
         trusted: whether to skip it, as for the models of this package.
+        adapter: of a LoRA adapter that is tried on the model.
 
     Raises:
         ModelNotFound: the file cannot be read.
         NotAModel: llama.cpp refused the file, ended the child, or did not come to an end.
+        BadAdapter: the same with the adapter.
     """
-    if trusted or OWN_MODELS.resolve() in path.resolve().parents or not _can_start_python():
+    own = adapter is None and OWN_MODELS.resolve() in path.resolve().parents
+    if trusted or own or not _can_start_python():
         return
     with _one_at_a_time:  # two children may need more memory than there is
         try:
-            now = Rehearsed.of(path, header)
+            now = Rehearsed.of(path, header, adapter)
         except OSError as error:
             raise ModelNotFound(f"{path} cannot be read: {error}") from None
         if now in _went_well or _is_remembered(now):
             _went_well.add(now)
             return
-        repeated = Vocabulary.read(path, header).repeated()
+        repeated = None if adapter else Vocabulary.read(path, header).repeated()
         if repeated is not None:
             raise NotAModel(f"{path} cannot be used: two of its tokens have the text {repeated[:80]!r}", hint=_OTHER_FILE)
-        if _try(path, now):
+        if _try(path, now, adapter):
             _went_well.add(now)
             _remember(now)
 
 
-def _try(path: Path, now: Rehearsed) -> bool:
+def _refused(path: Path, adapter: Header | None, why: str, hint: str) -> ModelError:
+    """The error for what was tried: with an adapter it is the adapter's, for the model went well before."""
+    if adapter is None:
+        return NotAModel(f"{path} {why}", hint=hint)
+    return BadAdapter(f"{adapter.files[0]} {why} (on {path.name})", hint=_OTHER_ADAPTER)
+
+
+def _try(path: Path, now: Rehearsed, adapter: Header | None) -> bool:
     """Runs the child; False where it could not find out, for reasons of its own or of the machine."""
     words = [sys.executable, "-P", "-m", "rsd_local.runtime.rehearsal_child", str(path.absolute())]
     words += [str(int(number)) for number in (now.repacked, now.limit + 10, now.size)]
+    words += [str(adapter.files[0].absolute())] if adapter else []
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(os.path.abspath(entry) for entry in sys.path),  # it finds what is found here
         "PYTHONIOENCODING": "utf-8",
@@ -143,10 +159,10 @@ def _try(path: Path, now: Rehearsed) -> bool:
     lines = [line.partition(" ") for line in output.decode("utf-8", "replace").splitlines()]
     state, _, reason = next((line for line in reversed(lines) if line[0] in (*_DOING, "done", "refused", "unsure")), ("", "", ""))
     if state == "refused":
-        raise NotAModel(f"{path} cannot be loaded: {reason}", hint=_OTHER_FILE)
+        raise _refused(path, adapter, f"cannot be loaded: {reason}", _OTHER_FILE)
     if state in _DOING:
         why = f"did not end within {now.limit:.0f} s" if code is None else f"ended the process: {_last_words(code, said)}"
-        raise NotAModel(f"{path} cannot be used: while llama.cpp {_DOING[state]}, it {why}", hint=_HINT)
+        raise _refused(path, adapter, f"cannot be used: while llama.cpp {_DOING[state]}, it {why}", _HINT)
     if state != "done":
         log.warning("%s could not be tried in a child process: %s", path, reason or f"exit code {code}")
     return state == "done"
@@ -169,13 +185,18 @@ def _can_start_python() -> bool:
 
 
 def _file(now: Rehearsed) -> Path:
-    name = hashlib.sha256(now.path.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+    paths = now.path + (f"\n{now.adapter.path}" if now.adapter else "")
+    name = hashlib.sha256(paths.encode("utf-8", "surrogateescape")).hexdigest()[:32]
     return platformdirs.user_cache_path("rsd") / "rehearsed" / f"{name}.json"
+
+
+def _as_text(now: Rehearsed) -> str:
+    return json.dumps({name: value for name, value in asdict(now).items() if value is not None})
 
 
 def _is_remembered(now: Rehearsed) -> bool:
     try:
-        return _file(now).read_text(encoding="utf-8") == json.dumps(asdict(now))
+        return _file(now).read_text(encoding="utf-8") == _as_text(now)
     except (OSError, ValueError):
         return False
 
@@ -186,5 +207,5 @@ def _remember(now: Rehearsed) -> None:
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False, encoding="utf-8") as unfinished:
-            unfinished.write(json.dumps(asdict(now)))
+            unfinished.write(_as_text(now))
         os.replace(unfinished.name, file)

@@ -1,8 +1,8 @@
 """The child process of a rehearsal: does with a model file, on a small scale, all that can end a process.
 
-usage: python -m rsd_local.runtime.rehearsal_child PATH REPACK SECONDS BYTES
+usage: python -m rsd_local.runtime.rehearsal_child PATH REPACK SECONDS BYTES [ADAPTER]
 
-Each line on standard output begins with a word: ``load``, ``tokenize`` and ``decode`` before these are done, and at the end
+Each line on standard output begins with a word: ``load``, ``adapter``, ``tokenize`` and ``decode`` before these are done, and at the end
 ``done``, or ``refused`` or ``unsure`` with the reason.
 """
 
@@ -21,6 +21,7 @@ from llama_cpp import llama_cpp as C
 
 from rsd_local import machine
 from rsd_local.runtime import llama
+from rsd_local.runtime.adapters import use_adapter
 
 CONTEXT = 64  # tokens
 _SPARE = 2 << 30  # bytes of memory besides the weights
@@ -48,10 +49,10 @@ _TEXTS = [
 
 def main(arguments: Sequence[str]) -> None:
     """Runs the rehearsal of one file."""
-    path, repack, seconds, size = arguments
+    path, repack, seconds, size, *adapter = arguments
     _set_limits(int(seconds), 2 * int(size) + _SPARE)
     try:
-        _say(_rehearse(path, repack == "1"))
+        _say(_rehearse(path, repack == "1", *adapter))
     except Exception as error:  # of this module, not of the file
         _say(f"unsure {type(error).__name__}: {error}")
 
@@ -69,18 +70,25 @@ def _set_limits(seconds: int, memory: int) -> None:
                 resource.setrlimit(kind, (limit, resource.getrlimit(kind)[1]))
 
 
-def _rehearse(path: str, repack: bool) -> str:
+def _rehearse(path: str, repack: bool, adapter: str = "") -> str:
     _say("load")
     params = C.llama_model_default_params()
     no_devices = (ctypes.c_void_p * 1)(None)  # the list ends with the first NULL
     params.devices, params.n_gpu_layers, params.use_extra_bufts = ctypes.cast(no_devices, ctypes.c_void_p), 0, repack
     model = C.llama_model_load_from_file(os.fsencode(path), params)
-    if not model:
-        return f"refused {llama.last_errors() or 'llama.cpp gave no reason'}"
-    _say("tokenize")
-    _tokenize(C.llama_model_get_vocab(model))
+    if not model:  # one that an adapter is tried on went well before
+        return f"{'unsure' if adapter else 'refused'} {llama.last_errors() or 'llama.cpp gave no reason'}"
+    lora = None
+    if adapter:
+        _say("adapter")
+        lora = C.llama_adapter_lora_init(model, os.fsencode(adapter))
+        if not lora:
+            return f"refused {llama.last_errors() or 'llama.cpp gave no reason'}"
+    else:
+        _say("tokenize")
+        _tokenize(C.llama_model_get_vocab(model))
     _say("decode")
-    return _decode(model)
+    return _decode(model, lora)
 
 
 def _tokenize(vocab: Any) -> None:
@@ -98,7 +106,7 @@ def _tokenize(vocab: Any) -> None:
             C.llama_detokenize(vocab, tokens, count, ctypes.create_string_buffer(size), size, False, special)
 
 
-def _decode(model: Any) -> str:
+def _decode(model: Any, lora: Any) -> str:
     """Two rows, then one, then one with its hidden state; after each all but the first token is forgotten."""
     params = C.llama_context_default_params()
     params.n_ctx = params.n_batch = params.n_ubatch = CONTEXT
@@ -108,6 +116,8 @@ def _decode(model: Any) -> str:
     context = C.llama_init_from_model(model, params)
     if not context:
         return f"unsure {llama.last_errors()}"
+    if lora:
+        use_adapter(context, lora, 1.0)
     memory, last = C.llama_get_memory(context), C.llama_vocab_n_tokens(C.llama_model_get_vocab(model)) - 1
     for tokens, states in (((0, last), False), ((last,), False), ((0,), True)):
         C.llama_set_embeddings(context, states)

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from rsd_local.config import Params, Thinking, Trio
 from rsd_local.decoding.ahead import Ahead
@@ -13,6 +14,7 @@ from rsd_local.decoding.auto import Pace
 from rsd_local.errors import ConfigError
 from rsd_local.events import Author, CancelToken, Role
 from rsd_local.fit import RoleCapacity, context_warning, make_plan
+from rsd_local.gguf_header import Header, read_header
 from rsd_local.prompt import Prompt
 from rsd_local.rewards import Head, Rewards, load_heads, read_ahead, reward_models
 from rsd_local.rewards.thoughts import SomeThoughts
@@ -73,11 +75,13 @@ class LocalTrio:
         models: dict[tuple[object, ...], Model] = {}
         engines: dict[Role, Engine] = {}
         heads = load_heads(config)
-        for role, capacity in placed(capacities(config, heads), check=config.fit_check).items():
+        roles = capacities(config, heads)
+        headers = {path: read_header(path) for path in dict.fromkeys(one.config.path for one in roles.values())}
+        for role, capacity in placed(roles, headers, check=config.fit_check).items():
             where = capacity.config.placement
             if where not in models:
                 report = None if progress is None else _bind(progress, role)
-                models[where] = Model(capacity.config, report)
+                models[where] = Model(capacity.config, report, headers[capacity.config.path])
                 opening.callback(models[where].close)
             engines[role] = Engine(models[where], capacity.config, capacity.slots, role, reuse=config.reuse)
             opening.callback(engines[role].close)
@@ -209,11 +213,12 @@ def capacities(config: Trio, heads: tuple[Head | None, ...]) -> dict[Role, RoleC
     return roles | {role: RoleCapacity(reward, wide) for role, (_, reward) in reward_models(config).items()}
 
 
-def placed(roles: dict[Role, RoleCapacity], *, check: bool = True) -> dict[Role, RoleCapacity]:
+def placed(roles: dict[Role, RoleCapacity], headers: dict[Path, Header], *, check: bool = True) -> dict[Role, RoleCapacity]:
     """The roles with the layers that go to the GPU as numbers.
 
     Args:
         roles: each with what it is to hold.
+        headers: of their models.
         check: whether there must be memory enough.
 
     Raises:
@@ -222,7 +227,7 @@ def placed(roles: dict[Role, RoleCapacity], *, check: bool = True) -> dict[Role,
     found = devices()
     if not found:  # this build of llama.cpp does not tell
         return roles
-    plan = make_plan(roles, found)
+    plan = make_plan(roles, found, headers)
     if check:
         plan.check()
     return {one.role: replace(roles[one.role], config=one.config) for one in plan.roles}

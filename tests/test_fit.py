@@ -179,3 +179,21 @@ def test_fit_measures_what_the_models_do_here() -> None:
     assert gains == sorted(gains) and gains[0] > 0
     missing = rsd("fit", "small", "--measure")
     assert missing.returncode == 2 and "not here" in missing.stderr and missing.stdout == ""
+
+
+def test_each_header_is_read_once_when_a_trio_opens(monkeypatch: pytest.MonkeyPatch) -> None:
+    import rsd_local.fit.plan
+    import rsd_local.open_trio
+    import rsd_local.runtime.model
+
+    seen: list[Path] = []
+
+    def noted(path: Path) -> object:
+        seen.append(path)
+        return read_header(path)
+
+    for module in (rsd_local.open_trio, rsd_local.fit.plan, rsd_local.runtime.model):
+        monkeypatch.setattr(module, "read_header", noted)
+    trio = find_trio("abacus")
+    with Reasoner.open(replace(trio, target=trio.draft)):
+        assert sorted(seen) == sorted({trio.draft.path, trio.stages[0].model.path})  # type: ignore[union-attr]

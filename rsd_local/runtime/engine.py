@@ -21,7 +21,7 @@ from rsd_local.runtime.device import Device, shared_device
 from rsd_local.runtime.latency import LatencyModel
 from rsd_local.runtime.model import Model
 from rsd_local.runtime.requests import Request
-from rsd_local.runtime.rollback import probe
+from rsd_local.runtime.rollback import probe, way_back
 from rsd_local.runtime.sequence import Sequence
 from rsd_local.runtime.sizes import Sizes
 from rsd_local.runtime.slots import Slots
@@ -65,7 +65,9 @@ class Engine:
         clock = time.thread_time if self.threads == 1 and not self._on_gpu else time.perf_counter
         self.device.attach()
         try:
-            self._rollback = self.device.call(lambda: probe(self._context))
+            if model.can_cut is None:
+                model.can_cut = self.device.call(lambda: probe(self._context))
+            self._rollback = way_back(self._context, model.can_cut)
         except BaseException:
             self.device.call(self._free)
             self.device.detach(None)
@@ -166,8 +168,10 @@ class Engine:
 
         To be called before traced generations, with a sequence free. The outcome is kept in ``gives_states``.
         """
-        self.gives_states = True
-        self.gives_states = self.loop.gives_both = states_beside_logits(self)
+        if self.model.gives_states is None:
+            self.gives_states = True
+            self.model.gives_states = states_beside_logits(self)
+        self.gives_states = self.loop.gives_both = self.model.gives_states
         return self.gives_states
 
     def exact_rows(self, sequence: Sequence, most: int) -> int:

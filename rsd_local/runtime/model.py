@@ -15,7 +15,7 @@ from llama_cpp import llama_cpp as C
 
 from rsd_local.config import RoleConfig
 from rsd_local.errors import Closed, ModelError, NotAModel
-from rsd_local.gguf_header import active_parameters, read_header, require_model
+from rsd_local.gguf_header import Header, active_parameters, read_header, require_model
 from rsd_local.runtime import llama
 from rsd_local.runtime.adapters import Adapters
 from rsd_local.runtime.rehearsal import rehearse
@@ -38,16 +38,17 @@ class Model:
     Args:
         config: the file and where its layers go.
         progress: called with the loaded share, 0 to 1, from the loading thread.
+        header: of the file, where it was read already.
 
     Raises:
         ModelNotFound: there is no such file.
         NotAModel: it is no GGUF file, is damaged, or llama.cpp cannot load it.
     """
 
-    def __init__(self, config: RoleConfig, progress: Progress | None = None) -> None:
+    def __init__(self, config: RoleConfig, progress: Progress | None = None, header: Header | None = None) -> None:
         llama.note_process()
         self.path = config.path
-        self.header = read_header(config.path)
+        self.header = header or read_header(config.path)
         require_model(self.header)
         if progress is not None:
             progress(0.0)  # the first time that a file is seen, its rehearsal takes seconds
@@ -88,6 +89,8 @@ class Model:
         self._tokenizer = Tokenizer(self)
         self._pieces: dict[int, bytes] = {}
         self._ends: dict[int, bool] = {}
+        self.can_cut: bool | None = None  # what its engines have found: whether its memory can be cut,
+        self.gives_states: bool | None = None  # and whether it gives hidden states beside logits
         self.adapters = Adapters(self)
         self._engines: weakref.WeakSet[Engine] = weakref.WeakSet()
         self._users, self._uses = 0, threading.Condition()

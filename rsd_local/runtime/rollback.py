@@ -138,8 +138,14 @@ def empty(memory: Any, slot: int) -> None:
         raise EngineError(f"llama.cpp does not empty slot {slot} of its cache")
 
 
-def probe(context: Any) -> Rollback:
-    """Finds the way back that a context's memory allows, by cutting one of two tokens.
+def way_back(context: Any, can_cut: bool) -> Rollback:
+    """How sequences of a context forget tokens, by what ``probe`` has found of its model."""
+    memory = C.llama_get_memory(context)
+    return Truncation(memory, C.llama_model_n_swa(C.llama_get_model(context))) if can_cut else Snapshots(context, memory)
+
+
+def probe(context: Any) -> bool:
+    """Whether the memory of a context's model can be cut, found by cutting one of two tokens.
 
     The context must be empty and is empty again afterwards.
 
@@ -153,4 +159,4 @@ def probe(context: Any) -> Rollback:
         raise EngineError(f"llama.cpp cannot decode two tokens with this model, its status is {status}", hint="choose another GGUF file")
     can_cut = bool(C.llama_memory_seq_rm(memory, 0, 1, -1))
     C.llama_memory_clear(memory, True)
-    return Truncation(memory, C.llama_model_n_swa(C.llama_get_model(context))) if can_cut else Snapshots(context, memory)
+    return can_cut

@@ -29,6 +29,8 @@ def test_keys_reach_every_group_of_settings() -> None:
 
 def test_every_size_of_the_search_can_be_written() -> None:
     for field in dataclasses.fields(Search):
+        if field.name == "ways":  # those of one answer, which auto goes again
+            continue
         value = {"aggregate": "min", "fallback": "on"}.get(field.name, "2")
         made = read_strategy(f"rsd:{field.name}={value}", BASE).params.search
         assert str(getattr(made, field.name)) == value

@@ -120,7 +120,7 @@ body {{ max-width: 76rem; margin: 2rem auto; padding: 0 1rem; font: 16px/1.5 sys
 body {{ color: var(--ink); background: var(--back); }}
 h1 {{ font-size: 1.5rem; }} h2 {{ font-size: 1.15rem; margin-top: 2.2rem; }}
 dl {{ display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; margin: 0 0 1.5rem; }}
-dt, p, li {{ color: var(--soft); }} dd {{ margin: 0; overflow-wrap: anywhere; }} p {{ max-width: 60rem; font-size: .92rem; }}
+dt, p, li {{ color: var(--soft); }} dd {{ margin: 0; }} dd, li {{ overflow-wrap: anywhere; }} p {{ max-width: 60rem; font-size: .92rem; }}
 .wide {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; white-space: nowrap; }}
 th, td {{ padding: .3rem .5rem; vertical-align: bottom; text-align: right; border-bottom: 1px solid var(--line); }}

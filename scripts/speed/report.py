@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from speed.rounds import Case, Results, pace, spread
-
 from rsd_local.bench.machine import cpu_name
 from rsd_local.bench.tables import markdown
+from speed.rounds import Case, Results, pace, spread
 
 PARTS = {"draft": "draft writes", "prefill": "target reads", "decode": "target writes", "reward": "reward", "rest": "everything else"}
 """Of the time of a token, by key in a result."""

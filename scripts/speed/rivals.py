@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+
 from speed.server import Server
 from speed.turn import Result, Turn, question, rejects
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -44,6 +45,7 @@ class Chosen:
         draft, target: the pair; the target is also what streams, what scores steps, and the draft of the row shapes.
         engine: further models of the row engine.
         shapes: names in ``speed.shapes.SHAPES``.
+        drafts: one of them that drafts and scores in the row shapes; empty for the target.
         work: the folder for their files.
         accepted: shares of accepted steps of the row shapes.
         threads: of each model.
@@ -57,6 +59,7 @@ class Chosen:
     target: Path
     engine: tuple[Path, ...]
     shapes: tuple[str, ...]
+    drafts: str
     work: Path
     accepted: tuple[float, ...]
     threads: int
@@ -95,10 +98,10 @@ def _streams(chosen: Chosen, row: str, streams: int, bar: float) -> Iterator[Cas
         return
     turns, figures = dict[str, Turn](), []
     for layout, label in (("default", "default layout"), ("file", "layout of the file")):
-        names = [f"{who}, {label}" for who in (OURS, SERVER)]
-        for name, what in zip(names, ("target", "server"), strict=True):
-            turns[name] = chosen.turn(what, chosen.target, tokens=chosen.sizes.stream, streams=streams, layout=layout)
-        figures.append(times_as_fast(*names, bar))
+        ours, theirs = f"{OURS}, {label}", f"{SERVER}, {label}"
+        turns[ours] = chosen.turn("target", chosen.target, tokens=chosen.sizes.stream, streams=streams, layout=layout)
+        turns[theirs] = replace(turns[ours], what="server")
+        figures.append(times_as_fast(ours, theirs, bar))
     yield Case(row, chosen.target.stem, turns, tuple(figures))
 
 
@@ -114,6 +117,7 @@ def reprompt(chosen: Chosen) -> Iterator[Case]:
 
 def shapes(chosen: Chosen) -> Iterator[Case]:
     """RSD with a target of random weights, of that target alone."""
+    small = write_shape(chosen.work, chosen.drafts, chosen.target) if chosen.drafts else chosen.target
     for name in chosen.shapes:
         large = write_shape(chosen.work, name, chosen.target)
         alone = chosen.turn("target", large, tokens=chosen.sizes.answer)
@@ -121,12 +125,12 @@ def shapes(chosen: Chosen) -> Iterator[Case]:
         if chosen.rivals:
             turns |= {f"{ALONE}, {SERVER}": replace(alone, what="server")}
             figures.append(times_as_fast(ALONE, f"{ALONE}, {SERVER}"))
-        rewards = {"no reward": "none", "reward of the draft's size": str(chosen.target), "reading ahead": "ahead"}
+        rewards = {"no reward": "none", "reward of the draft's size": str(small), "reading ahead": "ahead"}
         few = name == "14b"  # only the target, and RSD at 0.8 with a reward that costs nothing
         for share in (0.8,) if few else chosen.accepted:
             for reward, given in list(rewards.items())[: 1 if few else None]:
                 label = f"RSD at {share}, {reward}"
-                turns[label] = replace(alone, what="rsd", draft=str(chosen.target), reward=given, accepted=share)
+                turns[label] = replace(alone, what="rsd", draft=str(small), reward=given, accepted=share)
                 figures += [times_as_fast(label, ALONE), *_closed(label)]
         yield Case("shapes", name, turns, tuple(figures), most=3 if few else 0)
 
@@ -148,7 +152,9 @@ def step40(chosen: Chosen) -> Iterator[Case]:
 
 
 def memory(chosen: Chosen) -> Iterator[Case]:
-    """What the process takes beyond weights, caches and compute buffers."""
+    """What the process takes beyond weights, caches and compute buffers; only Linux tells."""
+    if sys.platform != "linux":
+        return
     turn = chosen.pair("memory", tokens=2 * chosen.sizes.step)
     beyond = Figure("beyond", lambda results: float(results[OURS]["beyond"]) / 1e6, 150, at_most=True, unit=" MB")
     yield Case("memory", f"{chosen.draft.stem}, {chosen.target.stem}", {OURS: turn}, (beyond,))

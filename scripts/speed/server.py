@@ -84,8 +84,7 @@ class Server:
             try:
                 self.get("/health")
                 return
-            except (ServerFailed, OSError, http.client.HTTPException):
-                self._local = threading.local()
+            except ServerFailed:
                 time.sleep(0.1)
         self.close()
         raise ServerFailed("the server does not answer")
@@ -99,17 +98,27 @@ class Server:
         return self._ask("POST", path, json.dumps(body))
 
     def _ask(self, method: str, path: str, body: str | None) -> Json:
-        """One request over this thread's connection."""
+        """One request over this thread's connection, or a new one where the server has closed that since."""
+        try:
+            status, said = self._sent(method, path, body)
+        except (ConnectionError, http.client.HTTPException):
+            self._local.link = None
+            try:
+                status, said = self._sent(method, path, body)
+            except (OSError, http.client.HTTPException) as error:
+                raise ServerFailed(f"{path}: {error!r}") from error
+        if status != 200:
+            raise ServerFailed(f"{path}: {status} {said[:300].decode('utf-8', 'replace')}")
+        return json.loads(said)
+
+    def _sent(self, method: str, path: str, body: str | None) -> tuple[int, bytes]:
         link = getattr(self._local, "link", None)
         if link is None:
             address = urllib.parse.urlparse(self._address)
             link = self._local.link = http.client.HTTPConnection(str(address.hostname), address.port)
         link.request(method, path, body, {"Content-Type": "application/json"})
         answer = link.getresponse()
-        said = answer.read()
-        if answer.status != 200:
-            raise ServerFailed(f"{path}: {answer.status} {said[:300].decode('utf-8', 'replace')}")
-        return json.loads(said)
+        return answer.status, answer.read()
 
     def prompt(self, question: str) -> list[int]:
         """The token ids of a question in the model's chat template."""

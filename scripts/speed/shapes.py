@@ -35,10 +35,11 @@ class Shape:
 
 SHAPES = {
     "quick": Shape(2, 128, 256, 4, 2),
+    "1.5b": Shape(28, 1536, 8960, 12, 2),
     "7b": Shape(28, 3584, 18944, 28, 4),
     "14b": Shape(48, 5120, 13824, 40, 8),
 }
-"""Qwen2.5's for the two large ones (config.json of Qwen/Qwen2.5-7B and -14B)."""
+"""All but the first one Qwen2.5's (config.json of Qwen/Qwen2.5-1.5B, -7B and -14B)."""
 
 
 def write_shape(folder: Path, name: str, like: Path) -> Path:

@@ -69,9 +69,7 @@ def timed(sequence: Sequence, tokens: list[int]) -> float:
     return sequence.counters.seconds - before
 
 
-def gain_of(
-    speeds: Mapping[Role, Speed], rewards: tuple[StepCost, ...], *, ahead: bool, length: int = STEP
-) -> Callable[[float], float]:
+def gain_of(speeds: Mapping[Role, Speed], rewards: tuple[StepCost, ...], *, ahead: bool, length: int = STEP) -> Callable[[float], float]:
     """How many times as fast as the target alone RSD is, by the share of drafted steps that stand.
 
     Args:

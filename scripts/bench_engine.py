@@ -25,7 +25,7 @@ from llama_cpp import llama_cpp as C
 from rsd_local import Limits, Params, Reasoner, RoleConfig, Sampling, Trio, Weighting, machine
 from rsd_local.prompt import Prompt
 from rsd_local.roles import TARGET, Stream
-from rsd_local.runtime import Draws, Engine, Model, Sequence, prompt_tokens
+from rsd_local.runtime import Draws, Engine, Model, Sequence, prompt_tokens, repacks_safely
 
 QUESTION = "Write down, one after another, the numbers from one to one hundred in words."
 LONG = "The following remark stands here to make the beginning of each prompt long. " * 45
@@ -39,14 +39,15 @@ def draws() -> Draws:
 
 
 class BareLoop:
-    """``llama_decode`` and argmax with nothing around them."""
+    """``llama_decode`` and argmax with nothing around them, over weights laid out as rsd_local has them."""
 
-    def __init__(self, path: Path, prompt: list[int]) -> None:
+    def __init__(self, path: Path, prompt: list[int], threads: int = 0) -> None:
         model_params = C.llama_model_default_params()
+        model_params.use_extra_bufts = repacks_safely()
         self._model = C.llama_model_load_from_file(str(path).encode(), model_params)
         params = C.llama_context_default_params()
         params.n_ctx, params.n_batch, params.n_ubatch = CONTEXT, 256, 256
-        params.n_threads = params.n_threads_batch = machine.threads()
+        params.n_threads = params.n_threads_batch = threads or machine.threads()
         params.no_perf = True
         self._context = C.llama_init_from_model(self._model, params)
         self._vocabulary = C.llama_vocab_n_tokens(C.llama_model_get_vocab(self._model))
@@ -70,13 +71,16 @@ class BareLoop:
 class OpenTrio:
     """A Reasoner with three engines; each run lets all of them work before its target is timed."""
 
-    def __init__(self, path: Path, beside: list[Path]) -> None:
-        others = [*beside, path, path][:2]
-        target, draft = RoleConfig(path, CONTEXT, trusted=True), RoleConfig(others[0], CONTEXT, trusted=True)
-        judge = RoleConfig(others[1], CONTEXT, trusted=True)
+    def __init__(self, path: Path, beside: list[Path], threads: int = 0) -> None:
+        files = [path, *beside, path, path][:3]
+        target, draft, judge = (RoleConfig(file, CONTEXT, threads=threads, trusted=True) for file in files)
         self._reasoner = Reasoner.open(Trio(draft, target, judge, reward_kind="judge", reuse=False))
         self._warm = Params(weighting=Weighting("constant", probability=0.5), limits=Limits(tokens=24, step_tokens=8))
         self.prompt = prompt_tokens(self._reasoner.trio.target.model, Prompt.of(QUESTION))
+
+    def close(self) -> None:
+        """Free the models."""
+        self._reasoner.close()
 
     def run(self, count: int) -> float:
         """Tokens a second of the target over ``count`` tokens after the prompt, which is not timed."""
@@ -181,7 +185,7 @@ def serve(chosen: argparse.Namespace) -> None:
     side: OpenTrio | BareLoop = trio
     if chosen.child == "bare":
         prompt = trio.prompt
-        trio._reasoner.close()  # its decode thread, and with it the OpenMP team, ends
+        trio.close()  # its decode thread, and with it the OpenMP team, ends
         side = BareLoop(chosen.model, prompt)
     for _ in sys.stdin:
         print(json.dumps(side.run(chosen.tokens)), flush=True)

@@ -23,7 +23,7 @@ class Speed:
 
     Attributes:
         decode: seconds of a batch of one token.
-        read: seconds of a batch of a step, ``STEP`` tokens.
+        read: seconds of a batch of a step.
         prefill: seconds of a token in a prompt.
     """
 
@@ -32,24 +32,28 @@ class Speed:
     prefill: float
 
 
-def measure(engine: Engine) -> Speed:
+def measure(engine: Engine, step: int = STEP) -> Speed:
     """Times an engine: a prompt, a dozen single tokens and a few steps. Nothing else may run on its device meanwhile.
+
+    Args:
+        engine: with a free sequence.
+        step: tokens of a step.
 
     Raises:
         NoSlot: all its sequences are in use.
         ContextFull: its context is too small for that.
     """
-    vocabulary, room = engine.model.n_vocab, engine.context - _SINGLES - _READS * STEP - 10
+    vocabulary, room = engine.model.n_vocab, engine.context - _SINGLES - _READS * step - 10
 
     def tokens(count: int) -> list[int]:
         return [min(_FIRST, vocabulary // 2) + place % (vocabulary // 4) for place in range(count)]
 
     with closing(engine.sequence(tokens(8))) as sequence:
         read(sequence)  # the first batch reads weights from the disk
-        prompt = timed(sequence, tokens(max(STEP, min(_PROMPT, room))))
+        prompt = timed(sequence, tokens(max(step, min(_PROMPT, room))))
         singles = [timed(sequence, tokens(1)) for _ in range(_SINGLES)]
-        steps = [timed(sequence, tokens(STEP)) for _ in range(_READS)]
-    return Speed(statistics.median(singles), statistics.median(steps), prompt / max(STEP, min(_PROMPT, room)))
+        steps = [timed(sequence, tokens(step)) for _ in range(_READS)]
+    return Speed(statistics.median(singles), statistics.median(steps), prompt / max(step, min(_PROMPT, room)))
 
 
 def read(sequence: Sequence) -> None:
@@ -65,13 +69,14 @@ def timed(sequence: Sequence, tokens: list[int]) -> float:
     return sequence.counters.seconds - before
 
 
-def gain_of(speeds: Mapping[Role, Speed], rewards: tuple[StepCost, ...], *, ahead: bool) -> Callable[[float], float]:
+def gain_of(speeds: Mapping[Role, Speed], rewards: tuple[StepCost, ...], *, ahead: bool, length: int = STEP) -> Callable[[float], float]:
     """How many times as fast as the target alone RSD is, by the share of drafted steps that stand.
 
     Args:
         speeds: by role.
         rewards: the models that score each step; none where that costs nothing.
         ahead: whether the target reads each drafted step for its reward; otherwise it reads those that stand.
+        length: tokens of a step, as it was measured.
 
     Returns:
         A function of that share, 0 to 1. Counted are: the draft's tokens; each reward's reading of the step and its query, and of
@@ -85,7 +90,7 @@ def gain_of(speeds: Mapping[Role, Speed], rewards: tuple[StepCost, ...], *, ahea
     def gain(accepted: float) -> float:
         rejected = 1 - accepted
         reading = target.read * (1 if ahead else accepted)
-        step = STEP * draft.decode + scored + reading + rejected * (STEP * target.decode + draft.read + noted)
-        return STEP * target.decode / step
+        step = length * draft.decode + scored + reading + rejected * (length * target.decode + draft.read + noted)
+        return length * target.decode / step
 
     return gain

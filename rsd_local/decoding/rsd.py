@@ -43,7 +43,8 @@ def rsd(prompt: Prompt, trio: OpenTrio, params: Params, chooser: Chooser | None 
     """
     policy = WeightingPolicy(params.weighting, params.sampling.seed, prompt.turn)
     with ExitStack() as opened:
-        solution, history = Solution(params.limits, trio.segmenter), History()
+        solution = Solution(params.limits, trio.segmenter)
+        history = so_far(solution)
         draft = opened.enter_context(closing(trio.writer("draft", prompt, traced=True)))
         target = opened.enter_context(closing(trio.writer("target", prompt)))
         target.begin()
@@ -75,7 +76,7 @@ def rsd(prompt: Prompt, trio: OpenTrio, params: Params, chooser: Chooser | None 
                     if solution.reason is None:
                         target.correct(step)
                         target.begin()
-                    history, rejected = History(solution.steps, 0, 0, solution.tokens, solution.target_tokens), None
+                    history, rejected = so_far(solution), None
                     continue
                 if step is not None:
                     rejected = Rejected(step.text, score.value, len(step.tokens))
@@ -87,8 +88,13 @@ def rsd(prompt: Prompt, trio: OpenTrio, params: Params, chooser: Chooser | None 
                     continue
                 hand_over, proposes = decision is Decision.HAND_OVER, way == "speculate"
                 yield from rewritten.write(step, score, rejected, to_the_end=hand_over, proposes=proposes)
-                history, rejected = History(solution.steps, 0, history.rewritten + 1, solution.tokens, solution.target_tokens), None
+                history, rejected = so_far(solution, history.rewritten + 1), None
         yield solution.finished({"draft": draft.counters(), "target": target.counters()}, reward.counters())
+
+
+def so_far(solution: Solution, rewritten: int = 0) -> History:
+    """What a policy is told before a step is tried for the first time."""
+    return History(solution.steps, 0, rewritten, solution.tokens, solution.target_tokens)
 
 
 def decide(policy: Policy, step: Step, score: Score, solution: Solution, history: History) -> Decision:

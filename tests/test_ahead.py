@@ -156,6 +156,16 @@ def test_what_stands_is_evaluated_once_and_its_last_output_is_the_first_of_the_n
         assert reader.counters().evaluated_tokens == opening + sum(len(step.tokens) for step in steps) + len(made.tokens) - 1
 
 
+def test_a_state_that_was_read_leaves_no_wrong_logits_behind(reasoner: Reasoner) -> None:
+    """Of some kinds llama.cpp leaves logits out beside states, and until it was looked nobody knows."""
+    engine = reasoner.engines()["target"]
+    sequence, plain = (engine.sequence(own_prompt(reasoner, "target")) for _ in range(2))
+    sequence.read_hidden().result()
+    np.testing.assert_allclose(sequence.read_logits().result(), plain.read_logits().result(), atol=1e-3)
+    sequence.close()
+    plain.close()
+
+
 def test_a_reading_that_is_cancelled_leaves_nothing_behind(reasoner: Reasoner) -> None:
     step, cancel = drafted(reasoner), CancelToken()
     cancel.cancel()

@@ -90,6 +90,11 @@ class Engine:
         return self.loop.latency
 
     @property
+    def gives_both(self) -> bool:
+        """Whether it is known that logits stand beside hidden states (``probe_states``)."""
+        return self.loop.gives_both
+
+    @property
     def can_cut(self) -> bool:
         """Whether any token can be forgotten again, so that hints can be evaluated ahead."""
         return not self._rollback.needs_marks

@@ -86,8 +86,10 @@ class Read(Request[Floats]):
         self.hidden = hidden
 
     def process_output(self, outputs: list[Output]) -> bool:
-        """Copy the output; whatever goes on here need not evaluate the token again."""
-        last = self.sequence.cached_output = outputs[0].copy()
+        """Copy the output; whoever goes on here need not evaluate the token again, unless the model leaves logits out beside states."""
+        last = outputs[0].copy()
+        if not self.hidden or self.sequence.engine.gives_both:
+            self.sequence.cached_output = last
         self.value = last.hidden if self.hidden else last.logits
         return True
 

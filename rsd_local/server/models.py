@@ -113,7 +113,7 @@ class Models:
         loop = asyncio.get_running_loop()
         done: asyncio.Future[Loaded] = loop.create_future()
 
-        def settle(loaded: Loaded | None, error: BaseException | None) -> None:
+        def settle(loaded: Loaded | None, error: Exception | None) -> None:
             if done.cancelled():
                 return
             if error is not None:
@@ -122,11 +122,12 @@ class Models:
                 done.set_result(loaded)
 
         def work() -> None:
-            loaded, failure = None, None
+            loaded: Loaded | None = None
+            failure: Exception | None = None
             try:
                 loaded = self._loader(self._note)
-            except BaseException as error:  # of any kind: it is raised in the loop
-                failure = error
+            except BaseException as error:  # of any kind: it is raised in the loop, which only an Exception does not end
+                failure = error if isinstance(error, Exception) else RuntimeError(f"loading ended with {error!r}")
             loop.call_soon_threadsafe(settle, loaded, failure)
 
         threading.Thread(target=work, name="rsd-load", daemon=True).start()

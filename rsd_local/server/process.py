@@ -121,30 +121,23 @@ async def _serve(settings: Settings, loader: Loader, listener: socket.socket, re
         timeout_graceful_shutdown=math.ceil(settings.grace + _LAST),
     )
     server = _Server(config, stopping)
-    failure: list[BaseException] = []
+    loading = asyncio.create_task(models.load())
 
-    async def load() -> None:
-        try:
-            await models.load()
-            ready()
-        except BaseException as error:
-            failure.append(error)
+    def loaded(task: asyncio.Task[None]) -> None:
+        if task.cancelled() or task.exception() is not None:
             server.should_exit = True
-            if not isinstance(error, Exception):
-                raise
+        else:
+            ready()
 
-    loading = asyncio.create_task(load())
+    loading.add_done_callback(loaded)
     try:
         await server.serve(sockets=[listener])
     finally:
         await asyncio.wait({loading}, timeout=_LAST)
         await asyncio.to_thread(models.close)
-    if failure and not (server.signal and isinstance(failure[0], Cancelled)):
-        raise (
-            failure[0]
-            if isinstance(failure[0], RSDError | OSError | KeyboardInterrupt)
-            else RSDError(f"the models cannot be loaded: {failure[0]}")
-        )
+    failure = loading.exception() if loading.done() else None
+    if failure is not None and not (server.signal and isinstance(failure, Cancelled)):
+        raise failure
     return 130 if server.signal == signal.SIGINT else 0
 
 

@@ -99,7 +99,7 @@ class Server:
 
 def read_stream(text: str) -> list[dict[str, Any]]:
     """The objects of server-sent events; the last event is ``[DONE]``."""
-    events = [event.removeprefix("data: ") for event in text.split("\n\n") if event and not event.startswith(":")]
+    events = [event.strip().removeprefix("data: ") for event in text.split("\n\n") if event.strip() and not event.startswith(":")]
     assert events[-1] == "[DONE]"
     return [json.loads(event) for event in events[:-1]]
 

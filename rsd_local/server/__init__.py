@@ -13,3 +13,7 @@ It needs the extra ``server``; nothing of that is imported by any other part of 
     openapi.py             the description of all that
     process.py             the socket, the signals and the end
 """
+
+import importlib.metadata
+
+VERSION = importlib.metadata.version("rsd-local")

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from rsd_local import __version__
 from rsd_local.events import Drafted, Event, Finished, StepDone, TextWritten
+from rsd_local.server import VERSION
 from rsd_local.server.models import Job
 from rsd_local.server.usage import Account, Times, step_object
 from rsd_local.steps import Part
@@ -68,7 +68,7 @@ class Answer:
             "id": f"{'chatcmpl' if self._chat else 'cmpl'}-{number}",
             "created": int(time.time()),
             "model": job.model,
-            "system_fingerprint": f"rsd-local-{__version__}",
+            "system_fingerprint": f"rsd-local-{VERSION}",
         }
         self._parts: dict[Part, Shown] = {"thought": Shown(), "answer": Shown()}
         self._written = ""  # of the step that is being written, what was taken before it was accepted

@@ -16,11 +16,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rsd_local.errors import RSDError
 from rsd_local.server.access import access, shown_path
-from rsd_local.server.errors import as_ours, code_of
+from rsd_local.server.errors import HeadersTooLarge, as_ours, code_of
 from rsd_local.server.exchange import failure_response
 from rsd_local.server.guard import Guard
 from rsd_local.server.routes import Service, as_error, routes
 
+MOST_HEADER_BYTES = 1 << 15
 _ELSEWHERE = "other"
 
 
@@ -49,6 +50,8 @@ class _Guarded:
         self._app, self._guard = app, guard
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > MOST_HEADER_BYTES:
+            raise HeadersTooLarge(f"the headers are larger than {MOST_HEADER_BYTES >> 10} KiB")
         self._guard.check(scope["path"], scope["method"], Headers(scope=scope))
         await self._app(scope, receive, send)
 

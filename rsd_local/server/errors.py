@@ -82,6 +82,12 @@ class BodyTooLarge(RSDError):
     code = "body_too_large"
 
 
+class HeadersTooLarge(RSDError):
+    """Headers of more bytes than are taken."""
+
+    code = "headers_too_large"
+
+
 class BodyTooSlow(RSDError):
     """A body that did not come in time."""
 
@@ -133,6 +139,7 @@ TABLE: dict[type[RSDError], Row] = {
     WrongMethod: Row(405),
     BodyTooSlow: Row(408),
     BodyTooLarge: Row(413),
+    HeadersTooLarge: Row(431),
     QueueFull: Row(429, "rate_limit_error"),
     Loading: Row(503, _UNAVAILABLE),
     Stopping: Row(503, _UNAVAILABLE),

@@ -177,9 +177,9 @@ class Exchange(Response):
             await self._write(send, [self._answer.waiting(place)])
         async for events in self._events(feed, self._patience.keep_alive):
             chunks = [chunk for event in events for chunk in self._answer.chunks(event)]
-            if not events and place and (now := self.run.position) != place:
+            if place and (now := self.run.position) != place:
                 place = now
-                chunks.append(self._answer.waiting(place))
+                chunks.insert(0, self._answer.waiting(place))
             if chunks:
                 await self._write(send, chunks)
                 quiet = time.monotonic()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rsd_local import __version__
+from rsd_local.server import VERSION
 from rsd_local.server.errors import TABLE
 from rsd_local.server.fields import CHAT, COMPLETION, EXTENSION, HARMLESS, STREAM_OPTIONS, Kind
 
@@ -61,7 +61,7 @@ def document() -> dict[str, Any]:
     }
     return {
         "openapi": "3.1.0",
-        "info": {"title": "rsd serve", "version": __version__, "description": "Reward-guided speculative decoding behind OpenAI's API."},
+        "info": {"title": "rsd serve", "version": VERSION, "description": "Reward-guided speculative decoding behind OpenAI's API."},
         "paths": paths,
         "components": {"schemas": schemas, "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
         "security": [{}, {"key": []}],

@@ -18,14 +18,13 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from rsd_local.errors import Cancelled, ConfigError
-from rsd_local.server.app import make_app
+from rsd_local.server.app import MOST_HEADER_BYTES, make_app
 from rsd_local.server.exchange import Patience
 from rsd_local.server.guard import Guard
 from rsd_local.server.models import Loader, Models
 from rsd_local.server.routes import Service
 
 _HEADERS = 15.0  # seconds in which the head of a request must be there
-_HEADER_BYTES = 1 << 15
 _IDLE = 75  # seconds that a connection is kept between two requests
 _LAST = 5.0  # seconds for answers that were ended to be sent, and for models to be freed
 
@@ -116,7 +115,7 @@ async def _serve(settings: Settings, loader: Loader, listener: socket.socket, re
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        h11_max_incomplete_event_size=_HEADER_BYTES,
+        h11_max_incomplete_event_size=MOST_HEADER_BYTES,
         timeout_keep_alive=_IDLE,
         timeout_graceful_shutdown=math.ceil(settings.grace + _LAST),
     )

@@ -14,9 +14,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from rsd_local import __version__
 from rsd_local.errors import QueueFull, RSDError
-from rsd_local.server import openapi
+from rsd_local.server import VERSION, openapi
 from rsd_local.server.answers import Answer
 from rsd_local.server.errors import (
     BodyTooLarge,
@@ -225,7 +224,7 @@ def _props(models: Models) -> dict[str, Any]:
         "model_path": str(target.path),
         "chat_template": target.chat_template or "",
         "modalities": {"vision": False, "audio": False},
-        "build_info": f"rsd-local {__version__}",
+        "build_info": f"rsd-local {VERSION}",
         "rsd": {
             "roles": {
                 role: {"model": engine.model.path.name, "context": engine.context, "parameters": engine.model.active_params}

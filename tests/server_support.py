@@ -114,7 +114,7 @@ def text_of(chunks: list[dict[str, Any]], name: str = "content") -> str:
 def served(*flags: object, code: str = CALL, ready: bool = True) -> Iterator[Server]:
     """A server with flags of ``rsd serve``, or one that a program of its own starts."""
     arguments = ["serve", "--port", "0", *map(str, flags)] if code == CALL else [str(flag) for flag in flags]
-    process = subprocess.Popen([sys.executable, "-W", "error", "-c", code, *arguments], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", code, *arguments], stderr=subprocess.PIPE, text=True)
     try:
         server = Server(process)
         if ready:

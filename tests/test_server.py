@@ -240,6 +240,12 @@ def test_a_body_that_is_no_object_is_a_400(abacus: Server, content: bytes) -> No
     assert response.status_code == 400 and response.json()["error"]["message"]
 
 
+def test_halves_of_characters_are_refused_or_answered_in_words(abacus: Server) -> None:
+    for body, status in (('"model":"\\ud800"', 404), ('"messages":[{"role":"user","content":"\\ud800"}]', 400)):
+        content = '{"messages":[{"role":"user","content":"1+1"}],' + body + "}"
+        assert abacus.client.post("/v1/chat/completions", content=content).status_code == status
+
+
 def test_what_openai_does_not_define_is_ignored_and_so_is_what_asks_for_nothing(abacus: Server) -> None:
     fields = {"cache_prompt": True, "id_slot": -1, "samplers": ["top_k"], "user": "me", "metadata": {}, "service_tier": "auto"}
     nothing = {"tools": [], "tool_choice": "none", "n": 1, "logprobs": False, "logit_bias": {}, "response_format": {"type": "text"}}

@@ -18,6 +18,7 @@ import pytest
 from server_support import CALL, QUESTION, Server, endless_flags, read_stream, served, text_of
 from test_cli import refused
 
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="its signals are those of POSIX")
 OWN = """
 import sys, time, pathlib
 from dataclasses import replace
@@ -325,6 +326,3 @@ def test_a_storm_of_clients_that_leave_loses_no_place() -> None:
         server.eventually(lambda: server.figure("rsd_waiting") == 0, 20)
         assert server.ask()["rsd"]["answer"] == "381" and time.monotonic() - began < 20
         server.eventually(lambda: is_free(server), 5)
-
-
-assert os.name == "posix" or pytest.skip("signals of POSIX", allow_module_level=True)

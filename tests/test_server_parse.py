@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from rsd_local import errors
 from rsd_local.config import Params, Sampling
 from rsd_local.errors import ConfigError, QuestionRefused, RSDError
+from rsd_local.prompt import Message, Prompt
 from rsd_local.server import errors as own
 from rsd_local.server.answers import Shown
 from rsd_local.server.errors import TABLE, body_of, row_of
@@ -91,3 +92,11 @@ def test_strategies_that_sample_do_so_unless_they_are_told_not_to() -> None:
     assert read_chat({"messages": TALK}).params(Params(), "majority", 0).sampling.temperature == 0.7
     with pytest.raises(ConfigError, match="every try is the same"):
         read_chat({"messages": TALK, "temperature": 0}).params(Params(), "majority", 0)
+
+
+def test_a_raw_prompt_is_one_text_that_takes_no_system_message() -> None:
+    raw = read_completion({"prompt": ["<s>x"]}).prompt
+    assert raw == Prompt((Message("user", "<s>x"),), raw=True) == raw.with_system("Be brief.")
+    for messages in ((Message("user", ""),), (Message("system", "y"), Message("user", "x"))):
+        with pytest.raises(QuestionRefused, match="no text to go on behind"):
+            Prompt(messages, raw=True)

@@ -1,8 +1,8 @@
 """Ask a running ``rsd serve`` with OpenAI's own client: whole, in chunks, and with what only rsd has.
 
-    pip install 'rsd-local[server]' openai
-    rsd serve                           # in another terminal
-    python examples/openai_client.py [URL]
+pip install 'rsd-local[server]' openai
+rsd serve                           # in another terminal
+python examples/openai_client.py [URL]
 """
 
 from __future__ import annotations

@@ -95,14 +95,25 @@ class LocalTrio:
         trio._asked(config.params().thinking)
         return trio
 
-    def bound(self, cancel: CancelToken, params: Params, *, shows_text: bool) -> LocalTrio:
+    @property
+    def has_tags(self) -> bool:
+        """Whether draft or target thinks, as far as their files tell."""
+        return any(engine.model.spelling.tags for engine in (self.draft, self.target))
+
+    def bound(self, cancel: CancelToken, params: Params, *, shows_text: bool, raw: bool = False) -> LocalTrio:
         """The same for one run: ended by a token, and by what ends its answers.
+
+        Args:
+            cancel: the token.
+            params: of the run.
+            shows_text: whether there are ``TextWritten`` events.
+            raw: whether its prompt is raw, so that nothing that is written counts as a thought.
 
         Raises:
             ConfigError: it is to think, and no model can.
         """
-        thinking, in_thought = self._asked(params.thinking)
-        thought = THOUGHT_TAGS if any(engine.model.spelling.tags for engine in (self.draft, self.target)) else None
+        thinking, in_thought = (Thinking(), False) if raw else self._asked(params.thinking)
+        thought = THOUGHT_TAGS if self.has_tags and not raw else None
         segmenter = replace(
             self.segmenter,
             stop=params.limits.stop,

@@ -24,12 +24,14 @@ class Prompt:
 
     Attributes:
         messages: a system message or none, then user and assistant in turn, the last one the user's.
+        raw: whether draft and target go on behind the only message's text as it is, without their chat templates.
 
     Raises:
-        QuestionRefused: the messages are in no such order, or one holds a NUL character.
+        QuestionRefused: the messages are in no such order, one holds a NUL character, or a raw one has no text.
     """
 
     messages: tuple[Message, ...]
+    raw: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "messages", tuple(self.messages))
@@ -46,6 +48,8 @@ class Prompt:
                 f"messages of {', '.join(talk) or 'nobody'} are no conversation",
                 hint="a system message or none, then user and assistant in turn, the user last",
             )
+        if self.raw and not (len(self.messages) == 1 and self.messages[0].content):
+            raise QuestionRefused("there is no text to go on behind", hint="give one text that is not empty")
 
     @classmethod
     def of(cls, question: str, system: str = "") -> Prompt:
@@ -64,8 +68,8 @@ class Prompt:
         return sum(message.role == "user" for message in self.messages) - 1
 
     def with_system(self, system: str) -> Prompt:
-        """The same behind a system message, where it has none and ``system`` is not empty."""
-        if not system or self.messages[0].role == "system":
+        """The same behind a system message, where it is a conversation that has none and ``system`` is not empty."""
+        if not system or self.raw or self.messages[0].role == "system":
             return self
         return Prompt((Message("system", system), *self.messages))
 

@@ -104,7 +104,7 @@ class Reasoner:
         asked, trio, algorithm = self.read_prompt(prompt), self.trio, STRATEGIES[name]
 
         def events(token: CancelToken) -> Iterator[Event]:
-            return algorithm(asked, trio.bound(token, chosen, shows_text=text), chosen)
+            return algorithm(asked, trio.bound(token, chosen, shows_text=text, raw=asked.raw), chosen)
 
         with self._closing:
             if self._closed:

@@ -22,6 +22,7 @@ FLOORS = [
     {"evaluation"},
     {"bench"},
     {"calibration"},
+    {"server"},
     {"cli"},
 ]
 

@@ -21,6 +21,7 @@ GROUPS = {
     "Ask": {
         "solve": ("solve:solve", "Answer a question."),
         "chat": ("chat:chat", "Talk to a trio."),
+        "serve": ("serve:serve", "Serve a trio behind OpenAI's API."),
     },
     "Get models": {
         "list": ("models:list_", "Show all trios and models, and which are here."),
@@ -55,6 +56,7 @@ _ALSO_CALLED = {
     "info": "show",
     "eval": "bench",
     "train": "train-reward",
+    "server": "serve",
     "check": "doctor",
     "version": "--version",
 }

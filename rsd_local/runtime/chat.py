@@ -54,9 +54,13 @@ AS_THE_TEMPLATE_HAS_IT = Thinking()
 def prompt_tokens(model: Model, prompt: Prompt, thinking: Thinking = AS_THE_TEMPLATE_HAS_IT) -> list[int]:
     """The tokens of a conversation, ready for the assistant's turn, behind a beginning-of-text token where there is one.
 
+    Of a raw prompt, those of its text, in which control tokens count: whoever writes it writes what a template would.
+
     Raises:
         NoChatTemplate: the file has no template, or one that cannot be used.
     """
+    if prompt.raw:
+        return opening_tokens(model, [Part(prompt.question.encode("utf-8", "replace"), own=True)])
     messages = [(message.role, message.content) for message in prompt.messages]
     return opening_tokens(model, render_chat(model, messages, thinking=thinking)[0])
 

@@ -1,0 +1,123 @@
+"""``rsd serve``: an OpenAI-compatible server."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from rsd_local.cli.flags import make_params
+from rsd_local.cli.options import StrictCommand, option, run_options, trio_options
+from rsd_local.config import Params, Trio, require
+
+if TYPE_CHECKING:
+    from rsd_local.reasoner import LoadProgress
+    from rsd_local.server.models import Loaded, Loader
+
+_NEEDED = ("starlette", "uvicorn", "prometheus_client")
+_NAMED = 60  # characters of a name that comes from a file's
+
+
+@click.command(cls=StrictCommand)
+@trio_options
+@run_options
+@option("--host", default="127.0.0.1", show_default=True, help="The address to listen at; one that other machines reach needs a key.")
+@option("--port", type=click.IntRange(0, 65535), default=8177, show_default=True, help="The port; 0 for any that is free.")
+@option("-a", "--alias", metavar="NAME", help="The model's name for clients. Default: the trio's.")
+@option("-np", "--parallel", type=click.IntRange(1, 64), default=1, show_default=True, help="Answers at once.")
+@option("--queue", type=int, metavar="N", help="How many more may wait. Default: the trio's own, mostly 256.")
+@option("--api-key-file", type=Path, metavar="FILE", help="Keys, one a line; a request must name one of them.")
+@option("--allowed-host", multiple=True, metavar="NAME", help="A further name in Host that is served; again for each.")
+@option("--cors-origin", multiple=True, metavar="ORIGIN", help="A page that may ask, such as http://localhost:3000, or *; again for each.")
+@option("--timeout", type=click.FloatRange(min=1), default=3600.0, show_default=True, help="Seconds that an answer may take.")
+@option("--grace", type=click.FloatRange(min=0), default=30.0, show_default=True, help="Seconds for running answers at the end.")
+@click.option("--log-json", is_flag=True, help="Log objects, one a line.")
+@click.option("-v", "--verbose", is_flag=True, help="Show llama.cpp's log.")
+def serve(verbose: bool, log_json: bool, **flags: Any) -> int:
+    """Serve a trio behind OpenAI's API.
+
+    POST /v1/chat/completions and /v1/completions, GET /v1/models, /health, /props, /metrics and /openapi.json. Flags of a run are
+    what a request takes where it says nothing. Requests are logged on standard error, without their text. SIGTERM or Ctrl-C ends
+    it: no new work is taken, and running answers have --grace seconds.
+    """
+    missing = [name.replace("_", "-") for name in _NEEDED if importlib.util.find_spec(name) is None]
+    require(not missing, f"{', '.join(missing)} not installed", "pip install 'rsd-local[server]'")
+    from rsd_local.cli.chat.trios import chat_trio
+    from rsd_local.server.exchange import Patience
+    from rsd_local.server.guard import Guard, read_keys
+    from rsd_local.server.process import Settings
+    from rsd_local.server.process import serve as run_server
+
+    trio = chat_trio(flags)
+    trio = replace(trio, parallel=flags["parallel"], queue=trio.queue if flags["queue"] is None else flags["queue"])
+    params = make_params(flags, trio)
+    keys = read_keys(flags["api_key_file"]) if flags["api_key_file"] else ()
+    settings = Settings(
+        flags["host"],
+        flags["port"],
+        flags["alias"] or _name(flags, trio),
+        Guard(keys, (*Guard().hosts, *(name.lower() for name in flags["allowed_host"])), flags["cors_origin"]),
+        flags["grace"],
+        Patience(answer=flags["timeout"]),
+    )
+    _log(as_json=log_json, verbose=verbose)
+    return run_server(settings, _loader(trio, params, click.get_current_context()), lambda url: _say(settings.name, url), _ready)
+
+
+def _name(flags: dict[str, Any], trio: Trio) -> str:
+    """What clients call the trio: its name, or that of its file or of the target's."""
+    if flags["trio"]:
+        return Path(flags["trio"]).stem[:_NAMED]
+    return trio.target.path.stem[:_NAMED] if flags["target"] else "abacus"
+
+
+def _loader(trio: Trio, params: Params, context: click.Context) -> Loader:
+    """Loads the trio in whatever thread; the flags of the call say what its answers take."""
+
+    def load(progress: LoadProgress) -> Loaded:
+        from rsd_local.cli import render
+        from rsd_local.cli.thoughts import with_thoughts
+        from rsd_local.reasoner import Reasoner
+        from rsd_local.server.models import Loaded
+
+        shown = render.loading()
+
+        def both(role: Any, share: float) -> None:
+            progress(role, share)
+            if shown is not None:
+                shown(role, share)
+
+        with context.scope(cleanup=False):
+            reasoner = Reasoner.open(trio, both)
+            try:
+                chosen = context.get_parameter_source("seed") != ParameterSource.DEFAULT
+                return Loaded(reasoner, with_thoughts(params, reasoner), params.sampling.seed if chosen else None)
+            except BaseException:
+                reasoner.close()
+                raise
+
+    return load
+
+
+def _say(name: str, url: str) -> None:
+    click.echo(f"loading {name}; it will answer at {url}/v1", err=True)
+
+
+def _ready() -> None:
+    click.echo("ready; Ctrl-C ends it", err=True)
+
+
+def _log(*, as_json: bool, verbose: bool) -> None:
+    """Logging on standard error: requests, warnings, and where asked for all that llama.cpp says."""
+    from rsd_local.server.access import JsonLines
+
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines() if as_json else logging.Formatter("%(asctime)s %(name)s: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.DEBUG if verbose else logging.WARNING)
+    logging.getLogger("rsd_local.server").setLevel(logging.INFO)

@@ -1,0 +1,108 @@
+"""Figures for Prometheus, in a registry of the server's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from rsd_local.server.usage import Account, finite
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+_REWARDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+_KINDS = {
+    "prompt": "opening_tokens",
+    "cached": "cached_tokens",
+    "evaluated": "evaluated_tokens",
+    "generated": "generated_tokens",
+    "discarded": "discarded_tokens",
+}
+"""Kinds of tokens that one role has, and where they are counted."""
+
+
+class Metrics:
+    """What the server counts.
+
+    Args:
+        running: how many answers are being written.
+        waiting: how many wait in the queue.
+        ready: whether requests are answered.
+    """
+
+    def __init__(self, running: Callable[[], float], waiting: Callable[[], float], ready: Callable[[], bool]) -> None:
+        self._registry = own = CollectorRegistry()
+
+        def counter(name: str, about: str, *labels: str) -> Counter:
+            return Counter(f"rsd_{name}", about, labels, registry=own)
+
+        def histogram(name: str, about: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+            return Histogram(f"rsd_{name}", about, labels, registry=own, buckets=buckets)
+
+        for name, about, source in (
+            ("running", "Answers that are being written.", running),
+            ("waiting", "Answers that wait in the queue.", waiting),
+            ("ready", "1 where the models are loaded and requests are taken.", ready),
+            ("acceptance_share", "Drafted steps that were accepted, of all so far; 0 where there is none.", self._acceptance),
+            ("target_share", "Steps that the target wrote, of all so far; 0 where there is none.", self._target_share),
+        ):
+            Gauge(f"rsd_{name}", about, registry=own).set_function(source)
+        self._requests = counter("requests", "HTTP requests.", "path", "method", "status")
+        self._durations = histogram("request_seconds", "Time of HTTP requests.", _SECONDS, "path")
+        self._errors = counter("errors", "Requests that failed, by the error's code.", "code")
+        self._left = counter("clients_gone", "Answers whose client went away.")
+        self._answers = counter("answers", "Answers that came to their end.", "strategy", "reason")
+        self._tokens = counter("tokens", "Tokens by model and kind.", "role", "kind")
+        self._written = counter("answer_tokens", "Tokens of accepted steps, by who wrote them.", "author")
+        self._steps = counter("steps", "Accepted steps, by who wrote them.", "author")
+        self._rejected = counter("rejected_steps", "Drafted steps that the target replaced.")
+        self._seconds = counter("role_seconds", "Time of batches, by model.", "role")
+        self._rewards = histogram("rewards", "Rewards of drafted steps.", _REWARDS)
+        self._first = histogram("first_text_seconds", "From a request to the first text of its answer.", _SECONDS)
+        self._by = {"draft": 0, "target": 0}
+        self._drafts = {"accepted": 0, "rejected": 0}
+
+    def request(self, path: str, method: str, status: int, seconds: float) -> None:
+        """Count a request; ``path`` is that of its route, never what a client wrote."""
+        self._requests.labels(path, method, str(status)).inc()
+        self._durations.labels(path).observe(seconds)
+
+    def error(self, code: str) -> None:
+        """Count a request that failed."""
+        self._errors.labels(code).inc()
+
+    def gone(self) -> None:
+        """Count an answer whose client went away."""
+        self._left.inc()
+
+    def answer(self, account: Account) -> None:
+        """Count an answer that came to its end, cancelled ones included."""
+        strategy, end = account.job.strategy, account.finished
+        self._answers.labels(strategy, end.reason).inc()
+        for role, counters in end.counters.items():
+            for kind, source in _KINDS.items():
+                self._tokens.labels(role, kind).inc(getattr(counters, source))
+            self._seconds.labels(role).inc(finite(counters.seconds) or 0.0)
+        for step in account.steps:
+            self._written.labels(step.author).inc(step.tokens)
+            self._steps.labels(step.author).inc()
+            self._by[step.author] += 1
+            if step.rejected is not None:
+                self._rejected.inc()
+                self._drafts["rejected"] += 1
+            elif step.author == "draft":
+                self._drafts["accepted"] += 1
+            if (reward := finite(step.reward)) is not None:
+                self._rewards.observe(reward)
+        if account.times.first:
+            self._first.observe(max(0.0, account.times.first - account.times.asked))
+
+    def text(self) -> bytes:
+        """All figures, as Prometheus reads them."""
+        return generate_latest(self._registry)
+
+    def _acceptance(self) -> float:
+        return self._drafts["accepted"] / max(1, sum(self._drafts.values()))
+
+    def _target_share(self) -> float:
+        return self._by["target"] / max(1, sum(self._by.values()))

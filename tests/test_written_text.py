@@ -17,7 +17,7 @@ from rsd_local.events import Drafted, Event, Finished, StepDone, TextWritten
 WARM = Sampling(temperature=1.0, top_k=20, seed=3)
 LIMITS = Limits(tokens=60, step_tokens=7, repeats=0)
 HALF = Weighting("constant", probability=0.5)
-SHOWN = ("rsd", "target", "draft", "speculative", "step-best-of-n")
+SHOWN = ("rsd", "auto", "target", "draft", "speculative", "step-best-of-n")
 """The strategies that write their answer step by step; the others choose among whole solutions that nobody sees."""
 
 

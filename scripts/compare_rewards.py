@@ -6,6 +6,12 @@ The draft answers the first --train and the last --test questions; read-outs are
 measured on the steps of the latter, each labelled by its solution's answer. Everything is kept in --work: a second run goes
 on where the first was stopped. --kinds and --target-train choose parts, for machines that have not the time for all. Questions that
 are graded by tests, such as HumanEval's, need --run-code.
+
+    python scripts/compare_rewards.py --data FILE --draft … --target … --work DIR --labels outcome advantage --share 0.3
+
+In place of that table, a read-out is fitted on each kind of labels of the first --train questions, and RSD answers the last --test
+ones with it, at the threshold at which the target writes --share of the steps: the final accuracy, and the paired difference from the
+first kind. It goes on in the same --work, too.
 """
 
 from __future__ import annotations
@@ -16,14 +22,16 @@ import time
 from concurrent.futures import as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypedDict
+from typing import TypedDict, get_args
 
 import numpy as np
+from final_accuracy import Setting, compare
 
 from rsd_local import Limits, Params, Reasoner, RoleConfig, Sampling, Search, Trio
 from rsd_local.bench.datasets import load_dataset
 from rsd_local.calibration.fit import Fit, fit
-from rsd_local.calibration.rollouts import Labelling, RolloutRow, Rollouts, StateRow, TargetStates, read_states, roll_out
+from rsd_local.calibration.labels import Label, Labelling
+from rsd_local.calibration.rollouts import RolloutRow, Rollouts, StateRow, TargetStates, read_states, roll_out
 from rsd_local.calibration.training import CHOICES, Quality, Steps, as_head, gather, measure
 from rsd_local.cli.progress import counting
 from rsd_local.config import RewardKind
@@ -178,8 +186,8 @@ def read_by_target(comparison: Comparison, kind: RewardKind, left_out: Steps) ->
     line(kind, measure(rewards, left_out), sum(row["tokens"] for row in scores.values()) / len(rewards))
 
 
-def main() -> None:
-    """Rolls out, scores, and prints the table."""
+def parser() -> argparse.ArgumentParser:
+    """The options."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--data", required=True)
     arguments.add_argument("--draft", type=Path, required=True)
@@ -193,6 +201,19 @@ def main() -> None:
     arguments.add_argument("--threads", type=int, default=0, help="of each model; 0 is the number of physical cores")
     arguments.add_argument("--head", type=Path, help="where the draft's read-out goes")
     arguments.add_argument("--run-code", action="store_true", help="allow to run code that the draft wrote, in a sandbox")
+    labels = arguments.add_argument_group("final accuracy by labels")
+    labels.add_argument("--labels", nargs="+", choices=get_args(Label), help="kinds of labels; each is compared with the first")
+    labels.add_argument("--share", type=float, default=0.3, help="of the steps that the target writes")
+    labels.add_argument("--role", choices=("draft", "target"), default="draft", help="whose states are read")
+    labels.add_argument("--continuations", type=int, default=4, help="behind each step, for mc and advantage")
+    labels.add_argument("--gold", type=Path, help="file in ProcessBench's format, for gold")
+    labels.add_argument("--verifier", default="arithmetic", help="for verifier")
+    return arguments
+
+
+def main() -> None:
+    """Rolls out, scores, and prints the table."""
+    arguments = parser()
     chosen = arguments.parse_args()
 
     whole = load_dataset(chosen.data, None, 0)
@@ -200,8 +221,18 @@ def main() -> None:
     require_sandbox(whole, sandbox)
     if chosen.train + chosen.test > len(whole):
         arguments.error(f"{chosen.data} has {len(whole)} questions, fewer than --train and --test together")
+    if "gold" in (chosen.labels or ()) and chosen.gold is None:
+        arguments.error("--labels gold needs --gold FILE")
     draft, target = (RoleConfig(path, 1152, threads=chosen.threads) for path in (chosen.draft, chosen.target))
     trio = Trio(draft, target, reward_kind="confidence", parallel=chosen.parallel, width=2, reuse=False)
+    if chosen.labels:
+        trio = replace(trio, run_code=chosen.run_code, width=1)
+        parts = whole[: chosen.train], whole[-chosen.test :]
+        setting = Setting(
+            trio, chosen.verifier, chosen.role, *parts, chosen.gold, chosen.continuations, LIMITS, chosen.share, chosen.work, sandbox
+        )
+        compare(setting, chosen.labels)
+        return
     config = {"draft": chosen.draft.name, "data": Path(chosen.data).name, "tokens": LIMITS.tokens, "features": FEATURES}
     with Rollouts.open(chosen.work, config, resume=True) as rollouts:
         comparison = Comparison(trio, chosen.work, whole[: chosen.train] + whole[-chosen.test :], chosen.train, rollouts)

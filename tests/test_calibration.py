@@ -18,10 +18,11 @@ from test_cli import refused, rsd
 from rsd_local.bench.datasets import load_dataset
 from rsd_local.calibration.choice import at_most_target_share, best, no_worse_than_target
 from rsd_local.calibration.fit import PENALTIES, fit, log_loss
+from rsd_local.calibration.labels import Labelling
 from rsd_local.calibration.paths import Path as Run
 from rsd_local.calibration.paths import path_of, serving, thresholds
 from rsd_local.calibration.points import Point, Sweep
-from rsd_local.calibration.rollouts import STORED, Labelling, RolloutRow, Rollouts, pack, roll_out, unpack
+from rsd_local.calibration.rollouts import STORED, RolloutRow, Rollouts, pack, roll_out, unpack
 from rsd_local.calibration.training import gather
 from rsd_local.calibration.tuning import sweep
 from rsd_local.catalogue import find_trio, user_models_file

@@ -12,7 +12,8 @@ from test_rsd import role
 from tiny import chain, write_script
 
 from rsd_local import Params, Reasoner, Trio
-from rsd_local.calibration.rollouts import Labelling, Rollouts, roll_out
+from rsd_local.calibration.labels import Labelling
+from rsd_local.calibration.rollouts import Rollouts, roll_out
 from rsd_local.calibration.tuning import sweep
 from rsd_local.config import Search
 from rsd_local.errors import ConfigError

@@ -7,13 +7,14 @@ import itertools
 import random
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rsd_local.bench import coding, hub, published
 from rsd_local.config import require
 from rsd_local.errors import ConfigError
 from rsd_local.evaluation.items import Item, jsonl_lines
 
+T = TypeVar("T")
 ARITHMETIC = "arithmetic"
 _ARITHMETIC_QUESTIONS = 100  # where no limit is given: its generator never ends
 
@@ -46,7 +47,7 @@ def load_dataset(spec: str, limit: int | None = None, seed: int = 0, level: int 
         known = [ARITHMETIC, *hub.SOURCES, *published.SOURCES]
         near = difflib.get_close_matches(spec, known, 1)
         raise ConfigError(f"no data set and no file {spec!r}", hint=f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}")
-    return _chosen(items, limit, seed)
+    return choose(items, limit, seed)
 
 
 def has_answers(spec: str) -> bool:
@@ -92,7 +93,8 @@ def _arithmetic(seed: int, level: int | None) -> Iterator[Item]:
         yield Item(name, made.text, made.answer, "number", str(made.level), ARITHMETIC)
 
 
-def _chosen(items: list[Item], limit: int | None, seed: int) -> list[Item]:
+def choose(items: list[T], limit: int | None, seed: int) -> list[T]:
+    """A seeded choice, of which a smaller limit takes a part, in the order in which they stand; all where there is no limit."""
     if limit is None or limit >= len(items):
         return items
     # A file may be sorted by subject, so its first lines are no fair part of it.

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import as_completed
 from contextlib import closing, suppress
-from dataclasses import dataclass, replace
-from typing import Literal, TypedDict
+from dataclasses import replace
+from typing import TypedDict
 
 import numpy as np
 
 from rsd_local.answers import boxed
-from rsd_local.config import Params, Sampling, require
-from rsd_local.decoding.sampled import continued, sampled
+from rsd_local.calibration.labels import Behind, Labelling, StepLabel, verified
+from rsd_local.config import Params, Sampling
+from rsd_local.decoding.sampled import sampled
 from rsd_local.errors import Cancelled, Closed, ConfigError, ContextFull, QuestionRefused, RSDError
-from rsd_local.evaluation.grading import Grader
+from rsd_local.evaluation.grading import Grade, Grader
 from rsd_local.evaluation.items import Item
 from rsd_local.evaluation.journal import Journal
 from rsd_local.evaluation.questions import question_pool, question_seed
@@ -24,11 +25,9 @@ from rsd_local.open_trio import LocalTrio
 from rsd_local.prompt import Prompt
 from rsd_local.reasoner import Reasoner
 from rsd_local.rewards.features import Course, confidence, step_features
-from rsd_local.roles import DRAFT, Stream, Writer
 from rsd_local.runtime import Floats, prompt_tokens
-from rsd_local.steps import Step, outside_thought
+from rsd_local.steps import Trace
 
-Label = Literal["outcome", "mc"]
 STORED = ("last", "surprise")
 """The features that a line has; those of the steps so far follow from them."""
 Watch = Callable[[int, int], None]
@@ -43,20 +42,22 @@ class _Required(TypedDict):
     steps: list[str]
     answer: str | None
     correct: bool
-    labels: list[float]
+    labels: list[StepLabel]
     confidences: list[float]
     features: str
 
 
 class RolloutRow(_Required, total=False):
-    """One sampled solution.
+    """One sampled solution, or one that was given.
 
-    ``answer`` is the content of the box, or the code that was graded. ``labels`` has, for each step, how good it is in [0, 1];
-    ``confidences`` the geometric mean of its tokens' probabilities; ``features`` the rows of what is ``STORED``, see ``pack``. A
-    question that could not be answered or graded, or does not fit the context, has no steps; why, ``error`` (a code) and
-    ``message`` say.
+    ``answer`` is the content of the box, or the code that was graded. ``labels`` has, for each step, how good it is in [0, 1], or
+    nothing where that is not known; ``confidences`` the geometric mean of its tokens' probabilities; ``features`` the rows of what
+    is ``STORED``, see ``pack``. A question that could not be answered or graded, or does not fit the context, has no steps; why,
+    ``error`` (a code) and ``message`` say. ``problem`` is a digest of the question where several lines may have the same one: they
+    are then held out together.
     """
 
+    problem: str
     error: str
     message: str
 
@@ -79,23 +80,6 @@ class TargetStates(Journal[StateRow]):
     """The target's states, beside the rollouts that it read."""
 
     file_name, keys = "target.jsonl", StateRow.__annotations__
-
-
-@dataclass(frozen=True, slots=True)
-class Labelling:
-    """How steps are labelled.
-
-    Attributes:
-        label: ``outcome``: every step of a solution by the solution's answer. ``mc``: by the share of continuations from
-            the step on that come to the right answer (Math-Shepherd's soft estimation, arXiv 2312.08935).
-        continuations: of each step, for ``mc``.
-    """
-
-    label: Label = "outcome"
-    continuations: int = 4
-
-    def __post_init__(self) -> None:
-        require(1 <= self.continuations <= 64, f"continuations {self.continuations} is outside 1 to 64")
 
 
 def roll_out(
@@ -122,15 +106,12 @@ def roll_out(
     def one(place: int, item: Item) -> list[RolloutRow]:
         sampling = Sampling(params.sampling.temperature, seed=question_seed(seed, place))
         trio = reasoner.trio.bound(cancel, params, shows_text=False)
-        try:
+
+        def work() -> list[RolloutRow]:
             prompt = reasoner.read_prompt(item.question)
             return _rollouts_of(trio, prompt, item, replace(params, sampling=sampling), labelling, grader)
-        except (Cancelled, Closed, ConfigError):
-            raise
-        except Exception as error:  # of this question: those of the others are paid for
-            code = error.code if isinstance(error, RSDError) else RSDError.code
-            message = str(error) if isinstance(error, RSDError) else f"{type(error).__name__}: {error}"
-            return [_failed(item, sample, code, message) for sample in wanted]
+
+        return or_failed(work, item.id, wanted)
 
     reasoner.trio.draft.probe_states()
     watch(len(items) - len(waiting), len(items))
@@ -142,11 +123,26 @@ def roll_out(
             watch(number, len(items))
 
 
-def _failed(item: Item, sample: int, code: str, message: str) -> RolloutRow:
-    """The line of a question without a solution."""
-    return RolloutRow(
-        id=item.id, sample=sample, steps=[], answer=None, correct=False, labels=[], confidences=[], features="", error=code, message=message
-    )
+def or_failed(work: Callable[[], list[RolloutRow]], name: str, samples: Iterable[int]) -> list[RolloutRow]:
+    """The rows of a question, or rows without steps that say why there are none: those of other questions are paid for.
+
+    Args:
+        work: makes them.
+        name: the question's id.
+        samples: their numbers.
+
+    Raises:
+        Cancelled, Closed, ConfigError: no other question would do better.
+    """
+    try:
+        return work()
+    except (Cancelled, Closed, ConfigError):
+        raise
+    except Exception as error:
+        code = error.code if isinstance(error, RSDError) else RSDError.code
+        message = str(error) if isinstance(error, RSDError) else f"{type(error).__name__}: {error}"
+        none = RolloutRow(id=name, sample=0, steps=[], answer=None, correct=False, labels=[], confidences=[], features="")
+        return [{**none, "sample": sample, "error": code, "message": message} for sample in samples]
 
 
 def _rollouts_of(trio: LocalTrio, prompt: Prompt, item: Item, params: Params, labelling: Labelling, grader: Grader) -> list[RolloutRow]:
@@ -159,38 +155,31 @@ def _rollouts_of(trio: LocalTrio, prompt: Prompt, item: Item, params: Params, la
     for number, steps in enumerate(solutions):
         text = "".join(step.text for step in steps if step.part == "answer")
         steps = [step for step in steps if not step.blank]
-        grade = grader.grade_solution(item, text, boxed(text), trio.cancel)
-        labels = [float(grade.right)] * len(steps)
-        if labelling.label == "mc" and steps:
-            with closing(trio.writer("draft", prompt)) as writer:
-                labels = [*_continued(writer, trio, item, steps, number, params, labelling, grader), float(grade.right)]
-        traces = [step.trace for step in steps]
-        features = [step_features(trace, Course(index), STORED) for index, trace in enumerate(traces) if trace is not None]
-        confidences = [confidence(trace) for trace in traces if trace is not None]
-        texts = [step.text for step in steps]
+        known = bool(item.answer) or item.tests is not None
+        grade = grader.grade_solution(item, text, boxed(text), trio.cancel) if known else Grade(False, boxed(text))
+        behind = Behind(trio, prompt, item, number, steps, grade.right, params, labelling.continuations, grader)
+        labels, texts = _labels(behind, labelling), [step.text for step in steps]
+        confidences, features = read_traces([step.trace for step in steps if step.trace is not None])
         rows.append(RolloutRow(
             id=item.id, sample=number, steps=texts, answer=grade.answer, correct=grade.right, labels=labels, confidences=confidences,
-            features=pack(features),
+            features=features,
         ))  # fmt: skip
     return rows
 
 
-def _continued(
-    writer: Writer, trio: LocalTrio, item: Item, steps: list[Step], number: int, params: Params, labelling: Labelling, grader: Grader
-) -> Iterator[float]:
-    """The label of each step but the last: the share of right answers among continuations behind it."""
-    text = b""
-    for place, step in enumerate(steps[:-1]):
-        text += step.raw
-        writer.read(step)
-        room = max(1, params.limits.tokens - sum(len(before.tokens) for before in steps[: place + 1]))
-        first = (number + 1) * labelling.continuations  # the attempts before are those of the samples themselves
-        tries = [Stream(params.sampling.seed, DRAFT, 0, place + 1, first + attempt) for attempt in range(labelling.continuations)]
-        with continued(writer, tries, room, params.sampling, trio.segmenter) as written:
-            ends = list(written)
-        wholes = [outside_thought(text + end.raw).decode("utf-8", "replace") for end in ends]
-        right = [grader.grade_solution(item, whole, boxed(whole), trio.cancel).right for whole in wholes]
-        yield sum(right) / len(right)
+def _labels(behind: Behind, labelling: Labelling) -> list[StepLabel]:
+    """Of the steps of one solution."""
+    if labelling.label == "verifier":
+        return verified(behind.trio, behind.prompt, behind.steps)
+    if labelling.continues and behind.steps:
+        return [*(behind.shares() if labelling.label == "mc" else behind.advantages())]
+    return [float(behind.right)] * len(behind.steps)
+
+
+def read_traces(traces: Sequence[Trace]) -> tuple[list[float], str]:
+    """A row's ``confidences`` and ``features``, from the draft's traces of its steps."""
+    features = [step_features(trace, Course(index), STORED) for index, trace in enumerate(traces)]
+    return [confidence(trace) for trace in traces], pack(features)
 
 
 def read_states(reasoner: Reasoner, items: list[Item], rollouts: Rollouts, states: TargetStates, cancel: CancelToken, watch: Watch) -> None:

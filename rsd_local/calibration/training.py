@@ -88,7 +88,7 @@ class Quality:
 
 
 def gather(rows: Sequence[RolloutRow], width: int, states: Sequence[StateRow] | None = None) -> Steps:
-    """The steps of rollouts, with the draft's features, or with the target's states where they are given.
+    """The steps of rollouts that have a label, with the draft's features, or with the target's states where they are given.
 
     Raises:
         ConfigError: there is nothing to learn from.
@@ -97,18 +97,17 @@ def gather(rows: Sequence[RolloutRow], width: int, states: Sequence[StateRow] | 
     ordered = sorted(rows, key=lambda row: (row["id"], row["sample"]))  # lines come in the order in which questions ended
     kept = [row for row in ordered if row["steps"] and (read is None or (row["id"], row["sample"]) in read)]
     require(bool(kept), "no rollout has a step", "give more questions")
-    names = {name: place for place, name in enumerate(dict.fromkeys(row["id"] for row in kept))}
+    names = {name: place for place, name in enumerate(dict.fromkeys(row.get("problem", row["id"]) for row in kept))}
     if read is None:
         features = [_with_those_so_far(unpack(row["features"], len(row["steps"])), width) for row in kept]
     else:
         features = [unpack(read[row["id"], row["sample"]], len(row["steps"])) for row in kept]
-    return Steps(
-        np.concatenate(features).astype(np.float64),
-        np.array([label for row in kept for label in row["labels"]]),
-        np.array([names[row["id"]] for row in kept for _ in row["steps"]]),
-        np.array([value for row in kept for value in row["confidences"]]),
-        width,
-    )
+    labels = np.array([label for row in kept for label in row["labels"]], np.float64)  # None becomes NaN
+    known = ~np.isnan(labels)
+    require(bool(known.any()), "no step has a label", "give more questions, or another --label")
+    groups = np.array([names[row.get("problem", row["id"])] for row in kept for _ in row["steps"]])
+    confidences = np.array([value for row in kept for value in row["confidences"]])
+    return Steps(np.concatenate(features).astype(np.float64), labels, groups, confidences, width).part(known)
 
 
 def _with_those_so_far(stored: Floats, width: int) -> Floats:

@@ -9,7 +9,7 @@ from rsd_local.config import Params, Sampling
 from rsd_local.decoding.solution import Solution
 from rsd_local.events import FinishReason, StepDone
 from rsd_local.roles import DRAFT, Stream, Writer
-from rsd_local.segments import Segmenter
+from rsd_local.segments import Scan, Segmenter
 from rsd_local.steps import Score, Step
 
 _ENDS: dict[str, FinishReason] = {"end": "stop", "stop": "stop", "block": "stop", "context": "context"}
@@ -19,20 +19,28 @@ _ENDS: dict[str, FinishReason] = {"end": "stop", "stop": "stop", "block": "stop"
 def sampled(draft: Writer, params: Params, segmenter: Segmenter, turn: int) -> Iterator[list[list[Step]]]:
     """The steps of ``params.search.samples`` whole solutions, each from a random stream of its own; their caches go at the end."""
     streams = [Stream(params.sampling.seed, DRAFT, turn, 0, number) for number in range(params.search.samples)]
-    with continued(draft, streams, params.limits.tokens, params.sampling, segmenter) as wholes:
+    with continued(draft, streams, params.limits.tokens, params.sampling, segmenter.start(steps=False)) as wholes:
         yield [split(whole, segmenter, draft.pieces(whole.tokens)) for whole in wholes]
 
 
 @contextmanager
-def continued(writer: Writer, streams: Iterable[Stream], limit: int, sampling: Sampling, segmenter: Segmenter) -> Iterator[list[Step]]:
-    """What a writer writes from here to the end, once for each stream, all side by side; their caches go at the end."""
+def continued(writer: Writer, streams: Iterable[Stream], limit: int, sampling: Sampling, scan: Scan) -> Iterator[list[Step]]:
+    """What a writer writes from here to the end, once for each stream, all side by side; their caches go at the end.
+
+    Args:
+        writer: stands where they begin, and begins a step there.
+        streams: of the draws, one for each.
+        limit: most tokens of each.
+        sampling: how tokens are drawn.
+        scan: stands there too, and ends at no step.
+    """
     writer.settle()
     forks: list[Writer] = []
     try:
         pending = []
         for stream in streams:
             forks.append(writer.fork())
-            pending.append(forks[-1].start_writing(limit, segmenter.start(steps=False), sampling, stream))
+            pending.append(forks[-1].start_writing(limit, scan.copy(), sampling, stream))
         yield [one.result() for one in pending]
     finally:
         for fork in forks:

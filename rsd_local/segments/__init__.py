@@ -4,6 +4,6 @@
 what a user gave as a delimiter.
 """
 
-from rsd_local.segments.segmenter import DELIMITERS, Cut, Scan, Segmenter
+from rsd_local.segments.segmenter import DELIMITERS, Cut, Scan, Segmenter, joint
 
-__all__ = ["DELIMITERS", "Cut", "Scan", "Segmenter"]
+__all__ = ["DELIMITERS", "Cut", "Scan", "Segmenter", "joint"]

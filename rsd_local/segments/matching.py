@@ -46,21 +46,30 @@ class Wanted:
 
 
 def literal(text: str) -> Wanted:
-    r"""A text in which ``\n``, ``\t``, ``\r`` and ``\\`` stand for what they stand for in a shell's ``$'…'``.
+    r"""A text as ``unescaped`` reads it.
 
     Raises:
         ConfigError: it is empty or too long, or has another escape.
     """
+    plain = unescaped(text)
+    require(0 < len(plain) <= MAX_LENGTH, f"the text of a delimiter has {len(plain)} characters", f"give 1 to {MAX_LENGTH}")
+    return Wanted(re.compile(re.escape(plain)), reach=max(len(plain), 32))
+
+
+def unescaped(text: str) -> str:
+    r"""A text in which ``\n``, ``\t``, ``\r`` and ``\\`` stand for what they stand for in a shell's ``$'…'``.
+
+    Raises:
+        ConfigError: it has another escape.
+    """
     known = {"n": "\n", "t": "\t", "r": "\r", "\\": "\\"}
 
-    def unescape(match: re.Match[str]) -> str:
+    def one(match: re.Match[str]) -> str:
         hint = r"\n, \t, \r and \\ are known; a backslash itself is \\"
         require(match[1] in known, f"delimiter 'text:{text}' has an unknown escape {match[0]}", hint)
         return known[match[1]]
 
-    plain = re.sub(r"\\(.?)", unescape, text, flags=re.DOTALL)
-    require(0 < len(plain) <= MAX_LENGTH, f"the text of a delimiter has {len(plain)} characters", f"give 1 to {MAX_LENGTH}")
-    return Wanted(re.compile(re.escape(plain)), reach=max(len(plain), 32))
+    return re.sub(r"\\(.?)", one, text, flags=re.DOTALL)
 
 
 def pattern(source: str) -> Wanted:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from rsd_local.config import StopAfter, require
 from rsd_local.errors import ConfigError
 from rsd_local.segments.markup import BLANK, CLOSED, LINE, Markup
-from rsd_local.segments.matching import SENTENCE, WHITE, Matcher, Wanted, literal, pattern
+from rsd_local.segments.matching import SENTENCE, WHITE, Matcher, Wanted, literal, pattern, unescaped
 from rsd_local.steps import Part
 
 DELIMITERS = ("paragraph", "line", "sentence", "code-block", "fence", "tokens:N", "re:PATTERN", "text:TEXT")
@@ -285,6 +285,12 @@ class Scan:
                 ended = matcher.take(piece[begun:place], not inside) or ended
                 begun, inside = place, not inside
         return matcher.take(piece[begun:], not inside) or ended
+
+
+def joint(delimiter: str) -> str:
+    """The text that ends a step which stands alone, as under a delimiter: a blank line where the delimiter names no text of its own."""
+    form, _, rest = delimiter.partition(":")
+    return unescaped(rest) if form == "text" else {"line": "\n", "sentence": " "}.get(form, "\n\n")
 
 
 def _text_bytes(text: object, name: str) -> bytes:

@@ -26,7 +26,7 @@ from rsd_local.errors import Cancelled, Closed, ConfigError
 from rsd_local.evaluation.grading import Grader
 from rsd_local.evaluation.items import Item
 from rsd_local.evaluation.journal import Journal
-from rsd_local.evaluation.paired import paired_interval
+from rsd_local.evaluation.paired import fewest, paired_interval
 from rsd_local.evaluation.questions import question_pool
 from rsd_local.evaluation.stats import discordant, wilson
 from rsd_local.events import Author, CancelToken
@@ -37,7 +37,6 @@ ROUNDS = 7
 """Thresholds that are tried for one label."""
 NEAR = 0.01
 """A target share that is as near as this to the wanted one is taken."""
-_MOST_QUESTIONS = 1 << 20
 
 
 class RunRow(TypedDict):
@@ -189,18 +188,7 @@ def questions_to_decide(won: int, lost: int, total: int) -> int | None:
         low, high = paired_interval(won * count / total, lost * count / total, count)
         return low > 0 or high < 0
 
-    if won == lost:
-        return None
-    enough = 1
-    while not decided(enough):
-        enough *= 2
-        if enough > _MOST_QUESTIONS:
-            return None
-    few = enough // 2
-    while enough - few > 1:
-        middle = (few + enough) // 2
-        few, enough = (few, middle) if decided(middle) else (middle, enough)
-    return enough
+    return None if won == lost else fewest(decided)
 
 
 def compare(setting: Setting, labels: list[Label]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 _Z_TWO_SIDED = 1.959963984540054  # the normal distribution's 97.5 % point
 _Z_ONE_SIDED = 1.6448536269514722  # its 95 % point
@@ -54,6 +55,15 @@ def questions_needed(won: int, lost: int, total: int, margin: float) -> int | No
     def shows(count: int) -> bool:
         return lower_bound(won * count / total, lost * count / total, count) > -margin
 
+    return fewest(shows)
+
+
+def fewest(shows: Callable[[int], bool]) -> int | None:
+    """The least number of questions that shows something, None where sixteen million do not.
+
+    Args:
+        shows: whether so many do; once it holds it holds for more.
+    """
     enough = 1
     while not shows(enough):
         enough *= 2

@@ -442,6 +442,11 @@ import asyncio, concurrent.futures, ctypes, importlib, multiprocessing.connectio
 import selectors, shutil, signal, socket, subprocess, sys, tempfile
 import click, filelock, huggingface_hub.file_download, jinja2
 import llama_cpp, numpy, platformdirs, psutil, rich.console, rich.live, rich.progress, safetensors, tomlkit
+try:
+    import prometheus_client, starlette.applications, starlette.middleware.cors, uvicorn.protocols.http.h11_impl, uvicorn.server
+    left_out = ()
+except ImportError:  # without the extra
+    left_out = ("rsd_local.server",)
 for name in ("fcntl", "pwd", "grp", "resource", "termios", "readline", "tty", "pty", "syslog"):
     sys.modules[name] = None
 for name in ("fork", "forkpty", "getuid", "getgid", "geteuid", "getegid", "setsid", "killpg", "getpgid", "sched_getaffinity", "mkfifo",
@@ -458,7 +463,8 @@ for name in dir(signal):
 sys.platform = "win32"
 import rsd_local
 for module in pkgutil.walk_packages(rsd_local.__path__, "rsd_local."):
-    importlib.import_module(module.name)
+    if not module.name.startswith(left_out):
+        importlib.import_module(module.name)
 from rsd_local.cli import main
 main(sys.argv[1:])
 """

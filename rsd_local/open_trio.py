@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rsd_local.config import Params, Thinking, Trio
 from rsd_local.decoding.ahead import Ahead
-from rsd_local.decoding.auto import Pace
+from rsd_local.decoding.auto import WayCosts
 from rsd_local.errors import ConfigError
 from rsd_local.events import Author, CancelToken, Role
 from rsd_local.fit import RoleCapacity, context_warning, make_plan
@@ -39,7 +39,7 @@ class LocalTrio:
         thinking: whether they think before they answer.
         shared_tokens: how many tokens, from the first on, mean the same to draft and target.
         cancel: ends whatever is opened.
-        pace: what each way to a step cost so far, over all answers.
+        way_costs: what each way to a step cost so far, over all answers.
     """
 
     config: Trio
@@ -51,7 +51,7 @@ class LocalTrio:
     thinking: Thinking = field(default_factory=Thinking)
     shows_text: bool = False
     cancel: CancelToken | None = None
-    pace: Pace = field(default_factory=Pace)
+    way_costs: WayCosts = field(default_factory=WayCosts)
 
     @classmethod
     def open(cls, config: Trio, opening: ExitStack, progress: LoadProgress | None = None) -> LocalTrio:

@@ -17,7 +17,7 @@ from tiny import write_model
 
 from rsd_local import Chosen, Params, Reasoner, Trio, Weighting
 from rsd_local.config import Search
-from rsd_local.decoding.auto import Pace
+from rsd_local.decoding.auto import WayCosts
 from rsd_local.errors import ConfigError
 from rsd_local.events import Event, StepDone, Way
 from rsd_local.runtime import LatencyModel
@@ -26,14 +26,14 @@ WAYS: tuple[Way, ...] = ("draft", "target", "speculate")
 HALF = Weighting("constant", probability=0.5)
 
 
-def spent(costs: dict[Way, float], steps: int, pace: Pace | None = None) -> tuple[float, Counter[Way]]:
+def spent(costs: dict[Way, float], steps: int, way_costs: WayCosts | None = None) -> tuple[float, Counter[Way]]:
     """Seconds a token over some steps of ways that cost so much, and how often each was chosen."""
-    pace, chosen, seconds = pace or Pace(), Counter[Way](), 0.0
+    way_costs, chosen, seconds = way_costs or WayCosts(), Counter[Way](), 0.0
     for _ in range(steps):
-        way = pace.choose(tuple(costs))
+        way = way_costs.choose(tuple(costs))
         chosen[way] += 1
         seconds += costs[way] * 20
-        pace.note(way, 20, costs[way] * 20)
+        way_costs.note(way, 20, costs[way] * 20)
     return seconds / steps / 20, chosen
 
 
@@ -41,21 +41,21 @@ def spent(costs: dict[Way, float], steps: int, pace: Pace | None = None) -> tupl
 @pytest.mark.parametrize("best", WAYS)
 def test_what_is_slower_is_tried_again_for_a_hundredth_of_the_time(best: Way, dear: float) -> None:
     costs = {way: 1.0 if way == best else dear for way in WAYS}
-    pace = Pace()
-    _, first = spent(costs, 6, pace)
+    way_costs = WayCosts()
+    _, first = spent(costs, 6, way_costs)
     assert first == dict.fromkeys(WAYS, 2)
-    cost, chosen = spent(costs, 2000, pace)
+    cost, chosen = spent(costs, 2000, way_costs)
     assert cost <= 1.02
     assert dear == 10.0 or min(chosen.values()) > 1
 
 
 @pytest.mark.parametrize(("before", "after"), [(a, b) for a, b in product(WAYS, WAYS) if a != b])
 def test_the_way_follows_what_is_measured(before: Way, after: Way) -> None:
-    pace = Pace()
-    spent({way: 1.0 if way == before else 1.3 for way in WAYS}, 200, pace)
-    spent({way: 0.7 if way == after else 1.0 if way == before else 1.3 for way in WAYS}, 3000, pace)
-    assert pace.costs(WAYS)[after] == pytest.approx(0.7)
-    _, chosen = spent({way: 0.7 if way == after else 1.3 for way in WAYS}, 100, pace)
+    way_costs = WayCosts()
+    spent({way: 1.0 if way == before else 1.3 for way in WAYS}, 200, way_costs)
+    spent({way: 0.7 if way == after else 1.0 if way == before else 1.3 for way in WAYS}, 3000, way_costs)
+    assert way_costs.costs(WAYS)[after] == pytest.approx(0.7)
+    _, chosen = spent({way: 0.7 if way == after else 1.3 for way in WAYS}, 100, way_costs)
     assert chosen[after] > 90
 
 

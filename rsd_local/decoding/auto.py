@@ -50,7 +50,7 @@ class _Measured:
 
 
 @dataclass(slots=True)
-class Pace:
+class WayCosts:
     """What each way cost on this machine, with these models, over all answers so far."""
 
     _measured: defaultdict[Way, _Measured] = field(default_factory=lambda: defaultdict(_Measured))
@@ -100,13 +100,13 @@ class Chooser:
     """Chooses the ways of one answer's steps.
 
     Args:
-        pace: of all answers.
+        way_costs: of all answers.
         ways: that there are.
         replayed: the ways of an earlier answer's steps, which are gone again.
     """
 
-    def __init__(self, pace: Pace, ways: tuple[Way, ...], replayed: tuple[Way, ...] = ()) -> None:
-        self._pace, self._ways, self._replayed = pace, ways, replayed
+    def __init__(self, way_costs: WayCosts, ways: tuple[Way, ...], replayed: tuple[Way, ...] = ()) -> None:
+        self._costs, self._ways, self._replayed = way_costs, ways, replayed
         self._way: Way | None = None
         self._seconds, self._tokens = 0.0, 0
 
@@ -117,14 +117,14 @@ class Chooser:
         """
         before = self._way
         if before is not None:
-            self._pace.note(before, solution.tokens - self._tokens, _spent(draft, target, reward) - self._seconds)
-        place, costs = solution.steps, self._pace.costs(self._ways)
-        self._way = way = self._replayed[place] if place < len(self._replayed) else self._pace.choose(self._ways)
+            self._costs.note(before, solution.tokens - self._tokens, _spent(draft, target, reward) - self._seconds)
+        place, costs = solution.steps, self._costs.costs(self._ways)
+        self._way = way = self._replayed[place] if place < len(self._replayed) else self._costs.choose(self._ways)
         if way != "draft":
             spent = target.counters().seconds
             target.settle()
             if before == "draft":
-                self._pace.charge(before, target.counters().seconds - spent)
+                self._costs.charge(before, target.counters().seconds - spent)
         if way != "target":
             draft.settle()
         if way == "draft":
@@ -148,4 +148,4 @@ def auto(prompt: Prompt, trio: OpenTrio, params: Params) -> Iterator[Event]:
         VerifierFailed: a verifier does not work.
     """
     ways: tuple[Way, ...] = ("draft",) if trio.checked else ("draft", "target", "speculate") if trio.speculates else ("draft", "target")
-    yield from rsd(prompt, trio, params, Chooser(trio.pace, ways, params.search.ways))
+    yield from rsd(prompt, trio, params, Chooser(trio.way_costs, ways, params.search.ways))

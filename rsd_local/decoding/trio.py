@@ -11,7 +11,7 @@ from rsd_local.roles import Reward, Writer
 from rsd_local.segments import Segmenter
 
 if TYPE_CHECKING:
-    from rsd_local.decoding.auto import Pace
+    from rsd_local.decoding.auto import WayCosts
 
 
 class OpenTrio(Protocol):
@@ -34,7 +34,7 @@ class OpenTrio(Protocol):
         """Whether a program checks steps."""
 
     @property
-    def pace(self) -> Pace:
+    def way_costs(self) -> WayCosts:
         """What each way to a step cost so far."""
 
     @property

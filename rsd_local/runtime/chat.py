@@ -13,16 +13,13 @@ import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from rsd_local.config import Thinking
 from rsd_local.errors import NoChatTemplate
 from rsd_local.prompt import Prompt, Speaker
 from rsd_local.runtime.model import Model
 from rsd_local.runtime.thinking import FAMILIES, Tags
-
-if TYPE_CHECKING:
-    pass
 
 
 class Hole(Enum):

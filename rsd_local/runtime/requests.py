@@ -87,10 +87,12 @@ class Read(Request[Floats]):
 
     def process_output(self, outputs: list[Output]) -> bool:
         """Copy the output; whoever goes on here need not evaluate the token again, unless the model leaves logits out beside states."""
-        last = outputs[0].copy()
-        if not self.hidden or self.sequence.engine.gives_both:
-            self.sequence.cached_output = last
-        self.value = last.hidden if self.hidden else last.logits
+        output, keeps = outputs[0], not self.hidden or self.sequence.engine.gives_both
+        if keeps:
+            output = self.sequence.cached_output = output.copy()
+        values = output.hidden if self.hidden else output.logits
+        assert values is not None
+        self.value = values if keeps else values.copy()
         return True
 
 

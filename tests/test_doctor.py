@@ -31,6 +31,7 @@ def test_it_says_what_is_there_and_that_it_works() -> None:
 def test_it_says_why_amx_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     for said, sound, line in ((b"AMX_INT8 = 1", None, True), (b"AMX_INT8 = 1", "1", False), (b"AVX2 = 1", None, False)):
         monkeypatch.setattr("rsd_local.runtime.llama.C.llama_print_system_info", lambda said=said: b"CPU : " + said + b" | ")
+        monkeypatch.setattr("rsd_local.runtime.compiler.loaded_kernels", list)
         monkeypatch.delenv("RSD_AMX", raising=False)
         if sound:
             monkeypatch.setenv("RSD_AMX", sound)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 from rsd_local.errors import EngineError
-from rsd_local.runtime import library
+from rsd_local.runtime import compiler, library
 
 C = library.load()
 log = logging.getLogger("rsd_local.llama")
@@ -163,9 +163,15 @@ def repacks_safely() -> bool:
     """Whether llama.cpp may lay weights out anew for this CPU.
 
     On CPUs with AMX it then uses those tiles, and compiled by GCC 12 it crashes the process there (docs/decisions/0003).
-    There is no switch for AMX alone, and nothing to tell a sound build by: RSD_AMX=1 says that this is one.
+    There is no switch for AMX alone. A sound build is told by the compilers that its library names; RSD_AMX=1 says that this is
+    one, RSD_AMX=0 that it is not.
     """
-    return os.environ.get("RSD_AMX") == "1" or b"AMX_INT8 = 1" not in C.llama_print_system_info()
+    if b"AMX_INT8 = 1" not in C.llama_print_system_info():
+        return True
+    if said := os.environ.get("RSD_AMX"):
+        return said == "1"
+    kernels = compiler.loaded_kernels()
+    return bool(kernels) and all(compiler.amx_is_sound(library) for library in kernels)
 
 
 _home: int | None = None  # the process that loaded the first model

@@ -106,7 +106,7 @@ def _loader(trio: Trio, params: Params, context: click.Context) -> Loader:
 
 
 def _say(name: str, url: str) -> None:
-    click.echo(f"loading {name}; it will answer at {url}/v1", err=True)
+    click.echo(f"loading {name}; its page is at {url}/ and its API at {url}/v1", err=True)
 
 
 def _ready() -> None:

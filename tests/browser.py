@@ -35,6 +35,7 @@ class Page:
 
     Attributes:
         requests: addresses of all that was asked for.
+        bodies: what was sent with POST.
         problems: errors of the console, and exceptions that nobody caught.
         downloads: the folder that files are saved in.
     """
@@ -43,6 +44,7 @@ class Page:
         self._send, self._receive, self._rest, self._number = send, receive, b"", 0
         self._session: str | None = None
         self.requests: list[str] = []
+        self.bodies: list[str] = []
         self.problems: list[str] = []
         self.downloads = folder / "downloads"
         self.downloads.mkdir()
@@ -83,6 +85,7 @@ class Page:
         method, params = event.get("method"), event.get("params", {})
         if method == "Network.requestWillBeSent":
             self.requests.append(params["request"]["url"])
+            self.bodies += [params["request"]["postData"]] if "postData" in params["request"] else []
         elif method == "Runtime.exceptionThrown":
             details = params["exceptionDetails"]
             self.problems.append(f"{details['text']} {details.get('exception', {}).get('description', '')}")
@@ -97,24 +100,22 @@ class Page:
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
 
-    def wait(self, condition: str, seconds: float = 20) -> Any:
-        """Wait until an expression is true, and give its value."""
+    def wait(self, condition: str, seconds: float = 30) -> None:
+        """Wait until an expression is true."""
         end = time.monotonic() + seconds
-        while not (value := self.js(condition)):
+        while not self.js(f"!!({condition})"):
             assert time.monotonic() < end, f"not in time: {condition}; the page says: {self.js('document.body.innerText')}"
             time.sleep(0.03)
-        return value
 
     def open(self, url: str) -> None:
         """Go to an address, and wait until it is there."""
+        self.js("window.before = true")
         self.call("Page.navigate", url=url)
-        self.wait(f"location.href === {json.dumps(url)} && document.readyState === 'complete'")
+        self.wait(f"window.before === undefined && location.href === {json.dumps(url)} && document.readyState === 'complete'")
 
     def reload(self) -> None:
         """Load the page again."""
-        self.js("window.before = true")
-        self.call("Page.reload")
-        self.wait("window.before === undefined && document.readyState === 'complete'")
+        self.open(self.js("location.href"))
 
     def type(self, text: str) -> None:
         """Put text where the focus is, as from a keyboard."""

@@ -61,7 +61,7 @@ class Page:
         if self._session is not None and not method.startswith(("Target.", "Browser.")):
             message["sessionId"] = self._session
         os.write(self._send, json.dumps(message).encode() + b"\0")
-        end = time.monotonic() + 60
+        end = time.monotonic() + 120
         while True:
             found = self._next(end)
             if found.get("id") == self._number:
@@ -100,7 +100,12 @@ class Page:
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
 
-    def wait(self, condition: str, seconds: float = 30) -> None:
+    def each(self, selector: str, expression: str = "e.innerText") -> list[Any]:
+        """The value of an expression for each element ``e`` that a selector finds."""
+        found: list[Any] = self.js(f"[...document.querySelectorAll({json.dumps(selector)})].map(e => {expression})")
+        return found
+
+    def wait(self, condition: str, seconds: float = 120) -> None:
         """Wait until an expression is true."""
         end = time.monotonic() + seconds
         while not self.js(f"!!({condition})"):

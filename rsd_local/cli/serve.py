@@ -42,9 +42,9 @@ _NAMED = 60  # characters of a name that comes from a file's
 def serve(verbose: bool, log_json: bool, **flags: Any) -> int:
     """Serve a trio behind OpenAI's API.
 
-    POST /v1/chat/completions and /v1/completions, GET /v1/models, /health, /props, /metrics and /openapi.json. Flags of a run are
-    what a request takes where it says nothing. Requests are logged on standard error, without their text. SIGTERM or Ctrl-C ends
-    it: no new work is taken, and running answers have --grace seconds.
+    POST /v1/chat/completions and /v1/completions, GET /v1/models, /health, /props, /metrics and /openapi.json, and a page at /.
+    Flags of a run are what a request takes where it says nothing. Requests are logged on standard error, without their text. SIGTERM
+    or Ctrl-C ends it: no new work is taken, and running answers have --grace seconds.
     """
     missing = [name.replace("_", "-") for name in _NEEDED if importlib.util.find_spec(name) is None]
     require(not missing, f"{', '.join(missing)} not installed", "pip install 'rsd-local[server]'")
@@ -106,7 +106,7 @@ def _loader(trio: Trio, params: Params, context: click.Context) -> Loader:
 
 
 def _say(name: str, url: str) -> None:
-    click.echo(f"loading {name}; it will answer at {url}/v1", err=True)
+    click.echo(f"loading {name}; its page is at {url}/ and its API at {url}/v1", err=True)
 
 
 def _ready() -> None:

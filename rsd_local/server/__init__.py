@@ -11,6 +11,7 @@ It needs the extra ``server``; nothing of that is imported by any other part of 
     guard.py               keys, Host and Origin
     metrics.py, access.py  what is counted and logged
     openapi.py             the description of all that
+    page/                  the page at /, and KaTeX for its mathematics
     process.py             the socket, the signals and the end
 """
 

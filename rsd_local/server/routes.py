@@ -30,6 +30,7 @@ from rsd_local.server.errors import (
 from rsd_local.server.exchange import Exchange, Patience, failure_response, to_json
 from rsd_local.server.metrics import CONTENT_TYPE, Metrics
 from rsd_local.server.models import Job, Models
+from rsd_local.server.page import page_routes
 from rsd_local.server.parse import Asked, read_chat, read_completion, read_json
 from rsd_local.server.usage import Account
 
@@ -143,6 +144,7 @@ def routes(service: Service) -> list[BaseRoute]:
         Route("/props", props, methods=["GET"]),
         Route("/metrics", metrics, methods=["GET"]),
         Route("/openapi.json", description, methods=["GET"]),
+        *page_routes(),
     ]
 
 

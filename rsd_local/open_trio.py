@@ -83,7 +83,8 @@ class LocalTrio:
                 report = None if progress is None else _bind(progress, role)
                 models[where] = Model(capacity.config, report, headers[capacity.config.path])
                 opening.callback(models[where].close)
-            engines[role] = Engine(models[where], capacity.config, capacity.slots, role, reuse=config.reuse)
+            reads = capacity.reads_states
+            engines[role] = Engine(models[where], capacity.config, capacity.slots, role, reuse=config.reuse, reads_states=reads)
             opening.callback(engines[role].close)
         _warn_of_contexts(engines)
         draft, target = engines["draft"], engines["target"]
@@ -221,7 +222,10 @@ def capacities(config: Trio, heads: tuple[Head | None, ...]) -> dict[Role, RoleC
         "draft": RoleCapacity(config.draft, wide),
         "target": RoleCapacity(config.target, wide if ahead else config.parallel),
     }
-    return roles | {role: RoleCapacity(reward, wide) for role, (_, reward) in reward_models(config).items()}
+    finished = config.width > 1  # then a strategy can score whole solutions
+    for role, (place, reward) in reward_models(config).items():
+        roles[role] = RoleCapacity(reward, wide, reads_states=finished and config.stages[place].kind == "value-head")
+    return roles
 
 
 def placed(roles: dict[Role, RoleCapacity], headers: dict[Path, Header], *, check: bool = True) -> dict[Role, RoleCapacity]:

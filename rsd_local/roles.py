@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
@@ -205,6 +205,17 @@ class StepCost:
     query: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class RewardAbilities:
+    """What a reward can do.
+
+    Attributes:
+        whole: scores all steps of a finished answer in one pass (``Reward.start_scores``); otherwise one after another.
+    """
+
+    whole: bool = False
+
+
 class Reader(Protocol):
     """A target that reads the steps of one answer ahead, for rewards that look at what it says of them."""
 
@@ -243,6 +254,10 @@ class Reward(Protocol):
     """Scores the steps of one answer. The prompt and the accepted steps stay in its cache."""
 
     @property
+    def abilities(self) -> RewardAbilities:
+        """What it can do."""
+
+    @property
     def can_check(self) -> bool:
         """Whether some step of this answer may get a score; false where it is known that there is nothing to check."""
 
@@ -250,6 +265,20 @@ class Reward(Protocol):
         """Begin to score the next step, which is provisional until the next call.
 
         ``forget`` takes it back, anything else accepts it.
+        """
+
+    def start_scores(self, steps: list[Step], asked: Set[int]) -> Pending[list[Score]]:
+        """Begin to score steps that are all there already; afterwards it can only be closed.
+
+        Args:
+            steps: all further ones of the answer, none of them blank.
+            asked: the places of those that are to be scored; of the others the score is ``SKIPPED``.
+
+        Returns:
+            One score for each step.
+
+        Raises:
+            ContextFull: they do not fit the context; where it reads them in one pass, nothing of them was noted.
         """
 
     def forget(self) -> None:

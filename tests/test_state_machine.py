@@ -40,6 +40,8 @@ asked = st.one_of(
     st.tuples(st.just("right guess"), st.integers(1, 5)),
     st.tuples(st.just("read"), st.none()),
     st.tuples(st.just("hidden"), st.none()),
+    st.tuples(st.just("several"), st.lists(st.floats(0, 1, exclude_max=True), min_size=1, max_size=5)),
+    st.tuples(st.just("several states"), st.lists(st.floats(0, 1, exclude_max=True), min_size=1, max_size=5)),
     st.tuples(st.just("prefill"), st.none()),
     st.tuples(st.just("cancel"), st.integers(1, 30)),
 )
@@ -67,6 +69,13 @@ class Oracle:
         if key not in self.known:
             self.known[key] = self.parts(text)
         return self.known[key]
+
+    def state(self, text: list[int]) -> np.ndarray:
+        """The hidden state after some tokens."""
+        sequence = self.engine.sequence(text)
+        state = sequence.read_hidden().result()
+        sequence.close()
+        return state
 
     def greedy(self, text: list[int], count: int) -> list[int]:
         """What would be written."""
@@ -157,6 +166,9 @@ class Schedules(RuleBasedStateMachine):
             return sequence.generate(draws(), value, cancel=cancels[-1][1])
         if name in ("read", "hidden"):
             return sequence.start_reading(hidden=name == "hidden")
+        if name.startswith("several"):
+            places = sorted({int(share * len(sequence)) for share in value})
+            return sequence.read_at(places, hidden=name == "several states", take=np.copy)
         if name == "prefill":
             return Prefilled(sequence)  # type: ignore[return-value]
         if name == "wrong guess":
@@ -176,7 +188,13 @@ class Schedules(RuleBasedStateMachine):
         assert counters.generated_tokens == sequence.written.count(1) + counters.discarded_tokens
         if made is None or name == "prefill":
             return
-        if name == "read":
+        if name.startswith("several"):
+            places = sorted({int(share * len(sequence)) for share in value})
+            for place, values in zip(places, made, strict=True):
+                text = sequence.tokens[: place + 1]
+                wanted = self.oracle.logits(text) if name == "several" else self.oracle.state(text)
+                np.testing.assert_allclose(values, wanted, atol=NEAR)
+        elif name == "read":
             np.testing.assert_allclose(made, self.oracle.logits(sequence.tokens), atol=NEAR)
         elif name != "hidden":
             assert sequence.tokens == before + made.tokens and made.tokens

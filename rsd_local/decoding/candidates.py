@@ -32,6 +32,23 @@ class Known:
         """There is nothing to end."""
 
 
+@dataclass(frozen=True, slots=True)
+class ScoresWithBlanks:
+    """Scores of the steps of an answer that are not blank, which are being read."""
+
+    pending: Pending[list[Score]]
+    steps: list[Step]
+
+    def result(self) -> list[Score]:
+        """Wait for them; one for each step."""
+        scores = iter(self.pending.result())
+        return [UNCHECKED if step.blank else next(scores) for step in self.steps]
+
+    def cancel(self) -> None:
+        """End it."""
+        self.pending.cancel()
+
+
 @dataclass(slots=True)
 class Candidate:
     """A draft step, the writer and the reward that hold it, and its score.
@@ -59,6 +76,12 @@ def rank(score: Score) -> float:
 def start_score(reward: Reward, step: Step) -> Pending[Score]:
     """Begin to score a step; of one of white space alone there is nothing to check."""
     return Known(UNCHECKED) if step.blank else reward.start_score(step)
+
+
+def start_scores(reward: Reward, steps: list[Step]) -> ScoresWithBlanks:
+    """Begin to score all further steps of an answer; of those of white space alone there is nothing to check."""
+    told = [step for step in steps if not step.blank]
+    return ScoresWithBlanks(reward.start_scores(told, frozenset(range(len(told)))), steps)
 
 
 def draft_step(

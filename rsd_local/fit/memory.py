@@ -20,10 +20,17 @@ _BESIDE = 8 << 20
 
 @dataclass(frozen=True, slots=True)
 class RoleCapacity:
-    """What a role is to hold: its model and where that runs, and how many sequences at once."""
+    """What a role is to hold: its model and where that runs, and how many sequences at once.
+
+    Attributes:
+        config: of the model.
+        slots: sequences.
+        reads_states: whether hidden states are read at many places of a text at once, see ``runtime.Engine``.
+    """
 
     config: RoleConfig
     slots: int
+    reads_states: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +158,7 @@ class Footprint:
         """
         shape, config = Shape.of(header), capacity.config
         on_gpu = on_gpu and config.gpu_layers != 0
-        sizes = Sizes.of(config, capacity.slots, shape.trained_context, on_gpu=on_gpu)
+        sizes = Sizes.of(config, capacity.slots, shape.trained_context, on_gpu=on_gpu, reads_states=capacity.reads_states)
         blocks, head, table, active = [0] * len(shape.kept), 0, shape.vocabulary * _VOCABULARY_BYTES, 0
         for tensor in header.tensors:
             kind, _, rest = tensor.name.partition(".")

@@ -42,17 +42,21 @@ class Engine:
         slots: how many sequences can be open at once.
         name: the role, for messages.
         reuse: whether a new sequence goes on from what closed ones left in the cache.
+        reads_states: whether hidden states are read at many places of a text at once (``Sequence.read_at``): the buffer for outputs
+            is then larger, and batches too.
 
     Raises:
         EngineError: llama.cpp cannot make such a context.
         ModelNotFound, BadAdapter: there is no such adapter, or it is not one for the model.
     """
 
-    def __init__(self, model: Model, config: RoleConfig, slots: int = 1, name: str = "engine", *, reuse: bool = True) -> None:
+    def __init__(
+        self, model: Model, config: RoleConfig, slots: int = 1, name: str = "engine", *, reuse: bool = True, reads_states: bool = False
+    ) -> None:
         self.model, self.name, self.slots, self.config = model, name, slots, config
         self.threads = config.threads or machine.threads()
         self._on_gpu = llama.supports_gpu() and config.layers_on_gpu != 0
-        sizes = Sizes.of(config, slots, model.trained_context, on_gpu=self._on_gpu)
+        sizes = Sizes.of(config, slots, model.trained_context, on_gpu=self._on_gpu, reads_states=reads_states)
         self.context, self.chunk = sizes.context, sizes.chunk
         # In a cache of one piece llama.cpp writes over what another sequence's window has left behind, but a rollback needs it.
         self.shares_cells = slots == 1 or model.sliding_window == 0

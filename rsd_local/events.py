@@ -70,6 +70,8 @@ class Counters:
         cached_tokens: those of them that an earlier sequence had left in the cache, and that were not evaluated again.
         generated_tokens: tokens written, discarded ones included.
         discarded_tokens: those of them that a rejection threw away.
+        unused_tokens: tokens written behind a step that was not accepted in the end, while its reward was waited for; neither generated
+            nor discarded ones.
         evaluated_tokens: rows that went through the model, of every kind.
         ahead_tokens: those of them that were a guess of what would be written.
         kept_tokens: those of the guess that were written.
@@ -85,6 +87,7 @@ class Counters:
     cached_tokens: int = 0
     generated_tokens: int = 0
     discarded_tokens: int = 0
+    unused_tokens: int = 0
     evaluated_tokens: int = 0
     ahead_tokens: int = 0
     kept_tokens: int = 0
@@ -254,8 +257,8 @@ class Result:
 
     @property
     def paper_flops(self) -> float:
-        """2·N per generated token, discarded ones and the reward model's tokens after the question included."""
-        generated = sum(2.0 * c.parameters * c.generated_tokens for c in self.counters.values())
+        """2·N per generated token, discarded and unused ones and the reward model's tokens after the question included."""
+        generated = sum(2.0 * c.parameters * (c.generated_tokens + c.unused_tokens) for c in self.counters.values())
         return generated + sum(
             2.0 * c.parameters * max(0, c.prompt_tokens + c.cached_tokens - c.opening_tokens)
             for role, c in self.counters.items()

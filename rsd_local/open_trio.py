@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from rsd_local.config import Params, Thinking, Trio
+from rsd_local.config import Params, RoleConfig, Thinking, Trio
 from rsd_local.decoding.ahead import Ahead
 from rsd_local.decoding.auto import WayCosts
 from rsd_local.errors import ConfigError
@@ -83,7 +83,10 @@ class LocalTrio:
                 report = None if progress is None else _bind(progress, role)
                 models[where] = Model(capacity.config, report, headers[capacity.config.path])
                 opening.callback(models[where].close)
-            engines[role] = Engine(models[where], capacity.config, capacity.slots, role, reuse=config.reuse)
+            engines[role] = Engine(
+                models[where], capacity.config, capacity.slots, role, reuse=config.reuse, reads_states=capacity.reads_states,
+                shares_prefixes=capacity.shares_prefixes,
+            )  # fmt: skip
             opening.callback(engines[role].close)
         _warn_of_contexts(engines)
         draft, target = engines["draft"], engines["target"]
@@ -217,11 +220,17 @@ def capacities(config: Trio, heads: tuple[Head | None, ...]) -> dict[Role, RoleC
     """What a trio opens, by role."""
     wide = config.parallel * config.width
     ahead = any(read_ahead(stage, head) for stage, head in zip(config.stages, heads, strict=True))
+
+    def capacity(role: RoleConfig, slots: int, kind: str = "") -> RoleCapacity:
+        forks = slots > config.parallel  # one question's sequences begin with its prompt, those of several with what was left behind
+        return RoleCapacity(role, slots, kind == "value-head" and forks, shares_prefixes=forks or (slots > 1 and config.reuse))
+
     roles: dict[Role, RoleCapacity] = {
-        "draft": RoleCapacity(config.draft, wide),
-        "target": RoleCapacity(config.target, wide if ahead else config.parallel),
+        "draft": capacity(config.draft, wide),
+        "target": capacity(config.target, wide if ahead else config.parallel),
     }
-    return roles | {role: RoleCapacity(reward, wide) for role, (_, reward) in reward_models(config).items()}
+    read = {role: capacity(reward, wide, config.stages[place].kind) for role, (place, reward) in reward_models(config).items()}
+    return roles | read
 
 
 def placed(roles: dict[Role, RoleCapacity], headers: dict[Path, Header], *, check: bool = True) -> dict[Role, RoleCapacity]:

@@ -149,9 +149,9 @@ def _sandbox_lines(found: dict[str, Any]) -> list[str]:
 
 
 def _cache() -> Path:
-    from huggingface_hub.constants import HF_HUB_CACHE
+    from rsd_local.catalogue.cache import hub_cache
 
-    return Path(HF_HUB_CACHE)
+    return hub_cache()
 
 
 def _version(package: str) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from rsd_local.config import Params
 from rsd_local.decoding.ahead import Ahead, Draws
 from rsd_local.decoding.candidates import draft_step
+from rsd_local.decoding.drafting import DraftAhead
 from rsd_local.decoding.policy import Decision, History, Policy, WeightingPolicy
 from rsd_local.decoding.solution import Solution
 from rsd_local.decoding.target_steps import TargetSteps
@@ -52,6 +53,8 @@ def rsd(prompt: Prompt, trio: OpenTrio, params: Params, chooser: Chooser | None 
         reward = opened.enter_context(closing(trio.reward(prompt, ahead)))
         rejected: Rejected | None = None
         drafts = params.weighting.unchecked == "accept" or params.weighting.kind == "constant" or reward.can_check
+        sure = chooser is None and not params.weighting.route_entropy
+        next_step = DraftAhead(draft, reward, solution, params, prompt.turn, wanted=drafts and sure)
         rewritten = TargetSteps(ahead, draft, reward, solution, trio, params, prompt.turn, drafts=drafts)
         while solution.reason is None:
             with solution.growing(draft, target):
@@ -65,14 +68,18 @@ def rsd(prompt: Prompt, trio: OpenTrio, params: Params, chooser: Chooser | None 
                 elif drafts and params.weighting.route_entropy and not history.attempts and policy.routes(draft.entropy(), history):
                     score = ROUTED
                 elif drafts:
-                    step, scoring = yield from draft_step(draft, reward, solution, trio, params, prompt.turn, history.attempts)
-                    yield Drafted(solution.steps, step.text)
-                    score = scoring.result()
-                    decision = decide(policy, step, score, solution, history)
+                    begun = next_step.take()
+                    step, scoring = yield from draft_step(draft, reward, solution, trio, params, prompt.turn, history.attempts, begun)
+                    with next_step.behind(step):
+                        yield Drafted(solution.steps, step.text)
+                        score = scoring.result()
+                        decision = decide(policy, step, score, solution, history)
+                    next_step.end(kept=decision is Decision.KEEP)
                 solution.count(score)
                 if step is not None and decision is Decision.KEEP:
                     yield solution.accept(step, "draft", score, rejected=rejected)
-                    draft.begin()
+                    if not next_step.running:
+                        draft.begin()
                     if solution.reason is None:
                         target.correct(step)
                         target.begin()

@@ -39,6 +39,7 @@ class Request(ABC, Generic[T]):
     def __init__(self, sequence: Sequence, cancel: CancelToken | None) -> None:
         self.sequence, self._token, self._cancelled = sequence, cancel, False
         self.start = len(sequence.tokens)
+        self.positions: list[int] = []  # of tokens whose outputs are still to come, where it reads several (``ReadAt``)
         self.ahead: list[int] = []
         self.chunk = 0  # the most of them in one batch
         self.future: Future[T] = Future()

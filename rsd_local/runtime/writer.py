@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
@@ -21,6 +22,7 @@ from rsd_local.runtime.trace import Tracing, surprise
 from rsd_local.steps import Reading, Step
 
 if TYPE_CHECKING:
+    from rsd_local.runtime.thinking import Reader
     from rsd_local.segments import Scan
 
 
@@ -79,6 +81,7 @@ class LocalWriter:
         self._before = len(sequence)
         self._spelling = sequence.engine.model.spelling
         self._reader = self._spelling.reader()
+        self._ahead: tuple[LocalStep, int, Reader, int, int] | None = None  # and what stood before it was begun
         family.append(sequence)
 
     @classmethod
@@ -102,7 +105,10 @@ class LocalWriter:
     def abilities(self) -> Abilities:
         """What its engine can do."""
         engine = self.sequence.engine
-        return Abilities(verifies=engine.can_cut, states=engine.gives_states, tokens=True, forks=True, reads_ahead=True)
+        return Abilities(
+            verifies=engine.can_cut, states=engine.gives_states, tokens=True, forks=True, reads_ahead=True, writes_ahead=True,
+            devices=engine.devices,
+        )  # fmt: skip
 
     @property
     def latency(self) -> LatencyModel:
@@ -145,6 +151,30 @@ class LocalWriter:
             kept=kept,
         )
         return LocalStep(generation, written)
+
+    def start_ahead(self, limit: int, until: Scan | None, sampling: Sampling, stream: Stream) -> LocalStep:
+        """Begin a step behind the one written last, which may be taken back yet."""
+        counters = self.sequence.counters
+        before = self._before, self._reader, counters.generated_tokens, counters.discarded_tokens
+        self.begin()
+        pending = self.start_writing(limit, until, sampling, stream)
+        self._ahead = pending, *before
+        return pending
+
+    def end_ahead(self, *, kept: bool) -> None:
+        """Say whether the step before the one written ahead was accepted; otherwise take this one back."""
+        ahead, self._ahead = self._ahead, None
+        if kept or ahead is None:
+            return
+        pending, before, reader, generated, discarded = ahead
+        pending.cancel()
+        with suppress(Exception):  # whatever came of it is of no interest any more
+            pending.result()
+        self.sequence.truncate(self._before)
+        self._before, self._reader = before, reader
+        counters = self.sequence.counters
+        counters.unused_tokens += counters.generated_tokens - generated
+        counters.generated_tokens, counters.discarded_tokens = generated, discarded
 
     def entropy(self) -> float:
         """In nats, of what the next token would be drawn from at temperature 1."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Protocol
@@ -13,6 +14,8 @@ from rsd_local.events import CancelToken, Event, Role
 from rsd_local.open_trio import LoadProgress, LocalTrio
 from rsd_local.prompt import Prompt
 from rsd_local.run import timed
+
+logging.getLogger("rsd_local").addHandler(logging.NullHandler())  # or Python prints warnings where a program has set up no logging
 
 
 class Backend(Protocol):

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rsd_local.config import Limits, Params, RewardConfig, RoleConfig, Sampling, Search, Trio, Weighting
+    from rsd_local.conversation import Conversation
     from rsd_local.errors import RSDError
     from rsd_local.events import CancelToken, Chosen, Counters, Drafted, Event, Finished, Rejected, Result, StepDone, TextWritten
     from rsd_local.prompt import Message, Prompt
-    from rsd_local.reasoner import Conversation, Reasoner
+    from rsd_local.reasoner import Reasoner
     from rsd_local.run import Run
     from rsd_local.toml_settings import read_trio
 
@@ -53,7 +54,8 @@ _PLACES = {
     "errors": "RSDError",
     "events": "CancelToken Chosen Counters Drafted Event Finished Rejected Result StepDone TextWritten",
     "prompt": "Message Prompt",
-    "reasoner": "Conversation Reasoner",
+    "conversation": "Conversation",
+    "reasoner": "Reasoner",
     "run": "Run",
     "toml_settings": "read_trio",
 }

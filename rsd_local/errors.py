@@ -18,6 +18,7 @@ RSDError
 │   ├── DecodeFailed       llama.cpp refused or failed a batch
 │   ├── SequenceBusy       a second request to a sequence before the first is done
 │   ├── NoSlot             more sequences than the engine was opened for
+│   ├── EngineCrashed      the process of isolated models ended
 │   └── Closed             a call to something that was closed
 ├── QueueFull              more prompts than may wait
 ├── WaitsForItself         a run that would wait for one of the same thread
@@ -143,6 +144,12 @@ class NoSlot(EngineError):
     """More sequences than the engine was opened for."""
 
     code = "no-slot"
+
+
+class EngineCrashed(EngineError):
+    """The process that the models of an isolated reasoner live in ended, or was ended; the next call starts it again."""
+
+    code = "engine-crashed"
 
 
 class Closed(EngineError):

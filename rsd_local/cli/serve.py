@@ -14,6 +14,7 @@ from click.core import ParameterSource
 
 from rsd_local.cli.flags import make_params
 from rsd_local.cli.options import StrictCommand, option, run_options, trio_options
+from rsd_local.cli.streams import start_log
 from rsd_local.config import Params, Trio, require
 
 if TYPE_CHECKING:
@@ -119,5 +120,5 @@ def _log(*, as_json: bool, verbose: bool) -> None:
 
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines() if as_json else logging.Formatter("%(asctime)s %(name)s: %(message)s"))
-    logging.basicConfig(handlers=[handler], level=logging.DEBUG if verbose else logging.WARNING)
+    start_log(handler, logging.DEBUG if verbose else logging.WARNING)
     logging.getLogger("rsd_local.server").setLevel(logging.INFO)

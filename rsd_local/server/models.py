@@ -167,6 +167,8 @@ class Models:
                 f"this trio was not opened for the strategy {strategy}", "rsd.strategy", hint=f"start rsd with --strategy {strategy}"
             )
         _check_thinking(asked, loaded.reasoner)
+        if config.task == "arithmetic" and asked.response_format is not None and asked.response_format.schema is not None:
+            raise Unsupported("response_format is not supported by this trio, which answers arithmetic alone", "response_format")
         seed = secrets.randbits(_SEED_BITS) if loaded.seed is None else loaded.seed
         params = asked.params(loaded.params, strategy, seed)
         needed = sequences_needed(strategy, params.search)

@@ -28,7 +28,7 @@ from rsd_local.json_grammar.rules import (
 from rsd_local.json_grammar.schema import OF_TYPE, Schema, Schemas, as_object, read_schema, refused, type_of
 from rsd_local.json_grammar.strings import CHARACTER, FORMATS, QUOTE, other_names
 
-MOST_PARTS = 4000
+MOST_PARTS = 2000
 """Of a schema: rules that it comes to, each name of a property counted."""
 _SPACE = choice([NOTHING, Text(" "), sequence(Repeat(Text("\n"), 1, 2), Repeat(chars([(9, 9), (32, 32)]), 0, 20))])
 """Between parts of JSON, as llama.cpp has it: little, so that a model does not run away in it."""
@@ -131,7 +131,7 @@ class _Converter:
             if bounded:
                 raise refused(where, "pattern beside minLength or maxLength", "say the length in the pattern")
             try:
-                return pattern_string(way["pattern"])
+                return pattern_string(way["pattern"], self._character)
             except ConfigError as error:
                 raise refused(where, str(error)) from None
         if way.get("format") in FORMATS:

@@ -6,10 +6,10 @@ Where languages differ in what they mean, the narrower meaning is taken: ``\\d``
 from __future__ import annotations
 
 from rsd_local.errors import ConfigError
-from rsd_local.json_grammar.rules import MOST_REPEATS, Node, Ranges, Repeat, Sequence, choice, everything, sequence, without
-from rsd_local.json_grammar.strings import CHARACTER, QUOTE, characters
+from rsd_local.json_grammar.rules import MOST_REPEATS, Node, Ranges, Repeat, Sequence, choice, everything, sequence, size, without
+from rsd_local.json_grammar.strings import QUOTE, characters
 
-_MOST_NESTED = 32
+_MOST_NESTED, _MOST_PLACES = 32, 4000
 _ASCII: Ranges = [(0, 127)]
 _DIGITS: Ranges = [(48, 57)]
 _WORD: Ranges = [(48, 57), (65, 90), (95, 95), (97, 122)]
@@ -26,23 +26,31 @@ _CONTROLS = {"n": 10, "r": 13, "t": 9, "f": 12, "v": 11, "0": 0}
 _LINE_ENDS: Ranges = [(10, 10), (13, 13), (0x2028, 0x2029)]
 
 
-def pattern_string(pattern: str) -> Node:
+def pattern_string(pattern: str, character: Node) -> Node:
     """A string of JSON in which a pattern is found; between ^ and $ it is all of it.
 
+    Args:
+        pattern: it.
+        character: any one in a string.
+
     Raises:
-        ConfigError: it uses what no grammar can do.
+        ConfigError: it uses what no grammar can do, or is too large.
     """
-    reader = _Reader(pattern)
+    reader = _Reader(pattern, character)
     body = reader.ways(0)
     reader.end()
+    if size(body) > _MOST_PLACES:
+        raise ConfigError(f"the pattern {pattern[:100]!r} is too large: its repetitions come to {size(body):,} places")
     return sequence(QUOTE, body, QUOTE)
 
 
 class _Reader:
     """Reads a pattern from its beginning to its end."""
 
-    def __init__(self, pattern: str) -> None:
-        self._pattern, self._at = pattern, 0
+    def __init__(self, pattern: str, character: Node) -> None:
+        self._pattern, self._at, self._character = pattern, 0, character
+        if len(pattern) > _MOST_PLACES:
+            raise self._refused(f"is longer than {_MOST_PLACES} characters")
 
     def ways(self, depth: int) -> Node:
         """Several patterns with | between them; those at the top may stand anywhere in the string, unless they are anchored."""
@@ -70,9 +78,9 @@ class _Reader:
                 break
             parts.append(self._repeated(self._one(depth)))
         if depth == 0 and not begins:
-            parts.insert(0, Repeat(CHARACTER))
+            parts.insert(0, Repeat(self._character))
         if depth == 0 and not ends:
-            parts.append(Repeat(CHARACTER))
+            parts.append(Repeat(self._character))
         return sequence(*parts) if parts else Sequence()
 
     def _one(self, depth: int) -> Node:
@@ -112,7 +120,7 @@ class _Reader:
         most = MOST_REPEATS if most_or_none is None else most_or_none
         if least > MOST_REPEATS or most > MOST_REPEATS or least > most:
             raise self._refused(f"repeats something more than {MOST_REPEATS} times, or less than it must")
-        if most_or_none is None and _may_be_empty(inner):
+        if bounds != (0, 1) and _may_be_empty(inner):
             raise self._refused("repeats what may be empty")
         if self._at < len(self._pattern) and self._pattern[self._at] in "*+{":
             raise self._refused("repeats a repetition")

@@ -153,7 +153,7 @@ class Rules:
         size = 0
         while waiting:
             name = waiting.pop()
-            body = _pruned(self._bodies[name], ending)
+            body = self._spread(_pruned(self._bodies[name], ending), ending)
             for other in _names(body):
                 if other not in seen:
                     seen.add(other)
@@ -163,6 +163,26 @@ class Rules:
             if size > MOST_BYTES:
                 raise ConfigError("the grammar of the schema is too large", hint="give a smaller schema")
         return "\n".join(lines) + "\n"
+
+    def _spread(self, node: Node, ending: set[str], *, whole: bool = True) -> Node:
+        """The same with a rule of its own for each repetition that llama.cpp writes out: it takes only so many in one rule."""
+        if isinstance(node, Sequence):
+            return Sequence(tuple(self._spread(part, ending, whole=False) for part in node.parts))
+        if isinstance(node, Choice):
+            return Choice(tuple(self._spread(way, ending, whole=False) for way in node.ways))
+        if not isinstance(node, Repeat):
+            return node
+        inner = self._spread(node.inner, ending, whole=False)
+        counts = node.least > 1 or (node.most or 0) > 1
+        if counts and not isinstance(inner, Text | Chars | Rule):
+            inner = self._apart(inner, ending)
+        made = Repeat(inner, node.least, node.most)
+        return self._apart(made, ending) if counts and not whole else made
+
+    def _apart(self, node: Node, ending: set[str]) -> Rule:
+        rule = self.add(node, node)
+        ending.add(rule.name)
+        return rule
 
     def _ending(self) -> set[str]:
         """The rules that some finite text fits."""
@@ -178,6 +198,14 @@ class Rules:
                 ending.add(name)
                 waiting += users[name]
         return ending
+
+
+def size(node: Node) -> int:
+    """How many places a text may be at inside a node, each repetition written out."""
+    if isinstance(node, Repeat):
+        return size(node.inner) * max(1, node.least, node.most or 0)
+    parts = node.parts if isinstance(node, Sequence) else node.ways if isinstance(node, Choice) else ()
+    return max(1, sum(map(size, parts)))
 
 
 def _ends(node: Node, ending: set[str]) -> bool:

@@ -13,7 +13,7 @@ from rsd_local.errors import ConfigError
 
 Schema = dict[str, Any]
 TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
-MOST_BYTES, MOST_DEPTH, MOST_WAYS, MOST_SECONDS = 1 << 17, 48, 100, 5.0
+MOST_BYTES, MOST_DEPTH, MOST_WAYS, MOST_SECONDS = 1 << 17, 48, 100, 3.0
 """Of a schema: bytes as JSON, levels of it, alternatives at one place, and seconds to convert it."""
 
 _MOST_NUMBER = 10**15  # what a float holds exactly
@@ -140,7 +140,7 @@ class Schemas:
                 if name != "allOf" and sum(map(len, each)) > MOST_WAYS:
                     raise refused(where, f"more than {MOST_WAYS} alternatives")
                 if name == "oneOf":
-                    self._check_apart(each, where)
+                    self._check_apart([_beside(plain, ways, where) for ways in each], where)
                 parts = each if name == "allOf" else [list(itertools.chain(*each))]
             for alternatives in parts:
                 if len(found) * len(alternatives) > MOST_WAYS:
@@ -244,6 +244,11 @@ def _merged_properties(one: Schema, other: Schema) -> Schema:
     properties = {name: _both(*(own.get(name, rest) for own, rest in both)) for name in names}
     explicit = any("additionalProperties" in schema for schema in (one, other))
     return {"properties": properties} | ({"additionalProperties": _both(both[0][1], both[1][1])} if explicit else {})
+
+
+def _beside(schema: Schema, ways: list[Schema], where: str) -> list[Schema]:
+    """What the ways come to beside what else is said."""
+    return [merged for way in ways if (merged := merge(schema, way, where)) is not None]
 
 
 def _both(one: Any, other: Any) -> Any:

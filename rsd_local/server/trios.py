@@ -292,7 +292,8 @@ class Trios:
                     await self._unload(victim)
         except Exception as error:  # of any kind: whoever waits for this trio gets it
             failure = error if isinstance(error, RSDError) else RSDError(f"{served.name} could not be loaded; the server's log has why")
-            log.warning("%s could not be loaded: %s", served.name, error, exc_info=None if isinstance(error, RSDError) else error)
+            if not self._stopping:
+                log.warning("%s could not be loaded: %s", served.name, error, exc_info=None if isinstance(error, RSDError) else error)
             self._fail(lambda place: place.served is served, failure)
         else:
             self._rest(served)

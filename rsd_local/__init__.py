@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rsd_local.conversation import Conversation
     from rsd_local.errors import RSDError
     from rsd_local.events import CancelToken, Chosen, Counters, Drafted, Event, Finished, Rejected, Result, StepDone, TextWritten
+    from rsd_local.json_grammar import json_schema_to_grammar
     from rsd_local.prompt import Message, Prompt
     from rsd_local.reasoner import Reasoner
     from rsd_local.run import Run
@@ -46,6 +47,7 @@ __all__ = [
     "Trio",
     "Weighting",
     "__version__",
+    "json_schema_to_grammar",
     "read_trio",
 ]
 
@@ -53,6 +55,7 @@ _PLACES = {
     "config": "Limits Params RewardConfig RoleConfig Sampling Search Trio Weighting",
     "errors": "RSDError",
     "events": "CancelToken Chosen Counters Drafted Event Finished Rejected Result StepDone TextWritten",
+    "json_grammar": "json_schema_to_grammar",
     "prompt": "Message Prompt",
     "conversation": "Conversation",
     "reasoner": "Reasoner",

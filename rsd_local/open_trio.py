@@ -22,6 +22,7 @@ from rsd_local.rewards.verifier.opening import open_verifier
 from rsd_local.roles import Reward
 from rsd_local.runtime import Engine, LocalWriter, Model, Tracing, opens_thought, prompt_tokens
 from rsd_local.runtime.devices import devices
+from rsd_local.runtime.grammar import check_grammar
 from rsd_local.segments import Segmenter
 from rsd_local.steps import THOUGHT_TAGS
 
@@ -113,8 +114,11 @@ class LocalTrio:
             raw: whether its prompt is raw, so that nothing that is written counts as a thought.
 
         Raises:
-            ConfigError: it is to think, and no model can.
+            ConfigError: it is to think, and no model can; its grammar cannot be used, or not with these models.
         """
+        if params.sampling.grammar:
+            for model in (self.draft.model, self.target.model):
+                check_grammar(model, params.sampling.grammar, headed=self.has_tags and not raw)
         thinking, in_thought = (Thinking(), False) if raw else self._asked(params.thinking)
         thought = THOUGHT_TAGS if self.has_tags and not raw else None
         segmenter = replace(
@@ -181,7 +185,9 @@ class LocalTrio:
         engine.check_fits(sum(len(message.content.encode("utf-8", "replace")) for message in prompt.messages))
         tokens = prompt_tokens(engine.model, prompt, self.thinking)
         tracing = self.rewards.tracing if traced else tracing
-        return LocalWriter.open(engine, tokens, shared=self.shared_tokens, tracing=tracing, cancel=self.cancel)
+        return LocalWriter.open(
+            engine, tokens, shared=self.shared_tokens, tracing=tracing, cancel=self.cancel, in_thought=self.segmenter.in_thought
+        )
 
     def leaves_room(self, prompt: Prompt, tokens: int, share: int) -> bool:
         """Whether each context has room for an answer behind a prompt.

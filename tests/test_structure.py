@@ -10,7 +10,7 @@ import rsd_local
 ROOT = Path(rsd_local.__file__).parent
 FLOORS = [
     {"errors", "machine"},
-    {"config", "answers", "hashes", "steps", "text_files"},
+    {"config", "answers", "hashes", "steps", "text_files", "json_grammar"},
     {"events", "prompt", "segments", "gguf_header"},
     {"roles", "toml_settings", "abacus"},
     {"runtime", "catalogue", "sandbox"},

@@ -37,12 +37,14 @@ _OF_THE_TRIO = ("threshold", "unchecked", "stop_after", "redrafts", "retries")
 """What a trio has where no flag is given."""
 
 
-def make_trio(flags: dict[str, Any], parallel: int = 1, width: int | None = None, *, compares: bool = False, loads: bool = True) -> Trio:
+def make_trio(
+    flags: dict[str, Any], parallel: int | None = 1, width: int | None = None, *, compares: bool = False, loads: bool = True
+) -> Trio:
     """The trio that the flags name, with what they change.
 
     Args:
         flags: of ``trio_options``, and of ``run_options`` where the command has them.
-        parallel: prompts at once.
+        parallel: prompts at once; None for the trio's own.
         width: sequences of one prompt; without it, what the flags' strategy needs, or the trio's own.
         compares: whether figures are compared: then no prompt goes on from what earlier ones left in the caches.
         loads: whether the models are to be loaded, so that their files must be here.
@@ -100,6 +102,7 @@ def make_trio(flags: dict[str, Any], parallel: int = 1, width: int | None = None
         trio = trio.with_models(lambda role: dataclasses.replace(role, trusted=True))
     if width is None:
         width = sequences_needed(plain.get("strategy", trio.strategy), make_search(flags)) if "samples" in flags else 1
+    parallel = trio.parallel if parallel is None else parallel
     return dataclasses.replace(trio, parallel=parallel, width=width, reuse=trio.reuse and not compares, **plain)
 
 
@@ -222,7 +225,14 @@ def make_params(flags: dict[str, Any], trio: Trio) -> Params:
     penalties = {name: flags[name] for name in ("repeat_penalty", "presence_penalty", "frequency_penalty")}
     return Params(
         Sampling(
-            temperature, flags["top_k"], flags["top_p"], flags["min_p"], flags["seed"], **penalties, penalty_last_n=flags["repeat_last_n"]
+            temperature,
+            flags["top_k"],
+            flags["top_p"],
+            flags["min_p"],
+            flags["seed"],
+            **penalties,
+            penalty_last_n=flags["repeat_last_n"],
+            grammar=make_grammar(flags, trio),
         ),
         Weighting(
             flags["weighting"],
@@ -245,6 +255,29 @@ def make_params(flags: dict[str, Any], trio: Trio) -> Params:
         search,
         make_thinking(flags, trio),
     )
+
+
+def make_grammar(flags: dict[str, Any], trio: Trio) -> str:
+    """The grammar that answers follow, as the flags have it.
+
+    Raises:
+        ConfigError: a file cannot be read or used, or the trio's answers follow none.
+    """
+    grammar, schema = flags["grammar_file"], flags["json_schema_file"]
+    require(grammar is None or schema is None, "--grammar-file and --json-schema-file exclude each other")
+    if grammar is None and schema is None:
+        return ""
+    require(
+        trio.task != "arithmetic", "this trio answers arithmetic alone, and no grammar", "leave the grammar away, or choose another --trio"
+    )
+    if schema is None:
+        return read_text(grammar, hint="give a file of GBNF with a rule root")
+    from rsd_local.json_grammar import json_schema_to_grammar
+
+    try:
+        return json_schema_to_grammar(read_text(schema))
+    except ConfigError as error:
+        raise ConfigError(f"{schema}: {error}", hint=error.hint) from None
 
 
 def make_thinking(flags: dict[str, Any], trio: Trio) -> Thinking:

@@ -26,7 +26,7 @@ from rsd_local.config import (
     WeightingKind,
 )
 
-__all__ = ["StrictCommand", "option", "question_options", "run_options", "trio_options"]
+__all__ = ["StrictCommand", "option", "question_options", "run_options", "several_trios_options", "trio_options"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 Option = Callable[[Any], Any]
@@ -40,7 +40,8 @@ _SECTIONS = {
     "--branches --aggregate --speculate --fallback --retries --replay",
     "Thinking": "--think --think-budget --score-thoughts --reasoning-effort --template-kwargs",
     "Limits": "--max-tokens --max-steps --repeats --stop --stop-after",
-    "Sampling": "--temp --top-k --top-p --min-p --repeat-penalty --presence-penalty --frequency-penalty --repeat-last-n --seed",
+    "Sampling": "--temp --top-k --top-p --min-p --repeat-penalty --presence-penalty --frequency-penalty --repeat-last-n --seed "
+    "--grammar-file --json-schema-file",
 }
 """Headings of the help, and the options below them."""
 
@@ -155,6 +156,8 @@ _PARAMS: list[Option] = [
     option("--frequency-penalty", type=float, default=0.0, show_default=True, help="Subtracted once for each time."),
     option("--repeat-last-n", type=int, default=64, show_default=True, help="Tokens that count as written lately."),
     option("-s", "--seed", type=int, default=0, show_default=True, help="Seed of the question."),
+    option("--grammar-file", type=Path, metavar="FILE", help="Grammar in GBNF that the answer follows."),
+    option("-jf", "--json-schema-file", type=Path, metavar="FILE", help="JSON schema that the answer fits."),
 ]
 
 _QUESTIONS: list[Option] = [
@@ -172,6 +175,12 @@ def question_options(command: F) -> F:
 def trio_options(command: F) -> F:
     """Adds the options that choose and place the models."""
     return _stack(command, _TRIO)
+
+
+def several_trios_options(command: F) -> F:
+    """Adds the options of a command that may name several trios; the others hold for each of them."""
+    about = "A trio by name (rsd list), or its TOML file; again for each further one. Default: abacus, built in."
+    return _stack(command, [option("--trio", multiple=True, type=click.Path(), metavar="NAME|FILE", help=about), *_TRIO[1:]])
 
 
 def run_options(command: F) -> F:

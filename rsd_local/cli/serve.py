@@ -13,26 +13,28 @@ import click
 from click.core import ParameterSource
 
 from rsd_local.cli.flags import make_params
-from rsd_local.cli.options import StrictCommand, option, run_options, trio_options
+from rsd_local.cli.options import StrictCommand, option, run_options, several_trios_options
 from rsd_local.cli.streams import start_log
 from rsd_local.config import Params, Trio, require
 
 if TYPE_CHECKING:
     from rsd_local.reasoner import LoadProgress
-    from rsd_local.server.models import Loaded, Loader
+    from rsd_local.server.models import Loaded, Loader, Offer
 
 _NEEDED = ("starlette", "uvicorn", "prometheus_client")
 _NAMED = 60  # characters of a name that comes from a file's
 
 
 @click.command(cls=StrictCommand)
-@trio_options
+@several_trios_options
 @run_options
 @option("--host", default="127.0.0.1", show_default=True, help="The address to listen at; one that other machines reach needs a key.")
 @option("--port", type=click.IntRange(0, 65535), default=8177, show_default=True, help="The port; 0 for any that is free.")
 @option("-a", "--alias", metavar="NAME", help="The model's name for clients. Default: the trio's.")
-@option("-np", "--parallel", type=click.IntRange(1, 64), default=1, show_default=True, help="Answers at once.")
+@option("-np", "--parallel", type=click.IntRange(1, 64), help="Answers at once of a trio. Default: its own, mostly 1.")
 @option("--queue", type=int, metavar="N", help="How many more may wait. Default: the trio's own, mostly 256.")
+@option("--models-max", type=click.IntRange(1, 64), default=1, show_default=True, help="Trios loaded at once; the others take turns.")
+@option("--idle-unload", type=click.FloatRange(min=0), default=0.0, help="Seconds until a trio that nobody asks is unloaded. 0: never.")
 @option("--api-key-file", type=Path, metavar="FILE", help="Keys, one a line; a request must name one of them.")
 @option("--allowed-host", multiple=True, metavar="NAME", help="A further name in Host that is served; again for each.")
 @option("--cors-origin", multiple=True, metavar="ORIGIN", help="A page that may ask, such as http://localhost:3000, or *; again for each.")
@@ -41,7 +43,7 @@ _NAMED = 60  # characters of a name that comes from a file's
 @click.option("--log-json", is_flag=True, help="Log objects, one a line.")
 @click.option("-v", "--verbose", is_flag=True, help="Show llama.cpp's log.")
 def serve(verbose: bool, log_json: bool, **flags: Any) -> int:
-    """Serve a trio behind OpenAI's API.
+    """Serve trios behind OpenAI's API.
 
     POST /v1/chat/completions and /v1/completions, GET /v1/models, /health, /props, /metrics and /openapi.json, and a page at /.
     Flags of a run are what a request takes where it says nothing. Requests are logged on standard error, without their text. SIGTERM
@@ -49,26 +51,51 @@ def serve(verbose: bool, log_json: bool, **flags: Any) -> int:
     """
     missing = [name.replace("_", "-") for name in _NEEDED if importlib.util.find_spec(name) is None]
     require(not missing, f"{', '.join(missing)} not installed", "pip install 'rsd-local[server]'")
-    from rsd_local.cli.chat.trios import chat_trio
     from rsd_local.server.exchange import Patience
     from rsd_local.server.guard import Guard, read_keys
     from rsd_local.server.process import Settings
     from rsd_local.server.process import serve as run_server
 
-    trio = chat_trio(flags)
-    trio = replace(trio, parallel=flags["parallel"], queue=trio.queue if flags["queue"] is None else flags["queue"])
-    params = make_params(flags, trio)
+    offers = _offers(flags, click.get_current_context())
     keys = read_keys(flags["api_key_file"]) if flags["api_key_file"] else ()
     settings = Settings(
         flags["host"],
         flags["port"],
-        flags["alias"] or _name(flags, trio),
+        offers[0].name,
         Guard(keys, (*Guard().hosts, *(name.lower() for name in flags["allowed_host"])), flags["cors_origin"]),
         flags["grace"],
         Patience(answer=flags["timeout"]),
+        offers[1:],
+        flags["models_max"],
+        flags["idle_unload"],
+        offers[0].config,
     )
     _log(as_json=log_json, verbose=verbose)
-    return run_server(settings, _loader(trio, params, click.get_current_context()), lambda url: _say(settings.name, url), _ready)
+    loading = ", ".join(offer.name for offer in offers[: flags["models_max"]])
+    return run_server(settings, offers[0].loader, lambda url: _say(loading, url), _ready)
+
+
+def _offers(flags: dict[str, Any], context: click.Context) -> tuple[Offer, ...]:
+    """The trios that the flags name.
+
+    Raises:
+        ConfigError: two have one name, or there is one alias for several.
+    """
+    from rsd_local.cli.chat.trios import chat_trio
+    from rsd_local.server.models import Offer
+
+    found: dict[str, Offer] = {}
+    named = flags["trio"] or (None,)
+    require(flags["alias"] is None or len(named) == 1, "--alias names one trio, and there are several", "leave it away")
+    for trio_name in named:
+        of_one = flags | {"trio": trio_name}
+        trio = chat_trio(of_one, flags["parallel"])
+        trio = replace(trio, queue=trio.queue if flags["queue"] is None else flags["queue"])
+        name = flags["alias"] or _name(of_one, trio)
+        require(name not in found, f"two trios are called {name}", "name their files otherwise")
+        params = make_params(of_one, trio)
+        found[name] = Offer(name, _loader(trio, params, context), trio, params)
+    return tuple(found.values())
 
 
 def _name(flags: dict[str, Any], trio: Trio) -> str:

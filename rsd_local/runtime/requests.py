@@ -235,6 +235,7 @@ class Generation(Request[Step]):
         sequence, spelling = self.sequence, self.sequence.engine.model.spelling
         sequence.keep = min(sequence.keep, len(sequence.tokens) - 1)
         for token in spelling.closing:
+            self._draws.pass_by(token)
             sequence.tokens.append(token)
             sequence.written.append(0)
             if self._tracer is not None:

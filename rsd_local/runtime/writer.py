@@ -13,6 +13,7 @@ from rsd_local.errors import ContextFull
 from rsd_local.events import CancelToken, Counters, total
 from rsd_local.roles import NO_HINT, Abilities, Hint, Stream
 from rsd_local.runtime.engine import Engine
+from rsd_local.runtime.grammar import Follower
 from rsd_local.runtime.latency import LatencyModel
 from rsd_local.runtime.reading import ReadAhead, trace_of
 from rsd_local.runtime.requests import Generation, Read
@@ -73,10 +74,13 @@ class LocalWriter:
         shared: how many tokens, from the first on, mean the same to the other model.
         tracing: what trace its steps are to carry.
         cancel: ends whatever it writes.
+        follower: of the answer's grammar, where it has one.
     """
 
-    def __init__(self, sequence: Sequence, family: list[Sequence], shared: int, tracing: Tracing, cancel: CancelToken | None) -> None:
-        self.sequence, self._family = sequence, family
+    def __init__(
+        self, sequence: Sequence, family: list[Sequence], shared: int, tracing: Tracing, cancel: CancelToken | None, follower: Follower
+    ) -> None:
+        self.sequence, self._family, self._follower = sequence, family, follower
         self._shared, self._tracing, self._cancel = shared, tracing, cancel
         self._before = len(sequence)
         self._spelling = sequence.engine.model.spelling
@@ -85,8 +89,23 @@ class LocalWriter:
         family.append(sequence)
 
     @classmethod
-    def open(cls, engine: Engine, prompt: list[int], *, shared: int, tracing: Tracing = "off", cancel: CancelToken | None = None) -> Self:
+    def open(
+        cls,
+        engine: Engine,
+        prompt: list[int],
+        *,
+        shared: int,
+        tracing: Tracing = "off",
+        cancel: CancelToken | None = None,
+        in_thought: bool = False,
+    ) -> Self:
         """A writer at a prompt's tokens.
+
+        Args:
+            engine: that holds them.
+            prompt: the tokens.
+            shared, tracing, cancel: as of the class.
+            in_thought: whether the answer begins inside a thought that the prompt opened.
 
         Raises:
             ContextFull: they do not fit, or leave no room for an answer.
@@ -99,7 +118,7 @@ class LocalWriter:
             )
         sequence = engine.sequence(prompt)
         sequence.counters.opening_tokens = len(prompt)
-        return cls(sequence, [], shared, tracing, cancel)
+        return cls(sequence, [], shared, tracing, cancel, Follower(engine.model, len(prompt), in_thought=in_thought))
 
     @property
     def abilities(self) -> Abilities:
@@ -139,7 +158,7 @@ class LocalWriter:
         known = next((place for place, token in enumerate(hint.tokens) if token >= self._shared), len(hint.tokens))
         written: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         generation = self.sequence.generate(
-            Draws(sampling, stream, skip + len(own)),
+            Draws(sampling, stream, skip + len(own), self._follower.state(sampling.grammar, [*self.sequence.tokens, *own[kept:]])),
             limit,
             until=until,
             hint=replace(hint, tokens=hint.tokens[:known]),
@@ -193,7 +212,7 @@ class LocalWriter:
         if state and not self.sequence.engine.gives_states:
             self.sequence.append(read)
             return LocalReading(self.sequence.start_reading(hidden=True, cancel=self._cancel))
-        drawn = None if draws is None else Draws(*draws)
+        drawn = None if draws is None else Draws(*draws, grammar=self._follower.state(draws[0].grammar, self.sequence.tokens))
         return LocalReading(self.sequence.read_ahead(read, drawn, traced=tokens, state=state, cancel=self._cancel))
 
     def read(self, step: Step) -> None:
@@ -226,11 +245,12 @@ class LocalWriter:
 
     def fork(self) -> Self:
         """Another writer that goes on from here and shares the cache."""
-        return type(self)(self.sequence.fork(), self._family, self._shared, self._tracing, self._cancel)
+        return type(self)(self.sequence.fork(), self._family, self._shared, self._tracing, self._cancel, self._follower.copy())
 
     def adopt(self, fork: Self) -> None:
         """Go on where a fork has come to; the fork gets what this one had."""
         self.sequence, fork.sequence = fork.sequence, self.sequence
+        self._follower, fork._follower = fork._follower, self._follower
 
     def settle(self) -> None:
         """Begin a step, and evaluate what is noted but for its last token, so that forks share it."""

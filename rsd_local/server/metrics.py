@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from rsd_local.server.trios import Served
 from rsd_local.server.usage import Account, finite
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -59,8 +60,15 @@ class Metrics:
         self._seconds = counter("role_seconds", "Time of batches, by model.", "role")
         self._rewards = histogram("rewards", "Rewards of drafted steps.", _REWARDS)
         self._first = histogram("first_text_seconds", "From a request to the first text of its answer.", _SECONDS)
+        self._is_loaded = Gauge("rsd_model_loaded", "1 where a trio is loaded.", ("model",), registry=own)
+        self._loads = Gauge("rsd_model_loads", "Times that a trio was loaded.", ("model",), registry=own)
         self._by = {"draft": 0, "target": 0}
         self._drafts = {"accepted": 0, "rejected": 0}
+
+    def watch(self, served: Served) -> None:
+        """Show of a trio whether it is loaded, and how often it was."""
+        self._is_loaded.labels(served.name).set_function(lambda: float(served.loaded is not None))
+        self._loads.labels(served.name).set_function(lambda: float(served.loads))
 
     def request(self, path: str, method: str, status: int, seconds: float) -> None:
         """Count a request; ``path`` is that of its route, never what a client wrote."""

@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rsd_local.config import Limits, Params, RewardConfig, RoleConfig, Sampling, Search, Trio, Weighting
+    from rsd_local.config import Limits, Params, RemoteRole, RewardConfig, RoleConfig, Sampling, Search, Trio, Weighting
     from rsd_local.errors import RSDError
     from rsd_local.events import CancelToken, Chosen, Counters, Drafted, Event, Finished, Rejected, Result, StepDone, TextWritten
     from rsd_local.prompt import Message, Prompt
@@ -34,6 +34,7 @@ __all__ = [
     "RSDError",
     "Reasoner",
     "Rejected",
+    "RemoteRole",
     "Result",
     "RewardConfig",
     "RoleConfig",
@@ -49,7 +50,7 @@ __all__ = [
 ]
 
 _PLACES = {
-    "config": "Limits Params RewardConfig RoleConfig Sampling Search Trio Weighting",
+    "config": "Limits Params RemoteRole RewardConfig RoleConfig Sampling Search Trio Weighting",
     "errors": "RSDError",
     "events": "CancelToken Chosen Counters Drafted Event Finished Rejected Result StepDone TextWritten",
     "prompt": "Message Prompt",

@@ -205,7 +205,8 @@ def _props(models: Models) -> dict[str, Any]:
     """What llama-server's ``/props`` has, and what there is to know of the trio."""
     loaded = models.loaded
     trio, config, sampling = loaded.reasoner.trio, loaded.reasoner.config, loaded.params.sampling
-    target = trio.target.model
+    target = trio.engines().get("target")
+    servers = trio.servers()
     return {
         "default_generation_settings": {
             "n_ctx": min(trio.draft.context, trio.target.context),
@@ -221,14 +222,18 @@ def _props(models: Models) -> dict[str, Any]:
         },
         "total_slots": config.parallel,
         "model_alias": models.name,
-        "model_path": str(target.path),
-        "chat_template": target.chat_template or "",
+        "model_path": str(target.model.path if target is not None else servers["target"].config.url),
+        "chat_template": (target.model.chat_template if target is not None else servers["target"].facts.template) or "",
         "modalities": {"vision": False, "audio": False},
         "build_info": f"rsd-local {VERSION}",
         "rsd": {
             "roles": {
                 role: {"model": engine.model.path.name, "context": engine.context, "parameters": engine.model.active_params}
                 for role, engine in loaded.reasoner.engines().items()
+            }
+            | {
+                role: {"model": engine.facts.model, "url": engine.config.url, "context": engine.context, "parameters": engine.parameters}
+                for role, engine in servers.items()
             },
             "strategy": config.strategy,
             "strategies": loaded.strategies(),

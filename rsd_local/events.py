@@ -190,6 +190,7 @@ class StepDone:
         reward_failed: whether the reward gave no number.
         own_reward: of the target's step itself, where it was checked; None otherwise.
         retries: how often the target tried again.
+        target_failed: whether the draft's step stands because the target's server failed.
     """
 
     index: int
@@ -204,6 +205,7 @@ class StepDone:
     reward_failed: bool = False
     own_reward: float | None = None
     retries: int = 0
+    target_failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from rsd_local.config import Params, RemoteRole, RoleConfig, Thinking, Trio
+from rsd_local.config import OnFailure, Params, RemoteRole, RoleConfig, Thinking, Trio
 from rsd_local.decoding.ahead import Ahead
 from rsd_local.decoding.auto import WayCosts
 from rsd_local.errors import ConfigError
@@ -134,6 +134,11 @@ class LocalTrio:
         """Whether the draft can guess the target's tokens."""
         local = [engine for engine in (self.draft, self.target) if isinstance(engine, Engine)]
         return self.shared_tokens > 0 and len(local) == 2 and all(engine.can_cut for engine in local)
+
+    @property
+    def on_failure(self) -> OnFailure:
+        """What becomes of an answer whose target's server fails."""
+        return self.config.on_failure
 
     @property
     def checked(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from rsd_local.remote.step import Language
 from rsd_local.remote.vocabulary import edge_marks, same_tokens
 from rsd_local.steps import THOUGHT_BEGIN, THOUGHT_END
 
+log = logging.getLogger("rsd_local")
 _FADE = 0.9
 _RESTS = 15.0  # seconds that a server which failed is left alone, where its answers go on without it
 _BEGIN, _END = THOUGHT_BEGIN.decode(), THOUGHT_END.decode()
@@ -105,7 +107,7 @@ class RemoteEngine:
         )
 
     def meet(self, vocabulary: int, tokenize: Callable[[str], list[int]], language: Callable[[], object] | None = None) -> int:
-        """How many tokens, from 0 on, mean the same to this model and to another one, by probe texts; 0 where the two have two vocabularies.
+        """How many tokens, from 0 on, mean the same to this model and to another one, by probe texts; 0 for two vocabularies.
 
         Args:
             vocabulary: tokens of the other one.
@@ -179,6 +181,7 @@ class RemoteEngine:
         if self._rests:
             with self._lock:
                 self._down = (time.monotonic() + _RESTS, error)
+            log.warning("%s: %s; its steps are the draft's for %.0f s", self.name, error, _RESTS)
 
     def close(self) -> None:
         """Close the connections."""

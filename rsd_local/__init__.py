@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rsd_local.config import Limits, Params, RewardConfig, RoleConfig, Sampling, Search, Trio, Weighting
+    from rsd_local.config import Limits, Params, RemoteRole, RewardConfig, RoleConfig, Sampling, Search, Trio, Weighting
     from rsd_local.conversation import Conversation
     from rsd_local.errors import RSDError
     from rsd_local.events import CancelToken, Chosen, Counters, Drafted, Event, Finished, Rejected, Result, StepDone, TextWritten
@@ -36,6 +36,7 @@ __all__ = [
     "RSDError",
     "Reasoner",
     "Rejected",
+    "RemoteRole",
     "Result",
     "RewardConfig",
     "RoleConfig",
@@ -52,7 +53,7 @@ __all__ = [
 ]
 
 _PLACES = {
-    "config": "Limits Params RewardConfig RoleConfig Sampling Search Trio Weighting",
+    "config": "Limits Params RemoteRole RewardConfig RoleConfig Sampling Search Trio Weighting",
     "errors": "RSDError",
     "events": "CancelToken Chosen Counters Drafted Event Finished Rejected Result StepDone TextWritten",
     "json_grammar": "json_schema_to_grammar",

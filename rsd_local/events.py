@@ -78,7 +78,9 @@ class Counters:
         missed_guesses: times that another token was written than guessed.
         decode_calls: batches that held a row of this role.
         seconds: time of those batches, shared by rows among the questions in them; of an engine of one thread that of its processor.
-        waiting_seconds: of its requests, in which no batch held a row of them.
+        waiting_seconds: of its requests, in which no batch held a row of them; of a model on a server those of the way there and back.
+        rounds: requests to its server.
+        sent_bytes, received_bytes: of those requests and their answers.
     """
 
     parameters: int = 0
@@ -95,6 +97,9 @@ class Counters:
     decode_calls: int = 0
     seconds: float = 0.0
     waiting_seconds: float = 0.0
+    rounds: int = 0
+    sent_bytes: int = 0
+    received_bytes: int = 0
 
     def add(self, other: Counters) -> None:
         """Adds another sequence's figures of the same model."""
@@ -188,6 +193,7 @@ class StepDone:
         reward_failed: whether the reward gave no number.
         own_reward: of the target's step itself, where it was checked; None otherwise.
         retries: how often the target tried again.
+        target_failed: whether the draft's step stands because the target's server failed.
     """
 
     index: int
@@ -202,6 +208,7 @@ class StepDone:
     reward_failed: bool = False
     own_reward: float | None = None
     retries: int = 0
+    target_failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, TypedDict
 from rsd_local.bench.machine import RUNS
 from rsd_local.bench.running import RUNNING, Running
 from rsd_local.bench.strategies import Plan
-from rsd_local.config import ROLES, RewardConfig, RoleConfig, Trio
+from rsd_local.config import ROLES, AnyRole, RemoteRole, RewardConfig, Trio
 from rsd_local.errors import BadHead, ModelNotFound
 from rsd_local.evaluation.items import Item
 from rsd_local.evaluation.journal import Config, Journal
@@ -183,11 +183,13 @@ def same_text(one: Row, other: Row) -> bool:
     return first == second or digest(first) == second or first == digest(second)
 
 
-def _role(role: RoleConfig) -> dict[str, Any]:
+def _role(role: AnyRole) -> dict[str, Any]:
     """A model: its name, and the size and SHA-256 of its file; of several parts the sum, and the SHA-256 of theirs in order.
 
     A large file is read once: its digest is remembered for as long as its size, inode and times stay.
     """
+    if isinstance(role, RemoteRole):  # what its file is, nobody here can say; how it is reached changes no answer
+        return {"url": role.url, "model": role.model}
     files = [role.path.with_name(name) for name in part_names(role.path.name)]
     try:
         size, digests = sum(file.stat().st_size for file in files), [known_sha256(file) for file in files]

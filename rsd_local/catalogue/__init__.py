@@ -102,7 +102,7 @@ class Catalogue:
         found = {}
         for role in (*ROLES, "head"):
             section = self.trios[name].get(role)
-            named = section.get("model") if isinstance(section, dict) else None
+            named = section.get("model") if isinstance(section, dict) and "url" not in section else None  # of a server's it is its own
             if named is not None:
                 found[role] = self._model(named, name, role)
         rewards = self.trios[name].get("reward")

@@ -14,7 +14,7 @@ from rsd_local.cli.flags import adapter_of, make_params, make_trio
 from rsd_local.cli.options import StrictCommand, run_options, trio_options
 from rsd_local.cli.text import say
 from rsd_local.cli.words import in_words
-from rsd_local.config import ROLES, RoleConfig
+from rsd_local.config import ROLES, RemoteRole, RoleConfig
 
 _FLAGS = {"gpu_layers": "n_gpu_layers", "flash_attention": "flash_attn", "kind": "weighting", "tokens": "max_tokens",
           "steps": "max_steps", "temperature": "temp", "penalty_last_n": "repeat_last_n",
@@ -64,12 +64,12 @@ def settings(ctx: click.Context, flags: dict[str, Any]) -> list[Setting]:
     origins: dict[str, Path] = trio_origins(named) if named else {}
 
     def source(field: str, role: str | None = None) -> str:
-        flag = role if field == "path" and role else _FLAGS.get(field, field)
+        flag = role if field in ("path", "url") and role else _FLAGS.get(field, field)
         adapted = [name for name in ("lora", "lora_scaled") for given in flags[name] if adapter_of(given)[0] == role]
         if adapted and (field in ("lora", "lora_scale") or (field == "path" and not flags[flag] and f"{role}.path" not in origins)):
             flag = adapted[0]
         given = flags.get(flag)
-        if role and field != "path" and flag not in adapted and given is not None:
+        if role and field not in ("path", "url") and flag not in adapted and given is not None:
             given = next((value for value in given if value.rpartition("=")[0] in ("", role)), None)
         if given not in (None, ()) and (how := ctx.get_parameter_source(flag)) in _SAID:
             return _SAID[how].format(flag=flag.replace("_", "-"), variable=f"RSD_{flag.upper()}")
@@ -79,7 +79,7 @@ def settings(ctx: click.Context, flags: dict[str, Any]) -> list[Setting]:
     found = [Setting("trio", named or "named by flags", source("trio"))]
     for entry in dataclasses.fields(trio):
         value = getattr(trio, entry.name)
-        if isinstance(value, RoleConfig):
+        if isinstance(value, RoleConfig | RemoteRole):
             rows = [(inner.name, getattr(value, inner.name)) for inner in dataclasses.fields(value)]
             found += [Setting(f"{entry.name}.{name}", _plain(one), source(name, entry.name)) for name, one in rows]
         elif entry.name not in (*ROLES, *_OF_PARAMS):

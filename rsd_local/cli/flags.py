@@ -15,8 +15,10 @@ from rsd_local.config import (
     NEEDS_MODEL,
     ROLES,
     TAKES_MODEL,
+    AnyRole,
     Limits,
     Params,
+    RemoteRole,
     RoleConfig,
     Sampling,
     Search,
@@ -26,6 +28,7 @@ from rsd_local.config import (
     Ways,
     Weighting,
     default_temperature,
+    is_url,
     require,
     sequences_needed,
 )
@@ -65,7 +68,7 @@ def make_trio(
         if missing:
             raise ConfigError(f"no {' and no '.join(missing)} model is named", hint="give --draft, --target and --reward, or --trio")
         _check_kind(kind, adapters)
-        roles: dict[str, Any] = _adapted({role: RoleConfig(path) for role, path in named.items()}, adapters)
+        roles: dict[str, Any] = _adapted({role: _named(path) for role, path in named.items()}, adapters)
         trio = Trio(**roles, reward_kind=kind, head=flags["head"], **checks)
     else:
         trio = _changed(
@@ -144,29 +147,39 @@ def _check_kind(kind: str, adapters: Adapters) -> None:
     require(takes or "reward" not in adapters, f"reward kind {kind} reads no model, so it takes no adapter", "choose another --reward-kind")
 
 
-def _adapted(roles: dict[str, RoleConfig], adapters: Adapters) -> dict[str, RoleConfig]:
+def _named(path: Path | str, before: AnyRole | None = None) -> AnyRole:
+    """A model by its file or its server's URL, with the settings of the one that it takes the place of, where they are of its kind."""
+    if is_url(path):
+        return dataclasses.replace(before, url=str(path)) if isinstance(before, RemoteRole) else RemoteRole(str(path))
+    path = Path(path)
+    if isinstance(before, RoleConfig):
+        return dataclasses.replace(before, path=path, lora=None, lora_scale=1.0)
+    return RoleConfig(path)
+
+
+def _adapted(roles: dict[str, AnyRole], adapters: Adapters) -> dict[str, AnyRole]:
     """Roles with adapters; a reward without a model is the target's weights with its adapter."""
     made = dict(roles)
     for role, (path, scale) in adapters.items():
         base = roles.get(role) or (roles.get("target") if role == "reward" else None)
         require(base is not None, f"--lora {role}={path}: no {role} model is named", f"give --{role}")
-        if base is not None:
+        require(not isinstance(base, RemoteRole), f"--lora {role}={path}: that model is on a server", "start the server with its --lora")
+        if isinstance(base, RoleConfig):
             made[role] = dataclasses.replace(base, lora=path, lora_scale=scale)
     return made
 
 
-def _changed(trio: Trio, named: dict[str, Path], adapters: Adapters, kind: str | None, head: Path | None, checks: dict[str, Any]) -> Trio:
+def _changed(
+    trio: Trio, named: dict[str, Path | str], adapters: Adapters, kind: str | None, head: Path | None, checks: dict[str, Any]
+) -> Trio:
     """The trio with other files, or with another kind of reward, which takes over no model that it cannot use.
 
     A threshold belongs to a combination: of another one nobody knows it, and the usual one is taken.
     """
-    models = {
-        role: dataclasses.replace(getattr(trio, role) or RoleConfig(path), path=path, lora=None, lora_scale=1.0)
-        for role, path in named.items()
-    }
+    models = {role: _named(path, getattr(trio, role)) for role, path in named.items()}
     if not trio.rewards or kind is not None:
         _check_kind(kind or trio.reward_kind, adapters)
-    own: dict[str, RoleConfig] = {role: model for role in ROLES if (model := getattr(trio, role)) is not None}
+    own: dict[str, AnyRole] = {role: model for role in ROLES if (model := getattr(trio, role)) is not None}
     roles = models | {role: model for role, model in _adapted(own | models, adapters).items() if role in adapters}
     rewarded = checks if head is None else checks | {"head": head}
     if "verifier" in checks and not trio.rewards:  # the files of another one go with it
@@ -190,6 +203,8 @@ def _place(trio: Trio, flag: str, field: str, read: Callable[[str], Any], given:
         raise ConfigError(f"--{flag.replace('_', '-')} {given}: {text!r} is no number") from None
     if role == "reward" and not any(stage.model for stage in trio.stages):
         raise ConfigError(f"--{flag.replace('_', '-')} {given}: this trio has no reward model", hint="it uses the target's, or none")
+    if role and isinstance(getattr(trio, role), RemoteRole):
+        raise ConfigError(f"--{flag.replace('_', '-')} {given}: the {role} is on a server", hint="start the server with it")
     return trio.with_models(lambda one: dataclasses.replace(one, **{field: value}), (role,) if role else ROLES)
 
 

@@ -24,12 +24,19 @@ from rsd_local.config import (
     ThinkMode,
     Unchecked,
     WeightingKind,
+    is_url,
 )
 
 __all__ = ["StrictCommand", "option", "question_options", "run_options", "several_trios_options", "trio_options"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 Option = Callable[[Any], Any]
+
+
+def file_or_url(value: str) -> Path | str:
+    """A file, or the address of a server, which stays a text: a path would lose one of its slashes."""
+    return value if is_url(value) else Path(value)
+
 
 _SECTIONS = {
     "Models": "--trio --draft --target --reward --lora --lora-scaled --head --system --delimiter --trust-file --no-fit-check",
@@ -64,9 +71,9 @@ def _per_role(*names: str, metavar: str, help: str) -> Option:
 
 _TRIO: list[Option] = [
     option("--trio", metavar="NAME|FILE", help="A trio by name (rsd list), or its TOML file. Default: abacus, built in."),
-    option("-md", "--draft", type=Path, metavar="FILE", help="GGUF file of the draft model, or ollama:NAME."),
-    option("-m", "--target", type=Path, metavar="FILE", help="GGUF file of the target model, or ollama:NAME."),
-    option("-mr", "--reward", type=Path, metavar="FILE", help="The same of the reward model, for kinds that take one."),
+    option("-md", "--draft", type=file_or_url, metavar="FILE", help="GGUF file of the draft model, ollama:NAME, or a server's URL."),
+    option("-m", "--target", type=file_or_url, metavar="FILE", help="GGUF file of the target model, ollama:NAME, or a server's URL."),
+    option("-mr", "--reward", type=file_or_url, metavar="FILE", help="The same of the reward model, for kinds that take one."),
     _per_role("--lora", metavar="FILE", help="LoRA adapter of a role (without ROLE, the target); of the reward, on the target's weights."),
     _per_role("--lora-scaled", metavar="FILE:SCALE", help="The same with its effect multiplied by SCALE."),
     option("--reward-kind", metavar="KIND[,KIND…]", help=f"How a step is scored: {', '.join(get_args(RewardKind))}."),

@@ -15,7 +15,7 @@ from click.core import ParameterSource
 from rsd_local.cli.flags import make_params
 from rsd_local.cli.options import StrictCommand, option, run_options, several_trios_options
 from rsd_local.cli.streams import start_log
-from rsd_local.config import Params, Trio, require
+from rsd_local.config import Params, RemoteRole, Trio, require
 
 if TYPE_CHECKING:
     from rsd_local.reasoner import LoadProgress
@@ -102,7 +102,8 @@ def _name(flags: dict[str, Any], trio: Trio) -> str:
     """What clients call the trio: its name, or that of its file or of the target's."""
     if flags["trio"]:
         return Path(flags["trio"]).stem[:_NAMED]
-    return trio.target.path.stem[:_NAMED] if flags["target"] else "abacus"
+    name = trio.target.name if isinstance(trio.target, RemoteRole) else trio.target.path.stem
+    return name[:_NAMED] if flags["target"] else "abacus"
 
 
 def _loader(trio: Trio, params: Params, context: click.Context) -> Loader:

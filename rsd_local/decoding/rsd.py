@@ -9,20 +9,23 @@ from typing import TYPE_CHECKING
 
 from rsd_local.config import Params
 from rsd_local.decoding.ahead import Ahead, Draws
-from rsd_local.decoding.candidates import draft_step
+from rsd_local.decoding.candidates import draft_step, rank
 from rsd_local.decoding.drafting import DraftAhead
 from rsd_local.decoding.policy import Decision, History, Policy, WeightingPolicy
 from rsd_local.decoding.solution import Solution
 from rsd_local.decoding.target_steps import TargetSteps
 from rsd_local.decoding.trio import OpenTrio
+from rsd_local.errors import RemoteError
 from rsd_local.events import Drafted, Event, Rejected
 from rsd_local.prompt import Prompt
+from rsd_local.roles import Reward, Writer
 from rsd_local.steps import UNCHECKED, Score, Step
 
 if TYPE_CHECKING:
     from rsd_local.decoding.auto import Chooser
 
 NOT_DRAFTED = Score(None, skipped=True)
+Tried = tuple[Step, Score]
 ROUTED = Score(None, "first token", skipped=True)
 """Of a step that the draft was not sure how to begin, so that it went to the target at once."""
 
@@ -41,6 +44,7 @@ def rsd(prompt: Prompt, trio: OpenTrio, params: Params, chooser: Chooser | None 
     Raises:
         ContextFull: the prompt does not fit one of the contexts. A solution that outgrows one just ends.
         VerifierFailed: a verifier does not work.
+        RemoteError: the target's server failed, and the trio does not say that the draft's best step stands then.
     """
     policy = WeightingPolicy(params.weighting, params.sampling.seed, prompt.turn)
     with ExitStack() as opened:
@@ -52,6 +56,7 @@ def rsd(prompt: Prompt, trio: OpenTrio, params: Params, chooser: Chooser | None 
         ahead = Ahead(target, Draws(params, prompt.turn, solution), owns=False)
         reward = opened.enter_context(closing(trio.reward(prompt, ahead)))
         rejected: Rejected | None = None
+        tried: list[Tried] = []  # of the draft, at this place
         drafts = params.weighting.unchecked == "accept" or params.weighting.kind == "constant" or reward.can_check
         sure = chooser is None and not params.weighting.route_entropy
         next_step = DraftAhead(draft, reward, solution, params, prompt.turn, wanted=drafts and sure)
@@ -83,9 +88,10 @@ def rsd(prompt: Prompt, trio: OpenTrio, params: Params, chooser: Chooser | None 
                     if solution.reason is None:
                         target.correct(step)
                         target.begin()
-                    history, rejected = so_far(solution), None
+                    history, rejected, tried = so_far(solution), None, []
                     continue
                 if step is not None:
+                    tried.append((step, score))
                     rejected = Rejected(step.text, score.value, len(step.tokens))
                     draft.forget()
                     if not step.blank:
@@ -94,9 +100,36 @@ def rsd(prompt: Prompt, trio: OpenTrio, params: Params, chooser: Chooser | None 
                     history = replace(history, attempts=history.attempts + 1)
                     continue
                 hand_over, proposes = decision is Decision.HAND_OVER, way == "speculate"
-                yield from rewritten.write(step, score, rejected, to_the_end=hand_over, proposes=proposes)
-                history, rejected = so_far(solution, history.rewritten + 1), None
+                place = solution.steps
+                try:
+                    yield from rewritten.write(step, score, rejected, to_the_end=hand_over, proposes=proposes)
+                except RemoteError:
+                    if trio.on_failure != "draft" or not drafts:
+                        raise
+                    target.forget()
+                    if solution.steps == place:  # otherwise a step of those that the target was to write to the end
+                        if not tried:
+                            step, scoring = yield from draft_step(draft, reward, solution, trio, params, prompt.turn)
+                            tried.append((step, scoring.result()))
+                            draft.forget()
+                            if not step.blank:
+                                reward.forget()
+                        yield from instead(tried, draft, target, reward, solution)
+                history, rejected, tried = so_far(solution, history.rewritten + 1), None, []
         yield solution.finished({"draft": draft.counters(), "target": target.counters()}, reward.counters())
+
+
+def instead(tried: list[Tried], draft: Writer, target: Writer, reward: Reward, solution: Solution) -> Iterator[Event]:
+    """The best of the steps that the draft tried, in place of the target's, whose server failed."""
+    step, score = max(tried, key=lambda one: rank(one[1]))  # of equals the first
+    draft.correct(step)
+    if not step.blank:
+        reward.read(step)
+    yield solution.accept(step, "draft", score, target_failed=True)
+    draft.begin()
+    if solution.reason is None:
+        target.correct(step)
+        target.begin()
 
 
 def so_far(solution: Solution, rewritten: int = 0) -> History:

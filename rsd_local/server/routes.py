@@ -249,7 +249,8 @@ def _props(served: Served) -> dict[str, Any]:
     if loaded is None:
         raise Loading(f"{served.name} is not loaded", hint="the next request to it loads it")
     trio, config, sampling = loaded.reasoner.trio, loaded.reasoner.config, loaded.params.sampling
-    target = trio.target.model
+    target = trio.engines().get("target")
+    servers = trio.servers()
     return {
         "default_generation_settings": {
             "n_ctx": min(trio.draft.context, trio.target.context),
@@ -265,14 +266,18 @@ def _props(served: Served) -> dict[str, Any]:
         },
         "total_slots": config.parallel,
         "model_alias": served.name,
-        "model_path": str(target.path),
-        "chat_template": target.chat_template or "",
+        "model_path": str(target.model.path if target is not None else servers["target"].config.url),
+        "chat_template": (target.model.chat_template if target is not None else servers["target"].facts.template) or "",
         "modalities": {"vision": False, "audio": False},
         "build_info": f"rsd-local {VERSION}",
         "rsd": {
             "roles": {
                 role: {"model": engine.model.path.name, "context": engine.context, "parameters": engine.model.active_params}
                 for role, engine in loaded.reasoner.engines().items()
+            }
+            | {
+                role: {"model": engine.facts.model, "url": engine.config.url, "context": engine.context, "parameters": engine.parameters}
+                for role, engine in servers.items()
             },
             "strategy": config.strategy,
             "strategies": loaded.strategies(),

@@ -173,7 +173,7 @@ def _changed(trio: Trio, named: dict[str, Path], adapters: Adapters, kind: str |
         gone: dict[str, Any] = {"verifier": "", "tests": None, "schema": None, "rewards": ()}
         rewarded = gone | {"reward": keeps, "reward_kind": kind, "head": head} | checks
     if rewarded or roles:
-        rewarded = rewarded | {"threshold": math.nan, "threshold_from": ""}
+        rewarded = rewarded | {"threshold": math.nan, "threshold_from": "", "tuned": None}
     return dataclasses.replace(trio, **rewarded | roles)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from rsd_local.config import Params, Trio, require
 if TYPE_CHECKING:
     from rsd_local.reasoner import LoadProgress
     from rsd_local.server.models import Loaded, Loader
+    from rsd_local.server.record import Recorder
 
 _NEEDED = ("starlette", "uvicorn", "prometheus_client")
 _NAMED = 60  # characters of a name that comes from a file's
@@ -37,9 +38,11 @@ _NAMED = 60  # characters of a name that comes from a file's
 @option("--cors-origin", multiple=True, metavar="ORIGIN", help="A page that may ask, such as http://localhost:3000, or *; again for each.")
 @option("--timeout", type=click.FloatRange(min=1), default=3600.0, show_default=True, help="Seconds that an answer may take.")
 @option("--grace", type=click.FloatRange(min=0), default=30.0, show_default=True, help="Seconds for running answers at the end.")
+@option("--run-log", type=Path, metavar="DIR", help="Write one line an answer there, without its text; rsd report reads it.")
+@click.option("--log-text", is_flag=True, help="With --run-log: questions and answers too.")
 @click.option("--log-json", is_flag=True, help="Log objects, one a line.")
 @click.option("-v", "--verbose", is_flag=True, help="Show llama.cpp's log.")
-def serve(verbose: bool, log_json: bool, **flags: Any) -> int:
+def serve(verbose: bool, log_json: bool, log_text: bool, run_log: Path | None, **flags: Any) -> int:
     """Serve a trio behind OpenAI's API.
 
     POST /v1/chat/completions and /v1/completions, GET /v1/models, /health, /props, /metrics and /openapi.json. Flags of a run are
@@ -54,6 +57,7 @@ def serve(verbose: bool, log_json: bool, **flags: Any) -> int:
     from rsd_local.server.process import Settings
     from rsd_local.server.process import serve as run_server
 
+    require(run_log is not None or not log_text, "--log-text is for --run-log", "give --run-log DIR")
     trio = chat_trio(flags)
     trio = replace(trio, parallel=flags["parallel"], queue=trio.queue if flags["queue"] is None else flags["queue"])
     params = make_params(flags, trio)
@@ -67,7 +71,38 @@ def serve(verbose: bool, log_json: bool, **flags: Any) -> int:
         Patience(answer=flags["timeout"]),
     )
     _log(as_json=log_json, verbose=verbose)
-    return run_server(settings, _loader(trio, params, click.get_current_context()), lambda url: _say(settings.name, url), _ready)
+    kept = _Kept(settings.name, run_log, log_text)
+    return run_server(settings, _loader(trio, params, kept, click.get_current_context()), lambda url: _say(settings.name, url), _ready)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What is kept of answers.
+
+    Attributes:
+        name: of the trio, for clients.
+        folder: of the run log; None for none.
+        texts: whether it has texts.
+    """
+
+    name: str
+    folder: Path | None
+    texts: bool
+
+    def recorder(self, trio: Trio) -> Recorder:
+        """Writes it down.
+
+        Raises:
+            ConfigError: the folder cannot be used.
+        """
+        from rsd_local.run_log.folder import RunLog, begin, identity
+        from rsd_local.server.record import Recorder
+
+        if self.folder is None:
+            return Recorder(trio)
+        config = identity(trio)
+        begin(self.folder, self.name, config)
+        return Recorder(trio, RunLog(self.folder, config), texts=self.texts)
 
 
 def _name(flags: dict[str, Any], trio: Trio) -> str:
@@ -77,10 +112,11 @@ def _name(flags: dict[str, Any], trio: Trio) -> str:
     return trio.target.path.stem[:_NAMED] if flags["target"] else "abacus"
 
 
-def _loader(trio: Trio, params: Params, context: click.Context) -> Loader:
+def _loader(trio: Trio, params: Params, kept: _Kept, context: click.Context) -> Loader:
     """Loads the trio in whatever thread; the flags of the call say what its answers take."""
 
     def load(progress: LoadProgress) -> Loaded:
+        from rsd_local.bench.machine import note_run
         from rsd_local.cli import render
         from rsd_local.cli.thoughts import with_thoughts
         from rsd_local.reasoner import Reasoner
@@ -94,12 +130,18 @@ def _loader(trio: Trio, params: Params, context: click.Context) -> Loader:
                 shown(role, share)
 
         with context.scope(cleanup=False):
-            reasoner = Reasoner.open(trio, both)
+            recorder = kept.recorder(trio)
+            reasoner: Reasoner | None = None
             try:
+                reasoner = Reasoner.open(trio, both)
+                if kept.folder is not None:
+                    note_run(kept.folder, {role: engine.threads for role, engine in reasoner.engines().items()})
                 chosen = context.get_parameter_source("seed") != ParameterSource.DEFAULT
-                return Loaded(reasoner, with_thoughts(params, reasoner), params.sampling.seed if chosen else None)
+                return Loaded(reasoner, with_thoughts(params, reasoner), params.sampling.seed if chosen else None, recorder)
             except BaseException:
-                reasoner.close()
+                if reasoner is not None:
+                    reasoner.close()
+                recorder.close()
                 raise
 
     return load

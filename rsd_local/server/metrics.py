@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
 
+from rsd_local.events import acceptance
+from rsd_local.server.drift import DriftWatch
 from rsd_local.server.usage import Account, finite
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -28,10 +31,18 @@ class Metrics:
         running: how many answers are being written.
         waiting: how many wait in the queue.
         ready: whether requests are answered.
+        drift: what watches a trio that was tuned; None where there is none.
     """
 
-    def __init__(self, running: Callable[[], float], waiting: Callable[[], float], ready: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        running: Callable[[], float],
+        waiting: Callable[[], float],
+        ready: Callable[[], bool],
+        drift: Callable[[], DriftWatch | None],
+    ) -> None:
         self._registry = own = CollectorRegistry()
+        own.register(_DriftGauges(drift))
 
         def counter(name: str, about: str, *labels: str) -> Counter:
             return Counter(f"rsd_{name}", about, labels, registry=own)
@@ -60,7 +71,7 @@ class Metrics:
         self._rewards = histogram("rewards", "Rewards of drafted steps.", _REWARDS)
         self._first = histogram("first_text_seconds", "From a request to the first text of its answer.", _SECONDS)
         self._by = {"draft": 0, "target": 0}
-        self._drafts = {"accepted": 0, "rejected": 0}
+        self._accepted = self._drafted = 0
 
     def request(self, path: str, method: str, status: int, seconds: float) -> None:
         """Count a request; ``path`` is that of its route, never what a client wrote."""
@@ -87,13 +98,11 @@ class Metrics:
             self._written.labels(step.author).inc(step.tokens)
             self._steps.labels(step.author).inc()
             self._by[step.author] += 1
-            if step.rejected is not None:
-                self._rejected.inc()
-                self._drafts["rejected"] += 1
-            elif step.author == "draft":
-                self._drafts["accepted"] += 1
             if (reward := finite(step.reward)) is not None:
                 self._rewards.observe(reward)
+        accepted, drafted = acceptance(account.steps)
+        self._rejected.inc(drafted - accepted)
+        self._accepted, self._drafted = self._accepted + accepted, self._drafted + drafted
         if account.times.first:
             self._first.observe(max(0.0, account.times.first - account.times.asked))
 
@@ -102,7 +111,30 @@ class Metrics:
         return generate_latest(self._registry)
 
     def _acceptance(self) -> float:
-        return self._drafts["accepted"] / max(1, sum(self._drafts.values()))
+        return self._accepted / max(1, self._drafted)
 
     def _target_share(self) -> float:
         return self._by["target"] / max(1, sum(self._by.values()))
+
+
+class _DriftGauges:
+    """Gauges that are there only where a trio was tuned.
+
+    Args:
+        drift: what watches it.
+    """
+
+    def __init__(self, drift: Callable[[], DriftWatch | None]) -> None:
+        self._drift = drift
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """The gauges that there are figures for."""
+        found = self._drift()
+        if found is None:
+            return
+        yield GaugeMetricFamily(
+            "rsd_acceptance_expected", "Share of drafted steps accepted when rsd tune chose.", found.expected
+        )
+        if found.recent is not None:
+            yield GaugeMetricFamily("rsd_acceptance_recent", "The same share in the answers of the last check and since.", found.recent)
+        yield GaugeMetricFamily("rsd_acceptance_drift", "1 where the two differ by more than chance.", float(found.drift))

@@ -7,7 +7,7 @@ import secrets
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from rsd_local.config import Params, Strategy, sequences_needed
 from rsd_local.errors import Cancelled
@@ -16,6 +16,10 @@ from rsd_local.prompt import Prompt
 from rsd_local.reasoner import LoadProgress, Reasoner
 from rsd_local.server.errors import BadField, Loading, NoSuchModel, Stopping, Unsupported
 from rsd_local.server.parse import Asked
+
+if TYPE_CHECKING:
+    from rsd_local.server.drift import DriftWatch
+    from rsd_local.server.record import Recorder
 
 _SEED_BITS = 53  # what every reader of JSON can hold
 
@@ -28,11 +32,13 @@ class Loaded:
         reasoner: the trio.
         params: of an answer.
         seed: of an answer; None for another one each time.
+        recorder: takes in answers that are done.
     """
 
     reasoner: Reasoner
     params: Params
     seed: int | None = None
+    recorder: Recorder | None = None
 
     def strategies(self) -> list[Strategy]:
         """The algorithms that the trio was opened for."""
@@ -56,6 +62,7 @@ class Job:
         params: of the run.
         strategy: of the run.
         reasoner: that runs it.
+        recorder: takes it in once it is done.
     """
 
     asked: Asked
@@ -64,6 +71,7 @@ class Job:
     params: Params
     strategy: Strategy
     reasoner: Reasoner
+    recorder: Recorder | None = None
 
 
 class Models:
@@ -103,6 +111,12 @@ class Models:
         if self._loaded is None:
             raise Loading("the models are being loaded", hint="ask again in a moment")
         return self._loaded
+
+    @property
+    def drift(self) -> DriftWatch | None:
+        """What watches a trio that was tuned; None where none is open."""
+        recorder = self._loaded.recorder if self._loaded is not None else None
+        return recorder.drift if recorder is not None else None
 
     async def load(self) -> None:
         """Load the models, in a thread of its own.
@@ -147,6 +161,8 @@ class Models:
         self._stopping = True
         if self._loaded is not None:
             self._loaded.reasoner.close()
+            if self._loaded.recorder is not None:
+                self._loaded.recorder.close()
 
     def names(self) -> list[str]:
         """The trio's name, and with each strategy behind it."""
@@ -177,7 +193,7 @@ class Models:
                 hint="start rsd with --candidates",
             )
         loaded.reasoner.trio.bound(CancelToken(), params, shows_text=False, raw=asked.prompt.raw)  # refuses what it cannot do
-        return Job(asked, asked.model or self.name, asked.prompt, params, strategy, loaded.reasoner)
+        return Job(asked, asked.model or self.name, asked.prompt, params, strategy, loaded.reasoner, loaded.recorder)
 
     def _strategy(self, asked: Asked, loaded: Loaded) -> Strategy | None:
         """The strategy that a request names, behind the model's name or in its extension."""

@@ -52,7 +52,7 @@ class Service:
         self.models, self.patience = models, patience
         self.exchanges: set[Exchange] = set()
         self.started = int(time.time())
-        self.metrics = Metrics(lambda: len(self.exchanges) - self.waiting(), self.waiting, lambda: models.ready)
+        self.metrics = Metrics(lambda: len(self.exchanges) - self.waiting(), self.waiting, lambda: models.ready, lambda: models.drift)
         self._seconds = 1.0  # of an answer, faded
 
     def waiting(self) -> int:
@@ -78,13 +78,20 @@ class Service:
             QueueFull: too many wait already.
             Stopping: no new work is taken.
         """
-        run = job.reasoner.run(job.prompt, job.params, strategy=job.strategy)
-        answer = Answer(job, uuid.uuid4().hex, asked)
+        answer, recorder = Answer(job, uuid.uuid4().hex, asked), job.recorder
+        try:
+            run = job.reasoner.run(job.prompt, job.params, strategy=job.strategy)
+        except RSDError as error:
+            if recorder is not None:
+                recorder.ended(answer.id, job, answer.times, None, error)
+            raise
         facts = request.state.facts
         facts |= {"model": job.model, "strategy": job.strategy, "stream": job.asked.stream}
 
         def ended(account: Account | None, error: RSDError | None) -> None:
             self.exchanges.discard(exchange)
+            if recorder is not None:
+                recorder.ended(answer.id, job, answer.times, account, error)
             if account is not None:
                 self.metrics.answer(account)
                 self._seconds = _FADE * self._seconds + (1 - _FADE) * max(0.0, account.times.end - account.times.admitted)

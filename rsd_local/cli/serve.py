@@ -101,7 +101,7 @@ class _Kept:
         if self.folder is None:
             return Recorder(trio)
         config = identity(trio)
-        begin(self.folder, self.name, config)
+        begin(self.folder, self.name, config, trio.tuned)
         return Recorder(trio, RunLog(self.folder, config), texts=self.texts)
 
 

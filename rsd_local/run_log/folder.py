@@ -7,6 +7,7 @@ into one folder, a line that a kill tore stays the last one of its file, and not
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import json
 import logging
@@ -20,7 +21,7 @@ from typing import Any, BinaryIO
 
 from rsd_local.bench.machine import Run, describe_run, read_runs
 from rsd_local.bench.results import describe_trio, versions
-from rsd_local.config import ROLES, Trio, require
+from rsd_local.config import ROLES, Trio, TunedFigures, require
 from rsd_local.errors import ConfigError
 from rsd_local.evaluation.journal import CONFIG, Config, config_hash, refuse_other
 
@@ -72,12 +73,14 @@ class Manifest:
         name: the trio's, for clients, when the folder was begun.
         config: the trio with its models' digests, and the versions.
         machine: on which it was begun.
+        tuned: what ``rsd tune`` saw at the trio's threshold then; None where it did not.
         runs: the starts of servers.
     """
 
     name: str
     config: Config
     machine: dict[str, Any] = field(default_factory=dict)
+    tuned: TunedFigures | None = None
     runs: tuple[Run, ...] = ()
 
     @classmethod
@@ -91,19 +94,21 @@ class Manifest:
             found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
             if found["kind"] != KIND:
                 raise ValueError(found["kind"])
-            return cls(str(found["name"]), dict(found["config"]), dict(found["machine"]), read_runs(folder))
-        except (OSError, ValueError, KeyError, TypeError):
+            tuned = TunedFigures(**found["tuned"]) if found.get("tuned") else None
+            return cls(str(found["name"]), dict(found["config"]), dict(found["machine"]), tuned, read_runs(folder))
+        except (OSError, ValueError, KeyError, TypeError, ConfigError):
             message = f"{folder} has no {MANIFEST} that can be read"
             raise ConfigError(message, hint="is it a folder that rsd serve --run-log wrote?") from None
 
 
-def begin(folder: Path, name: str, config: Config) -> None:
+def begin(folder: Path, name: str, config: Config, tuned: TunedFigures | None) -> None:
     """Make a folder that of a run log, or check that it is one of the same trio and versions.
 
     Args:
         folder: made where it is not there.
         name: of the trio, for clients.
         config: what ``identity`` gives.
+        tuned: what ``rsd tune`` saw.
 
     Raises:
         ConfigError: it cannot be used, is of something else, or of another trio or version.

@@ -132,9 +132,7 @@ class _DriftGauges:
         found = self._drift()
         if found is None:
             return
-        yield GaugeMetricFamily(
-            "rsd_acceptance_expected", "Share of drafted steps accepted when rsd tune chose.", found.expected
-        )
+        yield GaugeMetricFamily("rsd_acceptance_expected", "Share of drafted steps accepted when rsd tune chose.", found.expected)
         if found.recent is not None:
             yield GaugeMetricFamily("rsd_acceptance_recent", "The same share in the answers of the last check and since.", found.recent)
         yield GaugeMetricFamily("rsd_acceptance_drift", "1 where the two differ by more than chance.", float(found.drift))

@@ -14,7 +14,7 @@ from rsd_local.run_log.folder import Lines, Manifest, Row
 
 BINS = 10
 """Of the rewards' histogram, from 0 to 1."""
-_MOST_DAYS, _PARTS = 31, 10
+_MOST_DAYS, _PARTS, _FEWEST = 31, 10, 5
 Share = tuple[float, float, float]
 """A figure, and its 95 % interval."""
 
@@ -28,7 +28,7 @@ class Answered:
         strategy: of the run.
         reason: why it ended; None where ``error`` says it.
         error: the error's code; None for none.
-        both: whether draft and target wrote, so that there are shares.
+        both: whether draft and target took part, so that something could be accepted or not.
         accepted, drafted: places with a step of the draft, and those at which it had written one.
         target_steps, steps: of the answer.
         tokens, seconds: of the answer while it was written, its wait left out.
@@ -85,10 +85,10 @@ class Part:
         if one.error is not None:
             return
         self.speed.add(one.tokens, one.seconds if one.tokens else 0.0)
+        self.target.add(one.target_steps, one.steps)
+        self.cost.add(one.full, one.alone)
         if one.both:
             self.accepted.add(one.accepted, one.drafted)
-            self.target.add(one.target_steps, one.steps)
-            self.cost.add(one.full, one.alone)
 
     @property
     def acceptance(self) -> Share | None:
@@ -236,7 +236,7 @@ def _parts(answered: Sequence[Answered]) -> tuple[tuple[Part, ...], bool]:
         days.setdefault(f"{one.time:%Y-%m-%d}", []).append(one)
     if 2 <= len(days) <= _MOST_DAYS:
         return tuple(_part(day, ones) for day, ones in days.items()), True
-    count = min(_PARTS, len(answered))
+    count = min(_PARTS, max(1, len(answered) // _FEWEST))
     cuts = [round(place * len(answered) / count) for place in range(count + 1)]
     pieces = [answered[start:end] for start, end in zip(cuts, cuts[1:], strict=False)]
     return tuple(_part(f"from {piece[0].time:%Y-%m-%d %H:%M:%S}", piece) for piece in pieces), False

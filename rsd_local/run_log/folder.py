@@ -120,9 +120,8 @@ def begin(folder: Path, name: str, config: Config, tuned: TunedFigures | None) -
             require(not (folder / CONFIG).exists(), bench, "give another folder")
             others = [file.name for file in folder.iterdir() if not file.name.startswith(f"{MANIFEST}.")]
             require(not others, f"{folder} is not empty and has no {MANIFEST}", "give another folder")
-            _write_manifest(
-                folder, {"kind": KIND, "name": name, "hash": config_hash(config), "config": config, "machine": describe_run({})}
-            )
+            made = {"kind": KIND, "name": name, "hash": config_hash(config), "config": config, "machine": describe_run({})}
+            _write_manifest(folder, made | {"tuned": tuned and dataclasses.asdict(tuned)})
     except OSError as error:
         raise ConfigError(f"{folder} cannot be used: {error.strerror or error}", hint="give another folder") from None
     refuse_other(folder, Manifest.read(folder).config, config)

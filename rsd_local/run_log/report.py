@@ -12,6 +12,7 @@ from typing import Any
 from rsd_local.bench.machine import summary_lines
 from rsd_local.bench.page import figure, html_table, page, write_text
 from rsd_local.bench.tables import markdown, percent
+from rsd_local.config import ROLES
 from rsd_local.errors import ConfigError
 from rsd_local.run_log.figures import BINS, Part, RunLogFigures, Share, read_figures
 
@@ -19,7 +20,7 @@ MARKDOWN, PAGE = "report.md", "report.html"
 HEADS = ("answers", "number", "errors", "accepted", "95 %", "target share", "95 %", "tokens/s", "95 %", "FLOPs saved", "95 %")
 READING = (
     "Accepted: steps of the draft that were accepted, of all that it wrote where the target takes part. Target share: steps that the "
-    "target wrote, of all. Tokens/s: of one answer while it is written. FLOPs saved: against 2·N of the target for each token of the "
+    "target wrote, of all of every strategy. Tokens/s: of one answer while it is written. FLOPs saved: against 2·N of the target for each token of the "
     "question that was not in its cache, and of the answer; below 0 where all models together needed more. Intervals count steps of "
     "one answer as alike."
 )
@@ -85,9 +86,8 @@ def as_object(figures: RunLogFigures) -> dict[str, Any]:
 def setting(figures: RunLogFigures) -> list[tuple[str, str]]:
     """What was served, where and when: names and values."""
     trio = figures.manifest.config["trio"]
-    models = [
-        (role, f"{trio[role]['file']} ({trio[role]['bytes'] / 1e6:,.1f} MB)") for role in ("draft", "target", "reward") if trio.get(role)
-    ]
+    named = {role: trio[role] for role in ROLES if trio.get(role)}
+    models = [(role, f"{model['file']} ({model['bytes'] / 1e6:,.1f} MB)") for role, model in named.items()]
     kinds = ", ".join(stage["kind"] for stage in trio["rewards"]) or trio["reward_kind"]
     return [
         ("trio", figures.manifest.name),
@@ -123,8 +123,8 @@ def remarks(figures: RunLogFigures) -> list[str]:
     if tuned is not None and rsd is not None and rsd.acceptance is not None:
         said = "differs by more than chance (99 %): rsd tune chooses the threshold anew" if figures.drifted else "is no difference seen"
         made.append(
-            f"When the threshold was chosen, {percent(tuned.acceptance)} of {tuned.steps:,} steps were accepted; here {percent(rsd.acceptance[0])} "
-            f"of {rsd.accepted.below:,.0f}: that {said}."
+            f"When the threshold was chosen, {percent(tuned.acceptance)} of {tuned.steps:,} steps were accepted; "
+            f"here {percent(rsd.acceptance[0])} of {rsd.accepted.below:,.0f}: that {said}."
         )
     if figures.waited >= 0.05:
         made.append(f"Answers waited {figures.waited:.1f} s in the queue on average.")

@@ -219,6 +219,7 @@ class RunLog:
             return
         try:
             self._file.truncate(self._size)
+            self._file.seek(self._size)
         except OSError:
             with contextlib.suppress(OSError):
                 self._file.close()

@@ -20,9 +20,9 @@ MARKDOWN, PAGE = "report.md", "report.html"
 HEADS = ("answers", "number", "errors", "accepted", "95 %", "target share", "95 %", "tokens/s", "95 %", "FLOPs saved", "95 %")
 READING = (
     "Accepted: steps of the draft that were accepted, of all that it wrote where the target takes part. Target share: steps that the "
-    "target wrote, of all of every strategy. Tokens/s: of one answer while it is written. FLOPs saved: against 2·N of the target for each token of the "
-    "question that was not in its cache, and of the answer; below 0 where all models together needed more. Intervals count steps of "
-    "one answer as alike."
+    "target wrote, of all of every strategy. Tokens/s: of one answer while it is written. FLOPs saved: against 2·N of the target for "
+    "each token of the question that was not in its cache, and of the answer; below 0 where all models together needed "
+    "more. Intervals count steps of one answer as alike."
 )
 _NONE = "–"
 Cells = list[str]

@@ -9,7 +9,6 @@ have no answer in common, differ to the same side.
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Iterable
 
 from rsd_local.config import TunedFigures
@@ -37,8 +36,7 @@ class DriftWatch:
         self.tuned = tuned
         self.drift = False
         self.checks = 0
-        self._late: deque[tuple[int, int]] = deque()  # answers of the last check, and those since
-        self._since = 0  # of them
+        self._last, self._since = Ratio(), Ratio()  # the answers of the last check, and those since
         self._beyond = 0  # checks in a row that differ, negative for those below
         self._warned = False
 
@@ -50,7 +48,8 @@ class DriftWatch:
     @property
     def recent(self) -> float | None:
         """The share of the answers of the last check and since; None where the draft wrote no step yet."""
-        return Ratio.of(self._late).value
+        drafted = self._last.below + self._since.below
+        return (self._last.above + self._since.above) / drafted if drafted else None
 
     def note(self, steps: Iterable[StepDone]) -> None:
         """Take an answer in, and check where there are enough."""
@@ -59,15 +58,10 @@ class DriftWatch:
 
     def add(self, accepted: int, drafted: int) -> None:
         """As ``note``, with an answer's accepted steps and all that the draft wrote."""
-        if not drafted:
-            return
-        self._late.append((accepted, drafted))
-        self._since += 1
-        late = list(self._late)[-self._since :]
-        if self._since >= ANSWERS and sum(count for _, count in late) >= STEPS:
-            self._since = 0
-            self._late = deque(late)
-            self._check(Ratio.of(late))
+        self._since.add(accepted, drafted)
+        if self._since.answers >= ANSWERS and self._since.below >= STEPS:
+            self._last, self._since = self._since, Ratio()
+            self._check(self._last)
 
     def _check(self, late: Ratio) -> None:
         share, effect = late.value, late.design_effect

@@ -233,6 +233,18 @@ class Finished:
     thought: str = ""
 
 
+def acceptance(steps: Iterable[StepDone]) -> tuple[int, int]:
+    """How many places of an answer have a step of the draft, and at how many the draft had written one at all.
+
+    Where the draft tried several times, that is one place. A step that the target wrote before the draft did is none.
+    """
+    accepted = replaced = 0
+    for step in steps:
+        accepted += step.author == "draft"
+        replaced += step.author == "target" and step.rejected is not None
+    return accepted, accepted + replaced
+
+
 Event = TextWritten | Chosen | Drafted | StepDone | Finished
 
 

@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rsd_local.config import ROLES, AnyRole, RemoteRole, RewardConfig, RoleConfig, Trio, from_home, is_ollama, require
+from rsd_local.config import ROLES, AnyRole, RemoteRole, RewardConfig, RoleConfig, Trio, TunedFigures, from_home, is_ollama, require
 from rsd_local.errors import ConfigError
 from rsd_local.text_files import read_text
 
@@ -63,6 +63,8 @@ def build_trio(table: dict[str, Any], where: str) -> Trio:
         require("rewards" not in table, f"{where}: rewards are given twice")
         sections = table.pop("reward")
         made["rewards"] = [_reward(section, f"{where}: [[reward]] {number}") for number, section in enumerate(sections, 1)]
+    if isinstance(table.get("tuned"), dict):
+        made["tuned"] = build(TunedFigures, table["tuned"], f"{where}: tuned")
     return build(Trio, table | made, where)
 
 

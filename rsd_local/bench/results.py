@@ -130,8 +130,8 @@ def describe_trio(trio: Trio) -> dict[str, Any]:
     return made | models | files | {"rewards": rewards, "verifier": _called(trio.verifier)}
 
 
-_NO_FIGURE = ("queue", "run_code", "sandbox", "fit_check")
-"""Settings of a trio that change no figure: how long others wait, and what programs may do."""
+_NO_FIGURE = ("queue", "run_code", "sandbox", "fit_check", "tuned")
+"""Settings of a trio that change no figure: how long others wait, what programs may do, and what an earlier run saw."""
 
 
 def _reward(stage: RewardConfig) -> dict[str, Any]:

@@ -213,5 +213,6 @@ def trio_origins(name: str) -> dict[str, Path]:
 
 
 def _flat(table: dict[str, Any]) -> list[str]:
-    """The names of settings, those of a role behind the role's."""
-    return [name for key, value in table.items() for name in ([f"{key}.{inner}" for inner in value] if isinstance(value, dict) else [key])]
+    """The names of settings, and those within a table behind its name."""
+    within = [f"{key}.{inner}" for key, value in table.items() if isinstance(value, dict) for inner in value]
+    return [*table, *within]

@@ -14,7 +14,7 @@ from rsd_local.cli.flags import adapter_of, make_params, make_trio
 from rsd_local.cli.options import StrictCommand, run_options, trio_options
 from rsd_local.cli.text import say
 from rsd_local.cli.words import in_words
-from rsd_local.config import ROLES, RemoteRole, RoleConfig
+from rsd_local.config import ROLES, RemoteRole, RoleConfig, TunedFigures
 
 _FLAGS = {"gpu_layers": "n_gpu_layers", "flash_attention": "flash_attn", "kind": "weighting", "tokens": "max_tokens",
           "steps": "max_steps", "temperature": "temp", "penalty_last_n": "repeat_last_n",
@@ -102,4 +102,6 @@ _OF_PARAMS = ("unchecked", "stop_after", "redrafts", "retries", "think", "think_
 
 def _plain(value: Any) -> Any:
     """As JSON can hold it."""
+    if isinstance(value, TunedFigures):
+        return dataclasses.asdict(value)
     return str(value) if isinstance(value, Path) else value

@@ -189,7 +189,7 @@ def _changed(
         gone: dict[str, Any] = {"verifier": "", "tests": None, "schema": None, "rewards": ()}
         rewarded = gone | {"reward": keeps, "reward_kind": kind, "head": head} | checks
     if rewarded or roles:
-        rewarded = rewarded | {"threshold": math.nan, "threshold_from": ""}
+        rewarded = rewarded | {"threshold": math.nan, "threshold_from": "", "tuned": None}
     return dataclasses.replace(trio, **rewarded | roles)
 
 

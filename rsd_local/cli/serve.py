@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from rsd_local.config import Params, RemoteRole, Trio, require
 if TYPE_CHECKING:
     from rsd_local.reasoner import LoadProgress
     from rsd_local.server.models import Loaded, Loader, Offer
+    from rsd_local.server.record import Recorder
 
 _NEEDED = ("starlette", "uvicorn", "prometheus_client")
 _NAMED = 60  # characters of a name that comes from a file's
@@ -40,6 +41,8 @@ _NAMED = 60  # characters of a name that comes from a file's
 @option("--cors-origin", multiple=True, metavar="ORIGIN", help="A page that may ask, such as http://localhost:3000, or *; again for each.")
 @option("--timeout", type=click.FloatRange(min=1), default=3600.0, show_default=True, help="Seconds that an answer may take.")
 @option("--grace", type=click.FloatRange(min=0), default=30.0, show_default=True, help="Seconds for running answers at the end.")
+@option("--run-log", type=Path, metavar="DIR", help="Write one line an answer there, without its text; rsd report reads it.")
+@click.option("--log-text", is_flag=True, help="With --run-log: questions and answers too.")
 @click.option("--log-json", is_flag=True, help="Log objects, one a line.")
 @click.option("-v", "--verbose", is_flag=True, help="Show llama.cpp's log.")
 def serve(verbose: bool, log_json: bool, **flags: Any) -> int:
@@ -56,6 +59,7 @@ def serve(verbose: bool, log_json: bool, **flags: Any) -> int:
     from rsd_local.server.process import Settings
     from rsd_local.server.process import serve as run_server
 
+    require(flags["run_log"] is not None or not flags["log_text"], "--log-text is for --run-log", "give --run-log DIR")
     offers = _offers(flags, click.get_current_context())
     keys = read_keys(flags["api_key_file"]) if flags["api_key_file"] else ()
     settings = Settings(
@@ -94,8 +98,39 @@ def _offers(flags: dict[str, Any], context: click.Context) -> tuple[Offer, ...]:
         name = flags["alias"] or _name(of_one, trio)
         require(name not in found, f"two trios are called {name}", "name their files otherwise")
         params = make_params(of_one, trio)
-        found[name] = Offer(name, _loader(trio, params, context), trio, params)
+        folder = flags["run_log"] and (flags["run_log"] / name if len(named) > 1 else flags["run_log"])
+        found[name] = Offer(name, _loader(trio, params, _Kept(name, folder, flags["log_text"]), context), trio, params)
     return tuple(found.values())
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What is kept of a trio's answers.
+
+    Attributes:
+        name: of the trio, for clients.
+        folder: of the run log, one for each trio; None for none.
+        texts: whether it has texts.
+    """
+
+    name: str
+    folder: Path | None
+    texts: bool
+
+    def recorder(self, trio: Trio) -> Recorder:
+        """Writes it down.
+
+        Raises:
+            ConfigError: the folder cannot be used.
+        """
+        from rsd_local.run_log.folder import RunLog, begin, identity
+        from rsd_local.server.record import Recorder
+
+        if self.folder is None:
+            return Recorder(trio)
+        config = identity(trio)
+        begin(self.folder, self.name, config, trio.tuned)
+        return Recorder(trio, RunLog(self.folder, config), texts=self.texts)
 
 
 def _name(flags: dict[str, Any], trio: Trio) -> str:
@@ -106,10 +141,11 @@ def _name(flags: dict[str, Any], trio: Trio) -> str:
     return name[:_NAMED] if flags["target"] else "abacus"
 
 
-def _loader(trio: Trio, params: Params, context: click.Context) -> Loader:
+def _loader(trio: Trio, params: Params, kept: _Kept, context: click.Context) -> Loader:
     """Loads the trio in whatever thread; the flags of the call say what its answers take."""
 
     def load(progress: LoadProgress) -> Loaded:
+        from rsd_local.bench.machine import note_run
         from rsd_local.cli import render
         from rsd_local.cli.thoughts import with_thoughts
         from rsd_local.reasoner import Reasoner
@@ -123,12 +159,18 @@ def _loader(trio: Trio, params: Params, context: click.Context) -> Loader:
                 shown(role, share)
 
         with context.scope(cleanup=False):
-            reasoner = Reasoner.open(trio, both)
+            recorder = kept.recorder(trio)
+            reasoner: Reasoner | None = None
             try:
+                reasoner = Reasoner.open(trio, both)
+                if kept.folder is not None:
+                    note_run(kept.folder, {role: engine.threads for role, engine in reasoner.engines().items()})
                 chosen = context.get_parameter_source("seed") != ParameterSource.DEFAULT
-                return Loaded(reasoner, with_thoughts(params, reasoner), params.sampling.seed if chosen else None)
+                return Loaded(reasoner, with_thoughts(params, reasoner), params.sampling.seed if chosen else None, recorder)
             except BaseException:
-                reasoner.close()
+                if reasoner is not None:
+                    reasoner.close()
+                recorder.close()
                 raise
 
     return load

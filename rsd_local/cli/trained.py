@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rsd_local.rewards.heads import ReadOut
     from rsd_local.sandbox import Sandbox
 
-_OF_NO_MATTER = ("parallel", "width", "threshold", "threshold_from", "strategy")
+_OF_NO_MATTER = ("parallel", "width", "threshold", "threshold_from", "tuned", "strategy")
 """Settings of a trio that rollouts do not depend on."""
 
 

@@ -25,6 +25,7 @@ from rsd_local.config.params import (
 from rsd_local.config.remote import OnFailure, RemoteRole
 from rsd_local.config.rewards import MOST_REWARDS, NEEDS_HEAD, TAKES_MODEL, Checker, RewardConfig, TagLayout
 from rsd_local.config.roles import RoleConfig
+from rsd_local.config.tuned import TunedFigures
 
 ROLES = ("draft", "target", "reward")
 AnyRole = RoleConfig | RemoteRole
@@ -51,6 +52,7 @@ class Trio:
         rewards: the cascade with a model and a band for each, in place of the keys above: ``[[reward]]`` in a file.
         threshold: the trio's own δ, used where the caller names none; 1 where the last reward is a verifier, otherwise 0.7.
         threshold_from: where δ comes from, for people; empty where nobody measured it.
+        tuned: what ``rsd tune`` saw at that δ; None where it did not, or an earlier version chose it.
         system: the system prompt of draft and target, empty for none.
         task: ``arithmetic`` sends questions through abacus' reader, which refuses everything else; ``math`` is any question, and in a
             chat too the system prompt that asks for steps and a boxed answer.
@@ -82,6 +84,7 @@ class Trio:
     head: Path | None = None
     threshold: float = math.nan
     threshold_from: str = ""
+    tuned: TunedFigures | None = None
     system: str = SYSTEM_PROMPT
     task: Task = "any"
     machine: str = ""
@@ -120,6 +123,7 @@ class Trio:
         for name in ("head", "tests", "schema"):
             given = getattr(self, name)
             object.__setattr__(self, name, given and from_home(given))
+        require(self.tuned is None or isinstance(self.tuned, TunedFigures), "tuned is no table", "rsd tune writes it")
         require_choice(self.task, Task, "task")
         require_choice(self.strategy, Strategy, "strategy")
         require_choice(self.sandbox, SandboxLevel, "sandbox")

@@ -10,6 +10,7 @@ It needs the extra ``server``; nothing of that is imported by any other part of 
     routes.py, app.py      the endpoints, and what stands in front of them
     guard.py               keys, Host and Origin
     metrics.py, access.py  what is counted and logged
+    record.py, drift.py    the run log's lines, and whether a tuned trio still does what it did
     openapi.py             the description of all that
     page/                  the page at /, and KaTeX for its mathematics
     process.py             the socket, the signals and the end

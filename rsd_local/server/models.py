@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rsd_local.config import Params, Strategy, sequences_needed
 from rsd_local.events import CancelToken
@@ -14,6 +15,9 @@ from rsd_local.server.parse import Asked
 from rsd_local.server.trios import Loaded, Loader, Offer, Place, Served, Trios
 
 __all__ = ["Job", "Loaded", "Loader", "Models", "Offer", "Place"]
+
+if TYPE_CHECKING:
+    from rsd_local.server.record import Recorder
 
 _SEED_BITS = 53  # what every reader of JSON can hold
 
@@ -29,6 +33,7 @@ class Job:
         params: of the run.
         strategy: of the run.
         reasoner: that runs it.
+        recorder: takes it in once it is done.
     """
 
     asked: Asked
@@ -37,6 +42,7 @@ class Job:
     params: Params
     strategy: Strategy
     reasoner: Reasoner
+    recorder: Recorder | None = None
 
 
 class Models:
@@ -144,7 +150,7 @@ class Models:
                 hint="start rsd with --candidates",
             )
         loaded.reasoner.trio.bound(CancelToken(), params, shows_text=False, raw=asked.prompt.raw)  # refuses what it cannot do
-        return Job(asked, asked.model or name, asked.prompt, params, strategy, loaded.reasoner)
+        return Job(asked, asked.model or name, asked.prompt, params, strategy, loaded.reasoner, loaded.recorder)
 
 
 def _names(served: Served) -> list[str]:

@@ -114,8 +114,13 @@ class Service:
             QueueFull: too many wait already.
             Stopping: no new work is taken.
         """
-        run = job.reasoner.run(job.prompt, job.params, strategy=job.strategy)
-        answer = Answer(job, uuid.uuid4().hex, asked)
+        answer, recorder = Answer(job, uuid.uuid4().hex, asked), job.recorder
+        try:
+            run = job.reasoner.run(job.prompt, job.params, strategy=job.strategy)
+        except RSDError as error:
+            if recorder is not None:
+                recorder.ended(answer.id, job, answer.times, None, error)
+            raise
         facts = request.state.facts
         facts |= {"model": job.model, "strategy": job.strategy, "stream": job.asked.stream}
 
@@ -123,6 +128,8 @@ class Service:
 
         def ended(account: Account | None, error: RSDError | None) -> None:
             self.exchanges.discard(exchange)
+            if recorder is not None:
+                recorder.ended(answer.id, job, answer.times, account, error)
             place.leave()
             if account is not None:
                 self.metrics.answer(account)

@@ -11,13 +11,16 @@ import threading
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from rsd_local.config import Params, Strategy, Trio, sequences_needed
 from rsd_local.errors import Cancelled, DoesNotFit, QueueFull, RSDError
 from rsd_local.events import Role
 from rsd_local.reasoner import LoadProgress, Reasoner
 from rsd_local.server.errors import Loading, Stopping
+
+if TYPE_CHECKING:
+    from rsd_local.server.record import Recorder
 
 log = logging.getLogger("rsd_local.server")
 
@@ -33,11 +36,13 @@ class Loaded:
         reasoner: the trio.
         params: of an answer.
         seed: of an answer; None for another one each time.
+        recorder: takes in answers that are done.
     """
 
     reasoner: Reasoner
     params: Params
     seed: int | None = None
+    recorder: Recorder | None = None
 
     def strategies(self) -> list[Strategy]:
         """The algorithms that the trio was opened for."""
@@ -353,8 +358,10 @@ class Trios:
 
 
 def free(loaded: Loaded) -> None:
-    """Close an open trio."""
+    """Close an open trio, and what takes in its answers."""
     loaded.reasoner.close()
+    if loaded.recorder is not None:
+        loaded.recorder.close()
 
 
 async def in_thread(work: Callable[[], T]) -> T:

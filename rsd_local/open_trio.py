@@ -122,8 +122,12 @@ class LocalTrio:
             ConfigError: it is to think, and no model can; its grammar cannot be used, or not with these models.
         """
         if params.sampling.grammar:
-            for model in (self.draft.model, self.target.model):
-                check_grammar(model, params.sampling.grammar, headed=self.has_tags and not raw)
+            for engine in (self.draft, self.target):
+                if isinstance(engine, RemoteEngine):
+                    raise ConfigError(
+                        f"{engine.name}: a model on a server follows no grammar", hint="leave it away, or choose models that run here"
+                    )
+                check_grammar(engine.model, params.sampling.grammar, headed=self.has_tags and not raw)
         thinking, in_thought = (Thinking(), False) if raw else self._asked(params.thinking)
         thought = THOUGHT_TAGS if self.has_tags and not raw else None
         segmenter = replace(

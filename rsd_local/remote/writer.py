@@ -161,6 +161,17 @@ class RemoteWriter:
         place.engine.latency.note(timing)
         place.took(min(length, len(place.tokens)), timing, wrote=True)  # what is behind, this step wrote in requests before
 
+    def start_ahead(self, limit: int, until: Scan | None, sampling: Sampling, stream: Stream) -> RemoteStep:
+        """Steps that may be taken back yet are not written on a server.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError("a model on a server does not write ahead of a reward", hint=_CANNOT)
+
+    def end_ahead(self, *, kept: bool) -> None:
+        """There is nothing to end."""
+
     def entropy(self) -> float:
         """A server does not tell it.
 

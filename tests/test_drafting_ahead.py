@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_rewards import read_out
 from test_rsd import QUESTION, role
 from test_strategies import assert_all_caches_are_back
 from tiny import KINDS, write_model
 
 from rsd_local.catalogue import find_trio
-from rsd_local.config import Limits, Params, Sampling, Search, Trio, Weighting
+from rsd_local.config import Limits, Params, RewardConfig, Sampling, Search, Trio, Weighting
 from rsd_local.decoding.drafting import can_draft_ahead
 from rsd_local.errors import VerifierFailed
 from rsd_local.events import CancelToken, Counters, Event, Finished, Result, StepDone
@@ -33,7 +34,7 @@ OFF = Search(fallback="off")  # how much of a rejected step is guessed depends o
 MAYBE_MORE = ("unused_tokens", "evaluated_tokens", "prompt_tokens", "decode_calls", "seconds", "waiting_seconds")
 """Counters that what was thrown away adds to."""
 COMMAND = "import json, sys, time, zlib\nfor line in sys.stdin:\n step = json.loads(line)['step']\n time.sleep(0.1)\n"
-COMMAND += " print(float(zlib.crc32(step.encode()) % 3 > 0), flush=True)\n"
+COMMAND += " print(json.dumps({'reward': float(zlib.crc32(step.encode()) % 3 > 0)}), flush=True)\n"
 
 
 def verdict(step: str) -> float:
@@ -129,6 +130,28 @@ def test_events_and_counters_are_those_of_a_draft_that_waits(files: dict[str, Pa
     if kind == "dense":
         assert draft.evaluated_tokens - other.evaluated_tokens == draft.unused_tokens
     assert end.counters["target"].evaluated_tokens == other_end.counters["target"].evaluated_tokens
+
+
+@pytest.mark.parametrize("cheap", ["confidence", "read-out"])
+def test_a_cascade_with_a_program_at_its_end_sees_the_traces_that_it_would_see(files: dict[str, Path], tmp_path: Path, cheap: str) -> None:
+    """Also those of states, for which the draft evaluates the last token of each step."""
+    watched, head = Watched(), None
+    if cheap == "read-out":
+        head = tmp_path / "head.safetensors"
+        read_out(files["dense0"], parts=("lasts", "course")).save(head)
+    rewards = RewardConfig(cheap, head=head, lower=0.0, upper=1.0), RewardConfig("verifier", verifier=watched)  # type: ignore[arg-type]
+    trio = Trio(role(files["dense0"]), role(files["dense1"]), rewards=rewards, reuse=False, delimiter=f"tokens:{TOKENS}")
+    params = replace(PARAMS["redrafts"], limits=replace(LIMITS, tokens=60))
+    with Reasoner.open(trio) as reasoner:
+        reasoner.trio.draft.latency.note = watched.note  # type: ignore[method-assign]
+        *ahead, end = told(reasoner, params)
+        assert sum(watched.overlapped) > 2
+        watched.waits = False
+        with never_ahead():
+            *apart, other_end = told(reasoner, params)
+        assert_all_caches_are_back(reasoner)
+    assert ahead == apart and isinstance(end, Finished) and isinstance(other_end, Finished)
+    assert same(end.counters["draft"], other_end.counters["draft"]) and end.counters["draft"].unused_tokens > 0
 
 
 def test_the_draft_works_while_each_step_but_the_last_is_checked(files: dict[str, Path]) -> None:

@@ -1,4 +1,4 @@
-"""Where the hub's files lie is found without the hub's library, which takes longer to load than a trio to open."""
+"""Where the hub's files lie is found without the hub's library: only who asks the hub loads it."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ _UNFINISHED = ".incomplete"
 
 
 def hub_cache() -> Path:
-    """The cache of huggingface_hub: its constant ``HF_HUB_CACHE``, without loading the library, which takes longer than a trio to open."""
+    """The cache of huggingface_hub: its constant ``HF_HUB_CACHE``, found without loading the library."""
     home = _expanded("HF_HOME", os.path.join(os.environ.get("XDG_CACHE_HOME", os.path.join("~", ".cache")), "huggingface"))
     return Path(_expanded("HF_HUB_CACHE", os.environ.get("HUGGINGFACE_HUB_CACHE", os.path.join(home, "hub"))))
 

@@ -21,7 +21,7 @@ FLOORS = [
     {"reasoner"},
     {"evaluation"},
     {"bench"},
-    {"calibration"},
+    {"calibration", "run_log"},
     {"server"},
     {"cli"},
 ]

@@ -80,13 +80,18 @@ def fuzz(examples: int, seed: int, timeout: float) -> dict[str, Any]:
             ended = server.wait()
     statuses = [json.loads(line).get("status") for line in log if line.startswith('{"') and '"status"' in line]
     bad = [line.rstrip() for line in log if "Traceback" in line or '"level": "error"' in line]
-    made = len(statuses)
-    counts = {str(status): statuses.count(status) for status in sorted(set(statuses))}
     fine = code == 0 and not bad and answered and ended == 0 and not any(status >= 500 or status == 0 for status in statuses)
     return {
-        "fine": fine, "requests": made, "statuses": counts, "seconds": round(seconds, 1), "schemathesis": code, "answers_afterwards": answered,
-        "exit_code": ended, "log": bad, "said": "" if code == 0 else said,
-    }  # fmt: skip
+        "fine": fine,
+        "requests": len(statuses),
+        "statuses": {str(status): statuses.count(status) for status in sorted(set(statuses))},
+        "seconds": round(seconds, 1),
+        "schemathesis": code,
+        "answers_afterwards": answered,
+        "exit_code": ended,
+        "log": bad,
+        "said": "" if code == 0 else said,
+    }
 
 
 def _schemathesis(url: str, examples: int, seed: int, timeout: float) -> tuple[int, str]:

@@ -24,7 +24,7 @@ FLOORS = [
     {"reasoner"},
     {"evaluation"},
     {"bench"},
-    {"calibration"},
+    {"calibration", "run_log"},
     {"server"},
     {"cli"},
 ]

@@ -76,7 +76,7 @@ class Window:
         ttk.Scale(line, from_=0, to=1, variable=self.threshold, length=180, command=lambda _: self._show_threshold()).pack(
             side="left", padx=8
         )
-        self.number = ttk.Label(line, width=5)
+        self.number = ttk.Label(line, width=6)
         self.number.pack(side="left")
         self.status = ttk.Label(line, style="Quiet.TLabel", anchor="e")
         self.status.pack(side="right", fill="x", expand=True)
@@ -104,7 +104,7 @@ class Window:
         self.entry.focus_set()
 
     def _show_threshold(self) -> None:
-        self.number.configure(text=f"{self.threshold.get():.2f}")
+        self.number.configure(text=f"{self.threshold.get():.3f}")
 
     def _tick(self) -> None:
         """Show what came; the only place where threads reach Tk."""
@@ -161,7 +161,7 @@ class Window:
         self.button.configure(text="Stop", command=lambda: self.stop.cancel())
         self.status.configure(text="writing")
         self.stop = CancelToken()
-        params = replace(self.reasoner.config.params(), weighting=Weighting(threshold=round(self.threshold.get(), 2)))
+        params = replace(self.reasoner.config.params(), weighting=Weighting(threshold=min(1.0, max(0.0, self.threshold.get()))))
         self._work(self._answer, self.reasoner, question, params, self.stop)
 
     def _answer(self, reasoner: Reasoner, question: str, params: Params, stop: CancelToken) -> None:

@@ -69,7 +69,20 @@ def compare(model: Path, tokens: int, clients: int, rounds: int) -> dict[str, An
     """Both ways in turns, the first one changing from round to round."""
     role = RoleConfig(model, ctx_size=CONTEXT, trusted=True)
     trio = Trio(role, role, reward_kind="confidence", strategy="target", system=PLAIN_PROMPT, parallel=clients)
-    flags = ("-md", model, "-m", model, "--reward-kind", "confidence", "--strategy", "target", "--parallel", clients, "-c", CONTEXT)
+    flags: tuple[object, ...] = (
+        "-md",
+        model,
+        "-m",
+        model,
+        "--reward-kind",
+        "confidence",
+        "--strategy",
+        "target",
+        "--parallel",
+        clients,
+        "-c",
+        CONTEXT,
+    )
     flags = (*flags, "--repeats", 0, "--trust-file")
     with Reasoner.open(trio) as reasoner, served(*flags) as server:
         ways: dict[str, Callable[[str], int]] = {

@@ -18,11 +18,11 @@ MOST_BYTES, MOST_DEPTH, MOST_WAYS, MOST_SECONDS = 1 << 17, 48, 100, 3.0
 
 _MOST_NUMBER = 10**15  # what a float holds exactly
 _COMBINED = ("$ref", "allOf", "anyOf", "oneOf")
-_SAYS_NOTHING = frozenset(
-    "$schema $id $anchor $comment $defs $vocabulary definitions title description default examples example deprecated readOnly writeOnly "
-    "contentEncoding contentMediaType contentSchema strict name nullable discriminator xml externalDocs propertyOrdering".split()
+_NOT_DONE = frozenset(
+    "not if patternProperties propertyNames contains dependentRequired dependentSchemas dependencies unevaluatedItems "
+    "unevaluatedProperties $dynamicRef $recursiveRef extends disallow divisibleBy".split()
 )
-"""Keywords that restrict nothing."""
+"""Keywords that restrict something, and that no grammar of ours does."""
 OF_TYPE: dict[str, tuple[str, ...]] = {
     "number": ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
     "string": ("minLength", "maxLength", "pattern", "format"),
@@ -162,13 +162,12 @@ class Schemas:
         """The keywords that restrict something, but for those that combine schemas."""
         found: Schema = {}
         for name, value in schema.items():
-            if name in _COMBINED or name in _SAYS_NOTHING:
-                continue
-            if name not in _KNOWN:
-                if name == "not" and value is False:
-                    continue
-                raise refused(where, f"{name[:100]!r} is not supported", "leave it away, or check the answer for it")
-            found[name] = value
+            if name in _NOT_DONE:
+                raise refused(where, f"{name!r} is not supported", "leave it away, or check the answer for it")
+            if name in _KNOWN:  # what JSON Schema does not define says nothing
+                found[name] = value
+        for name, value in found.items():
+            _check_value(name, value, where)
         if "const" in found:
             constant = found.pop("const")
             found = merge(found, {"enum": [constant]}, where) or {"enum": []}
@@ -178,10 +177,6 @@ class Schemas:
             if not isinstance(names, list) or not names or any(name not in TYPES for name in names):
                 raise refused(where, f"type {json.dumps(kinds)[:100]} is none of: {', '.join(TYPES)}")
             found["type"] = sorted(set(names))
-            if schema.get("nullable") is True:
-                found["type"] = sorted({*names, "null"})
-        for name, value in found.items():
-            _check_value(name, value, where)
         return found
 
 

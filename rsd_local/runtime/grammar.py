@@ -79,15 +79,15 @@ class Words:
 
     def hidden(self, ids: Ids) -> Mask:
         """Where a token is no text and ends none, such as a control token."""
-        return self._of(ids) == self._HIDDEN
+        return np.equal(self._of(ids), self._HIDDEN)
 
     def ends(self, ids: Ids) -> Mask:
         """Where a token ends the text."""
-        return self._of(ids) == self._END
+        return np.equal(self._of(ids), self._END)
 
     def cut(self, ids: Ids) -> Mask:
         """Where a token's bytes are not whole characters."""
-        return self._of(ids) == self._CUT
+        return np.equal(self._of(ids), self._CUT)
 
     def _of(self, ids: Ids) -> npt.NDArray[np.int8]:
         for token in ids[self._kinds[ids] == 0].tolist():
@@ -283,7 +283,8 @@ class GrammarState:
         kept = ~doubtful if self._pending == b"" else np.zeros(len(fine), np.bool_)
         for place in np.flatnonzero(doubtful):
             kept[place] = _rest(self._pending + self._grammar.model.piece(int(fine[place]))) is not None
-        return fine[kept]
+        made: Ids = fine[kept]
+        return made
 
     def _suffices(self, logits: Floats, ids: Ids, found: Ids, temperature: float) -> bool:
         """Whether what was not looked at has no weight beside what was found."""

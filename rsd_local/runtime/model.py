@@ -9,7 +9,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llama_cpp import llama_cpp as C
 
@@ -120,7 +120,7 @@ class Model:
                 self._uses.notify_all()
 
     @property
-    def vocab(self) -> int:
+    def vocab(self) -> Any:
         """The C pointer of the vocabulary, to be used inside ``in_use``."""
         return self._vocab
 

@@ -213,7 +213,8 @@ class Exchange(Response):
 
     async def _send_json(self, status: int, content: dict[str, Any], send: Send) -> None:
         body = to_json(content)
-        await self._start(status, b"application/json", [(b"content-length", str(len(body.encode("utf-8", "replace"))).encode())], send)
+        length = str(len(body.encode("utf-8", "replace"))).encode()
+        await self._start(status, [(b"content-type", b"application/json"), (b"content-length", length)], send)
         await self._write_text(send, body, more=False)
 
     async def _start(self, status: int, headers: list[tuple[bytes, bytes]], send: Send) -> None:

@@ -44,7 +44,9 @@ def away(server: LlamaServer) -> Iterator[Reasoner]:
 
 
 def remote_abacus(url: str, **settings: Any) -> Trio:
-    return dataclasses.replace(find_trio("abacus"), target=RemoteRole(url), **settings)
+    """Abacus with its target on a server, and one thread for the others: the server has the second core."""
+    trio = find_trio("abacus").with_models(lambda role: dataclasses.replace(role, threads=1))
+    return dataclasses.replace(trio, target=RemoteRole(url), **settings)
 
 
 def questions(count: int) -> list[str]:
@@ -118,7 +120,7 @@ def test_a_real_model_gives_its_own_text_too() -> None:
     params = Params(limits=Limits(tokens=24, step_tokens=12), weighting=NEVER)
     asked = ["What is 2+3?", "Name a colour.", "Why is the sky blue?", "Write two emoji: 🦙🚀", "Größe auf Englisch?"]
     with llama_server(model) as server:
-        trio = Trio(RoleConfig(model, ctx_size=512), RemoteRole(server.url), reward_kind="confidence", system="", fit_check=False)
+        trio = Trio(RoleConfig(model, ctx_size=512, threads=1), RemoteRole(server.url), reward_kind="confidence", system="", fit_check=False)
         with Reasoner.open(trio) as reasoner:
             assert reasoner.trio.shared_tokens > 40_000
             for question in asked:
@@ -132,10 +134,10 @@ def test_a_real_model_gives_its_own_text_too() -> None:
 def test_with_another_vocabulary_steps_travel_as_text(tiny: dict[str, Path]) -> None:
     """The server's model has other tokens than the draft: what it writes is read here as text, and the other way round."""
     with llama_server(ABACUS / "abacus-target.gguf") as server:
-        trio = Trio(RoleConfig(tiny["dense"]), RemoteRole(server.url), reward_kind="confidence", system="", fit_check=False)
+        trio = Trio(RoleConfig(tiny["dense"], threads=1), RemoteRole(server.url), reward_kind="confidence", system="", fit_check=False)
         with Reasoner.open(trio) as reasoner:
             assert reasoner.trio.shared_tokens == 0 and "as text" in reasoner.trio.servers()["target"].about()
-            limits = Limits(tokens=60, step_tokens=20)
+            limits = Limits(tokens=30, step_tokens=20)
             alone = reasoner.solve("12+34", Params(limits=limits), strategy="target")
             assert alone.answer == "46", alone.text
             mixed = reasoner.solve("12+34", Params(limits=limits, weighting=NEVER))
@@ -177,14 +179,11 @@ def test_rewards_that_look_into_the_target_are_refused_when_it_is_on_a_server() 
             Trio(draft, target, reward_kind=kind)
     with pytest.raises(ConfigError, match="needs a draft that runs here"):
         Trio(target, draft, reward_kind="confidence")
-    with pytest.raises(ConfigError, match="needs a draft and a target of one vocabulary"):
-        with Reasoner.open(find_trio("abacus")) as reasoner:
-            trio = dataclasses.replace(reasoner.trio, shared_tokens=0)
-            list(
-                __import__("rsd_local.decoding", fromlist=["STRATEGIES"]).STRATEGIES["speculative"](
-                    reasoner.read_prompt("1+1"), trio, Params()
-                )
-            )
+
+
+def test_speculative_decoding_is_refused_for_a_server_verifies_no_guesses(away: Reasoner) -> None:
+    with pytest.raises(ConfigError, match="speculative decoding needs"):
+        away.solve(QUESTION, strategy="speculative")
 
 
 def test_solve_config_and_bench_take_a_url(server: LlamaServer, tmp_path: Path) -> None:
@@ -193,33 +192,19 @@ def test_solve_config_and_bench_take_a_url(server: LlamaServer, tmp_path: Path) 
         assert result.exit_code == 0, result.output
         return result.stdout
 
-    solved = json.loads(call("solve", "--trio", "abacus", "-m", server.url, "--json", QUESTION))
+    solved = json.loads(call("solve", "--trio", "abacus", "-m", server.url, "-t", "draft=1", "--json", QUESTION))
     assert solved["answer"] == ANSWER and solved["counters"]["target"]["rounds"] > 0
     shown = {row["name"]: row for row in json.loads(call("config", "--trio", "abacus", "-m", server.url, "--json"))}
     assert shown["target.url"]["value"] == server.url and shown["target.url"]["source"] == "flag --target"
     out = tmp_path / "bench"
-    call(
-        "bench",
-        "--trio",
-        "abacus",
-        "-m",
-        server.url,
-        "--limit",
-        "2",
-        "--out",
-        str(out),
-        "--strategy",
-        "rsd",
-        "--strategy",
-        "target",
-        "arithmetic",
-    )
+    models = ("--trio", "abacus", "-m", server.url, "-t", "draft=1")
+    call("bench", "arithmetic", *models, "--limit", "2", "--out", str(out), "--strategy", "rsd", "--strategy", "target")
     rows = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
     assert len(rows) == 4 and all(row["error"] is None for row in rows)
 
 
 def test_the_server_of_this_package_answers_with_a_target_on_another(server: LlamaServer) -> None:
-    with served("--trio", "abacus", "-m", server.url) as ours:
+    with served("--trio", "abacus", "-m", server.url, "-t", "draft=1") as ours:
         assert ANSWER in ours.ask(QUESTION)["choices"][0]["message"]["content"]
         props = ours.client.get("/props").json()
         assert props["model_path"] == server.url and props["rsd"]["roles"]["target"]["url"] == server.url

@@ -26,7 +26,7 @@ FLOORS = [
     {"bench"},
     {"calibration", "run_log"},
     {"server"},
-    {"cli"},
+    {"cli", "_pyinstaller"},
 ]
 
 

@@ -27,12 +27,11 @@ from typing import Any
 
 from rsd_local import isolated_child
 from rsd_local.config import Params, Strategy, Trio
-from rsd_local.errors import Cancelled, Closed, ConfigError, EngineCrashed, EngineError
+from rsd_local.errors import Cancelled, Closed, EngineCrashed, EngineError
 from rsd_local.events import CancelToken, Event, Finished
 from rsd_local.open_trio import LoadProgress
 from rsd_local.prompt import Prompt
 from rsd_local.runtime.llama import note_process, was_forked
-from rsd_local.runtime.rehearsal import last_words
 
 _GRACE = 5.0  # seconds for the process to end by itself
 _MORE = isolated_child.WINDOW // 2  # events after which others may follow
@@ -54,15 +53,19 @@ class IsolatedBackend:
 
     def __init__(self, config: Trio) -> None:
         self._config = config
-        self._load = ("load", _pickled(config), os.getcwd(), logging.getLogger("rsd_local").getEffectiveLevel())
+        folder = ""
+        with contextlib.suppress(OSError):  # one that was deleted
+            folder = os.getcwd()
+        self._load = ("load", isolated_child.pickled(config), folder, logging.getLogger("rsd_local").getEffectiveLevel())
         note_process()
-        self._numbers, self._lock = itertools.count(1), threading.Lock()
+        self._numbers = itertools.count(1)
+        self._lock = threading.RLock()  # the garbage collector may close a run while this thread is inside
         self._inboxes: dict[int, SimpleQueue[Any]] = {0: SimpleQueue()}  # 0 has the news of loading
         self._outbox: SimpleQueue[bytes | None] = SimpleQueue()
         self._process: BaseProcess | None = None
         self._ready = self._stopping = False
         self._ended = threading.Event()
-        self._why = ""
+        self._why, self._hint = "", _AGAIN
         self._deadline: threading.Timer | None = None
         _backends.add(self)
         threading.Thread(target=self._own, name="rsd-isolated", daemon=True).start()
@@ -71,16 +74,7 @@ class IsolatedBackend:
     def open(cls, config: Trio, progress: LoadProgress | None, cancel: CancelToken) -> IsolatedBackend:
         """Start a process and load the models in it.
 
-        Args:
-            config: the trio.
-            progress: called with a role and its loaded share, 0 to 1, in this thread; what it raises ends the loading.
-            cancel: ends the loading at once.
-
-        Raises:
-            Cancelled: ``cancel`` was called.
-            ConfigError: a verifier cannot be sent to another process.
-            EngineCrashed: the process ended while it loaded them.
-            RSDError: they cannot be loaded.
+        Arguments and errors as ``Reasoner.open``; ``progress`` is called in this thread, and ``cancel`` ends the loading at once.
         """
         backend = cls(config)
         inbox = backend._inboxes[0]
@@ -93,7 +87,7 @@ class IsolatedBackend:
                         case ("progress", role, share):
                             if progress is not None:
                                 progress(role, share)
-                        case BaseException() as error:
+                        case ("failed", BaseException() as error) | (BaseException() as error):
                             raise error
                         case _:
                             raise Cancelled("loading was cancelled")
@@ -139,7 +133,7 @@ class IsolatedBackend:
             return bool(_taken(inbox))
 
     def begin_close(self) -> None:
-        """From now on the process has a few seconds to end, or is ended."""
+        """Give the process a few seconds to end."""
         self._stopping = True
         if self._deadline is None:
             self._deadline = threading.Timer(_GRACE, self.kill)
@@ -185,12 +179,25 @@ class IsolatedBackend:
     def _error(self) -> EngineError:
         if self._stopping:
             return Closed("the reasoner was closed")
-        return EngineCrashed(self._why, hint=_AGAIN if self._ready else _UNGUARDED)
+        return EngineCrashed(self._why, hint=self._hint)
 
     def _own(self) -> None:
-        """The life of the process, from its start to its end."""
+        """The life of the process, from its start to its end; then whoever waits for it is told."""
+        try:
+            why = self._live()
+        except Exception as error:  # the system's, or of multiprocessing about this process
+            why = f"cannot be started: {' '.join(str(error).split())}"
+        with self._lock:
+            self._why = f"the process of the models {why}"
+            self._ended.set()
+            inboxes = list(self._inboxes.values())
+        for inbox in inboxes:
+            inbox.put(self._error())
+
+    def _live(self) -> str:
+        """Starts the process, reads its pipe to the end, and says how it ended."""
         handle, words = tempfile.mkstemp(prefix="rsd-", suffix=".log")
-        why = ""
+        broken = ""
         try:
             pipe = self._start(words)
             writer = threading.Thread(target=self._write, args=(pipe,), name="rsd-isolated-writer", daemon=True)
@@ -201,33 +208,25 @@ class IsolatedBackend:
             except (EOFError, OSError):
                 pass
             except Exception as error:  # whatever reading bytes of a broken process can raise
-                why = f"sent what cannot be read: {type(error).__name__}: {error}"
-            code = self._reap(at_once=bool(why))
+                broken = f"sent what cannot be read: {type(error).__name__}: {error}"
+            code = self._reap(at_once=bool(broken))
             self._outbox.put(None)
             writer.join()
             pipe.close()
-            with open(handle, "rb", closefd=False) as said:
-                why = why or f"ended: {_how(code, said.read())}"
-        except Exception as error:  # the system's, or of multiprocessing about this process
-            why = f"cannot be started: {error}"
+            if not self._ready and code == 1:  # as of an exception in the main module
+                self._hint = _UNGUARDED
+            return broken or f"ended: {isolated_child.how_it_ended(code, handle)}"
         finally:
             os.close(handle)
             with contextlib.suppress(OSError):
                 os.unlink(words)
-            with self._lock:
-                self._why = f"the process of the models {why}"
-                self._ended.set()
-                inboxes = list(self._inboxes.values())
-            for inbox in inboxes:
-                inbox.put(self._error())
 
     def _start(self, words: str) -> Connection:
         """Starts the process, and gives this side's end of the pipe."""
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         with theirs:
-            process = context.Process(target=isolated_child.main, args=(theirs, os.getpid(), words), name="rsd-isolated")
-            process.daemon = False
+            process = context.Process(target=isolated_child.main, args=(theirs, os.getpid(), words), name="rsd-isolated", daemon=False)
             with self._lock:
                 if self._stopping:
                     raise Closed("the reasoner was closed")
@@ -246,13 +245,9 @@ class IsolatedBackend:
         match message:
             case ("log", str(name), int(level), str(text)):
                 logging.getLogger(name).log(level, "%s", text)
-            case ("ready",):
-                self._ready = True
+            case ("ready" | "progress" | "failed", *_):
+                self._ready |= message[0] == "ready"
                 self._inboxes[0].put(message)
-            case ("progress", _, _):
-                self._inboxes[0].put(message)
-            case ("failed", error):
-                self._inboxes[0].put(error)
             case (int(number), item):
                 inbox = self._inboxes.get(number)
                 if inbox is not None:
@@ -281,17 +276,6 @@ def _taken(inbox: SimpleQueue[Any]) -> Any:
     return item
 
 
-def _pickled(config: Trio) -> bytes:
-    try:
-        return pickle.dumps(config)
-    except Exception as error:  # whatever a verifier's own pickling raises
-        named = [stage.name for stage in config.stages if stage.kind == "verifier" and not isinstance(stage.verifier, str)]
-        raise ConfigError(
-            f"the verifier {', '.join(named)} cannot be sent to another process: {error}",
-            hint="give a function of a module's top level, or an object that can be pickled",
-        ) from error
-
-
 @contextlib.contextmanager
 def _interrupts_blocked() -> Iterator[None]:
     """Processes that this thread starts inside do not hear Ctrl-C until they are ready to ignore it."""
@@ -304,11 +288,6 @@ def _interrupts_blocked() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _how(code: int | None, said: bytes) -> str:
-    """Why a process ended."""
-    return "nobody knows why" if code is None else last_words(code, said)
 
 
 def _end_all() -> None:

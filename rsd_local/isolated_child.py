@@ -33,13 +33,15 @@ from typing import Any
 
 from rsd_local.admission import Admission
 from rsd_local.backend import LocalBackend
-from rsd_local.config import Params, Strategy
+from rsd_local.config import Params, Strategy, Trio
 from rsd_local.errors import ConfigError, EngineError, RSDError
 from rsd_local.events import CancelToken, Role
 from rsd_local.prompt import Prompt
 from rsd_local.run import Run
+from rsd_local.runtime.rehearsal import last_words
 
 WINDOW = 64  # events that a run may be ahead of whoever reads them
+_WORDS = 1 << 16  # bytes of what it said
 _LAST = 5.0  # seconds to free the models once nobody is there any more
 _PARENT_DEATH = 1  # PR_SET_PDEATHSIG of Linux
 
@@ -73,6 +75,8 @@ def _redirect(words: str) -> None:
             for target in targets:
                 os.dup2(source, target)
             os.close(source)
+        if sys.platform != "win32":
+            os.unlink(words)  # the parent has it open
     for name in ("stdout", "stderr"):  # a windowed application has none
         if getattr(sys, name) is None:
             with contextlib.suppress(OSError):
@@ -203,6 +207,37 @@ class _Forward(logging.Handler):
             self._send_message("log", record.name, record.levelno, record.getMessage())
         except Exception:  # a record that cannot be rendered must not end an answer
             self.handleError(record)
+
+
+def how_it_ended(code: int | None, handle: int) -> str:
+    """How a process ended, and its last words about that.
+
+    Args:
+        code: its exit code; None where somebody else took that.
+        handle: of the file with what it said.
+    """
+    if code is None:
+        return "its exit code is not known"
+    with open(handle, "rb", closefd=False) as said:
+        said.seek(max(0, os.fstat(handle).st_size - _WORDS))
+        how, words = last_words(code, b""), last_words(code, said.read())
+    return how if words == how else f"{how}: {words}"
+
+
+def pickled(config: Trio) -> bytes:
+    """A trio for another process.
+
+    Raises:
+        ConfigError: it has a verifier that cannot be sent there.
+    """
+    try:
+        return pickle.dumps(config)
+    except Exception as error:  # whatever a verifier's own pickling raises
+        named = [stage.name for stage in config.stages if stage.kind == "verifier" and not isinstance(stage.verifier, str)]
+        raise ConfigError(
+            f"the verifier {', '.join(named)} cannot be sent to another process: {error}",
+            hint="give a function of a module's top level, or an object that can be pickled",
+        ) from error
 
 
 def _unpickled(config: bytes) -> Any:

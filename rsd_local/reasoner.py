@@ -203,8 +203,12 @@ class Reasoner:
         new ones. For a moment there must be memory for both: where there is not, ``unload`` first.
         """
         trio = config if isinstance(config, Trio) else _read(config)
-        self._models.load(trio, progress, cancel or CancelToken())
-        self._admission.resize(trio.parallel, trio.queue)
+        # Whoever is admitted from here on may meet either trio.
+        self._admission.resize(min(self.config.parallel, trio.parallel), self.config.queue)
+        try:
+            self._models.load(trio, progress, cancel or CancelToken())
+        finally:
+            self._admission.resize(self.config.parallel, self.config.queue)
 
     def unload(self) -> bool:
         """Free the models until the next run loads them again; False, and nothing is done, while a run uses them."""

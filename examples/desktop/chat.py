@@ -3,8 +3,8 @@
 pip install rsd-local
 python examples/desktop/chat.py [TRIO]      # a name from "rsd list", or a TOML file; abacus, which does arithmetic, without one
 
-Made with Tk, which comes with Python: nothing has to be installed, an application that is made of it grows by 5 MB, and a list of
-coloured text, a slider and two buttons need no more. PySide6 looks more at home on macOS and has rich text of its own, for 80 MB.
+Made with Tk, which comes with Python: nothing has to be installed, and coloured text, a slider and a
+button need no more. PySide6 looks more at home on macOS and has rich text of its own, for a download of 84 MB.
 
 The models live in a process of their own (``isolated=True``): what ends llama.cpp does not end the window. Only the main thread
 touches Tk. A thread loads the models, another one reads the events of an answer; both put what they have into a queue, which the

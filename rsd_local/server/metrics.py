@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from rsd_local.server.trios import Served
+from rsd_local.server.served import Served
 from rsd_local.server.usage import Account, finite
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST

@@ -12,6 +12,7 @@ import jsonschema
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from test_cli import refused, rsd
 from tiny import VOCABULARY, write_model, write_script
 
 from rsd_local import Limits, Params, Reasoner, RoleConfig, Sampling, Search, Trio, Weighting, json_schema_to_grammar
@@ -200,17 +201,18 @@ def test_a_vocabulary_that_cannot_go_on_is_said_in_words(random: Reasoner) -> No
         random.solve("x", Params(Sampling(grammar="root ::= [\\x00]")), strategy="target")
 
 
-THINKS = "{% for m in messages %}<s>{{ m.role }}: {{ m.content }}\n{% endfor %}<think>\n"
+MARKS = ["<think>", "</think>"]
+OPENED = "{% for m in messages %}<s>{{ m.role }}: {{ m.content }}\n{% endfor %}go:<think>"
 
 
 def test_a_thought_is_free_and_the_answer_behind_it_follows(tmp_path: Path) -> None:
-    texts = ["<think>", "</think>", "\n", "\n\n", "hm ", "no "]
-    then = {"\n": "hm ", "hm ": "</think>", "</think>": "\n\n", "\n\n": "no "}
-    file = write_script(tmp_path / "thinks.gguf", texts, then, template=THINKS)
-    for strategy in ("target", "rsd", "speculative"):
-        with Reasoner.open(trio_of(file, file)) as reasoner:
-            result = reasoner.solve("x", params({"enum": ["yes"]}, temperature=0.0, limits=Limits(tokens=60)), strategy=strategy)  # type: ignore[arg-type]
-        assert "hm" in result.thought and result.text.strip() == '"yes"', result
+    then = {"<think>": "Hm", "Hm": "</think>", "</think>": "\n\nno"}
+    file = write_script(tmp_path / "thinks.gguf", [*MARKS, "Hm", "\n\nno", "go:"], then, template=OPENED, control=MARKS)
+    with Reasoner.open(trio_of(file, file)) as reasoner:
+        for strategy in ("target", "rsd", "speculative"):
+            asked = params({"enum": ["yes"]}, temperature=0.0, limits=Limits(tokens=60))
+            result = reasoner.solve("x", asked, strategy=strategy)  # type: ignore[arg-type]
+            assert result.thought == "Hm" and result.text == '"yes"', result
 
 
 def test_smollm2_answers_in_json(smollm2: Path) -> None:
@@ -220,3 +222,19 @@ def test_smollm2_answers_in_json(smollm2: Path) -> None:
             result = reasoner.solve("Ann is 31 years old. Give her name and age.", made, strategy=strategy)  # type: ignore[arg-type]
             assert result.finish_reason == "stop"
             check(result.text, PERSON)
+
+
+def test_a_command_takes_a_schema_or_a_grammar_from_a_file(tmp_path: Path) -> None:
+    model, schema, grammar = write_model(tmp_path / "a.gguf"), tmp_path / "schema.json", tmp_path / "yes.gbnf"
+    flags = ("solve", "-q", "x", "-md", model, "-m", model, "--reward-kind", "confidence", "-c", "512", "-t", "1", "--trust-file")
+    schema.write_text(json.dumps({"enum": ["yes", "no"]}))
+    grammar.write_text('root ::= "yes" | "no"\n')
+    done = rsd(*flags, "--json-schema-file", schema)
+    assert done.returncode == 0 and json.loads(done.stdout) in ("yes", "no"), done.stderr
+    assert rsd(*flags, "--grammar-file", grammar).stdout in ("yes\n", "no\n")
+    refused(rsd(*flags, "--grammar-file", grammar, "--json-schema-file", schema), 2, "exclude each other")
+    refused(rsd("solve", "1+1", "--grammar-file", grammar), 2, "arithmetic")
+    schema.write_text('{"not": {}}')
+    refused(rsd(*flags, "--json-schema-file", schema), 2, "schema.json", "'not' is not supported")
+    shown = {one["name"]: one for one in json.loads(rsd("config", "--json", *flags[3:], "--grammar-file", grammar).stdout)}
+    assert shown["grammar-file"] == {"name": "grammar-file", "value": str(grammar), "source": "flag --grammar-file"}

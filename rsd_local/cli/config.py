@@ -21,6 +21,8 @@ _FLAGS = {"gpu_layers": "n_gpu_layers", "flash_attention": "flash_attn", "kind":
           "mode": "think", "budget": "think_budget", "effort": "reasoning_effort", "template": "template_kwargs",
           "scored": "score_thoughts"}  # fmt: skip
 """Settings whose flag has another name."""
+_LEFT_OUT = ("threshold", "grammar")
+"""Settings of a run that are shown otherwise: the trio's own, and the file that it comes from."""
 _WIDE = 20  # characters of the column of values; a longer one goes beyond it
 
 
@@ -85,8 +87,9 @@ def settings(ctx: click.Context, flags: dict[str, Any]) -> list[Setting]:
         elif entry.name not in (*ROLES, *_OF_PARAMS):
             found.append(Setting(entry.name, _plain(value), source(entry.name)))
     for group in (params.weighting, params.sampling, params.limits, params.search, params.thinking):
-        rows = [(entry.name, getattr(group, entry.name)) for entry in dataclasses.fields(group) if entry.name != "threshold"]
+        rows = [(entry.name, getattr(group, entry.name)) for entry in dataclasses.fields(group) if entry.name not in _LEFT_OUT]
         found += [Setting(_FLAGS.get(name, name).replace("_", "-"), value, source(name)) for name, value in rows]
+    found += [Setting(name.replace("_", "-"), _plain(flags[name]), source(name)) for name in ("grammar_file", "json_schema_file")]
     chosen = next(place for place, one in enumerate(found) if one.name == "threshold")
     found[chosen] = Setting("threshold", params.weighting.threshold, source("threshold"))
     return found

@@ -157,8 +157,9 @@ class LocalWriter:
             self.sequence.truncate(self._before + kept)
         known = next((place for place, token in enumerate(hint.tokens) if token >= self._shared), len(hint.tokens))
         written: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        grammar = self._follower.state(sampling.grammar, [*self.sequence.tokens, *own[kept:]]) if sampling.grammar else None
         generation = self.sequence.generate(
-            Draws(sampling, stream, skip + len(own), self._follower.state(sampling.grammar, [*self.sequence.tokens, *own[kept:]])),
+            Draws(sampling, stream, skip + len(own), grammar),
             limit,
             until=until,
             hint=replace(hint, tokens=hint.tokens[:known]),

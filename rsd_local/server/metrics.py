@@ -8,7 +8,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 from prometheus_client.core import GaugeMetricFamily
 
 from rsd_local.events import acceptance
-from rsd_local.server.trios import Served
+from rsd_local.server.served import Served
 from rsd_local.server.usage import Account, finite
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST

@@ -12,7 +12,8 @@ from rsd_local.prompt import Prompt
 from rsd_local.reasoner import Reasoner
 from rsd_local.server.errors import BadField, NoSuchModel, Unsupported
 from rsd_local.server.parse import Asked
-from rsd_local.server.trios import Loaded, Loader, Offer, Place, Served, Trios
+from rsd_local.server.served import Loaded, Loader, Offer, Served
+from rsd_local.server.trios import Place, Trios
 
 __all__ = ["Job", "Loaded", "Loader", "Models", "Offer", "Place"]
 

@@ -32,7 +32,7 @@ from rsd_local.server.metrics import CONTENT_TYPE, Metrics
 from rsd_local.server.models import Job, Models, Place
 from rsd_local.server.page import page_routes
 from rsd_local.server.parse import Asked, read_chat, read_completion, read_json
-from rsd_local.server.trios import Served
+from rsd_local.server.served import Served
 from rsd_local.server.usage import Account
 from rsd_local.server.waiting import Waiting
 

@@ -22,6 +22,8 @@ _MESSAGE = {
         "name": {"type": "string"},
     },
 }
+_PROMPT = {"type": "string", "minLength": 1}
+_ONE_PROMPT = {"type": "array", "minItems": 1, "maxItems": 1, "items": _PROMPT}
 _ERROR = {
     "type": "object",
     "required": ["error"],
@@ -56,7 +58,7 @@ def document() -> dict[str, Any]:
     paths["/v1/models/{name}"] = {"get": _reading("One model.", "application/json") | {"parameters": [one]}}
     schemas = {
         "Chat": _schema(CHAT, ["messages"], messages={"type": "array", "minItems": 1, "items": _MESSAGE}),
-        "Completion": _schema(COMPLETION, ["prompt"]),
+        "Completion": _schema(COMPLETION, ["prompt"], prompt={"oneOf": [_PROMPT, _ONE_PROMPT]}),
         "Error": _ERROR,
     }
     return {

@@ -25,8 +25,10 @@ try {
   seen.error = { status: error.statusCode, message: error.message, retryable: error.isRetryable };
 }
 
-const completion = await generateText({ model: provider(url).completionModel(model), prompt: question, temperature: 0, maxRetries: 0 });
-seen.completion = { text: completion.text, usage: completion.usage };
+// Its completion model writes "user:" and "assistant:" around the question, which abacus does not read.
+const raw = provider(endlessUrl).completionModel(endlessModel);
+const completion = await generateText({ model: raw, prompt: "x", maxOutputTokens: 4, maxRetries: 0 });
+seen.completion = { text: completion.text, finish: completion.finishReason, usage: completion.usage };
 
 const stop = new AbortController();
 const long = streamText({

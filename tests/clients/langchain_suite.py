@@ -29,7 +29,7 @@ class TestServer(ChatModelIntegrationTests):
     @property
     def standard_chat_model_params(self) -> dict[str, Any]:
         """Short answers, for the model is small and the machine may be slow."""
-        return {"temperature": 0, "max_tokens": 24, "timeout": 240, "max_retries": 0}
+        return {"temperature": 0, "max_tokens": 8, "timeout": 240, "max_retries": 0}
 
     @property
     def has_tool_calling(self) -> bool:

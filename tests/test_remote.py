@@ -120,7 +120,9 @@ def test_a_real_model_gives_its_own_text_too() -> None:
     params = Params(limits=Limits(tokens=24, step_tokens=12), weighting=NEVER)
     asked = ["What is 2+3?", "Name a colour.", "Why is the sky blue?", "Write two emoji: 🦙🚀", "Größe auf Englisch?"]
     with llama_server(model) as server:
-        trio = Trio(RoleConfig(model, ctx_size=512, threads=1), RemoteRole(server.url), reward_kind="confidence", system="", fit_check=False)
+        trio = Trio(
+            RoleConfig(model, ctx_size=512, threads=1), RemoteRole(server.url), reward_kind="confidence", system="", fit_check=False
+        )
         with Reasoner.open(trio) as reasoner:
             assert reasoner.trio.shared_tokens > 40_000
             for question in asked:

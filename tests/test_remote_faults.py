@@ -131,7 +131,7 @@ def test_garbage_and_truncated_json_are_one_line(proxy: Proxy) -> None:
 @pytest.mark.parametrize(
     ("stream", "kind", "told"),
     [
-        (b"data: {\"content\": \"1\", \"tok", BadAnswer, "is no JSON"),
+        (b'data: {"content": "1", "tok', BadAnswer, "is no JSON"),
         (b"hello\n\n", BadAnswer, "are no events"),
         (b"data: 5\n\n", BadAnswer, "is no object"),
         (b'data: {"content": "1", "tokens": ["x"], "stop": false}\n\n', BadAnswer, "tokens that are no numbers"),

@@ -68,7 +68,8 @@ class Catalogue:
             models |= {name: build(ModelEntry, entry, f"{file}: [model.{name}]") for name, entry in entries.items()}
             for name, table in tables.items():
                 below = trios.get(name, {})
-                roles = {role: below.get(role, {}) | table[role] for role in ROLES if isinstance(table.get(role), dict)}
+                own = {role: table[role] for role in ROLES if isinstance(table.get(role), dict)}
+                roles = {role: section if "url" in section else below.get(role, {}) | section for role, section in own.items()}
                 trios[name] = below | table | roles
                 origins[name] = origins.get(name, {}) | dict.fromkeys(_flat(table), file)
         return cls(models, trios, origins)

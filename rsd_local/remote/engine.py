@@ -53,7 +53,7 @@ class RemoteEngine:
         facts: what the server says of itself.
         parameters: weights that a token meets.
         language: how its tokens become bytes.
-        shares: whether its vocabulary is that of the other model.
+        shares: whether its vocabulary is that of the other model; None where nobody has compared them.
 
     Raises:
         ConfigError: the key cannot be read.
@@ -66,9 +66,7 @@ class RemoteEngine:
         self._down: tuple[float, RemoteError] | None = None
         self.server = open_server(config)
         try:
-            began = time.perf_counter()
             self.facts: Facts = self.server.facts()
-            self.round_trip = time.perf_counter() - began
             if self.facts.context < 1:
                 raise BadAnswer(f"{config.url} does not say how long its context is")
             self._marks = edge_marks(self.server)
@@ -78,7 +76,7 @@ class RemoteEngine:
             raise
         self.parameters = round(config.parameters * 1e9) or self.facts.parameters
         self.latency = RemoteLatency()
-        self.shares = False
+        self.shares: bool | None = None
         self._slots = list(range(self.facts.slots))
 
     @property
@@ -100,11 +98,8 @@ class RemoteEngine:
         """For people."""
         said = self.facts
         size = f", {self.parameters / 1e9:.3g} B parameters" if self.parameters else ""
-        vocabulary = "tokens" if self.shares else "text"
-        return (
-            f"{said.model} on {self.config.url} ({said.build}){size}, context {said.context}, {said.slots} slots; "
-            f"steps travel as {vocabulary}"
-        )
+        travels = "" if self.shares is None else f"; steps travel as {'tokens' if self.shares else 'text'}"
+        return f"{said.model} on {self.config.url} ({said.build}){size}, context {said.context}, {said.slots} slots{travels}"
 
     def meet(self, vocabulary: int, tokenize: Callable[[str], list[int]], language: Callable[[], object] | None = None) -> int:
         """How many tokens, from 0 on, mean the same to this model and to another one, by probe texts; 0 for two vocabularies.
@@ -114,9 +109,9 @@ class RemoteEngine:
             tokenize: gives its tokens of a text.
             language: gives its readers, where it runs here.
         """
-        if not same_tokens(tokenize, self.server.tokenize):
+        self.shares = same_tokens(tokenize, self.server.tokenize)
+        if not self.shares:
             return 0
-        self.shares = True
         if language is not None:
             self.language = replace(self.language, reader=language)  # type: ignore[arg-type]
         return min(vocabulary, self.facts.vocabulary or vocabulary)

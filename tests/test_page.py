@@ -132,6 +132,7 @@ def test_the_page_needs_no_key_but_a_host_that_is_served(tmp_path: Path, abacus:
 
 @in_browser
 def test_an_answer_shows_who_wrote_which_step_and_why(browser: Page, abacus: Server) -> None:
+    browser.open("about:blank")
     browser.requests.clear()
     page = fresh(browser, abacus)
     ask(page)
@@ -328,11 +329,11 @@ def test_what_a_model_writes_is_text_and_formulas_and_never_markup(browser: Page
     page.reload()
     made = ("script", "img", "iframe", "a", "i:not(.bar i)", "style", "[onerror]", "[href]")
     assert page.each(", ".join(f"#talk {one}" for one in made), "e.outerHTML") == [] and page.js("window.hacked") is None
-    assert max(page.each("#talk .rule", "e.offsetHeight")) < 1000
+    assert max(page.each("#talk .katex-rule", "e.offsetHeight")) < 1000
     formulas = page.each(".step:nth-child(2) .content > .body annotation", "e.textContent")
     assert formulas == ["x^2", "\\tfrac12", "\\sum_{k=1}^{n} k", "\\int_0^1 x\\,dx", "\\boxed{\\frac{3}{4}}"]
     assert len(page.each(".step:nth-child(2) .content > .body .katex-display")) == 2
-    assert page.text(".step:nth-child(2) strong") == "done"
+    assert page.text(".step:nth-child(2) .content > .body strong") == "done"
     code = page.js("document.querySelector('.step:nth-child(4) .content > .body pre').innerText")
     assert code.startswith("<i>long ") and code.endswith("</script>"), "a blank line and markup stay in their block"
     assert page.problems == []

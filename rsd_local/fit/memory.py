@@ -179,7 +179,8 @@ class Footprint:
         forward = sizes.rows * (6 * cells + 4 * (2 * shape.inner + 4 * shape.width))
         scores = 0 if shape.fuses(config, on_gpu=on_gpu) else sizes.rows * (4 * cells * (shape.heads + 1) + 4 * 6 * shape.width)
         logits = 4 * sizes.outputs * shape.vocabulary
-        compute = max(forward, scores, logits) + _BESIDE
+        copied = logits if capacity.reads_states else 0  # for reading; otherwise a few rows
+        compute = max(forward, scores, logits) + copied + _BESIDE
         adapters, read = [0] * len(blocks), active + (table if tied else head)
         for tensor in () if adapter is None else adapter.tensors:
             layer = tensor.name.removeprefix("blk.").partition(".")[0]

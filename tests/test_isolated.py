@@ -32,6 +32,7 @@ QUESTION, ANSWER = "(37+48)*6-129", "381"
 ANY = "What is the number of the day after the last one?"
 DRAWN = Params(Sampling(0.8, seed=3), Weighting("constant", probability=0.5), Limits(tokens=60, step_tokens=7, repeats=0))
 LONG = replace(DRAWN, limits=Limits(tokens=1500, steps=10_000, step_tokens=7, repeats=0))
+KILLS = 20
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
 
@@ -209,7 +210,7 @@ def test_a_killed_process_ends_its_runs_and_the_next_question_is_answered() -> N
     moments, crashed, me, before = random.Random(5), 0, psutil.Process(), 0
     with Reasoner.open(replace(find_trio("abacus"), parallel=2), isolated=True) as reasoner:
         assert reasoner.solve(QUESTION).answer == ANSWER
-        for _ in range(20):
+        for _ in range(KILLS):
             outcomes, enough = list[object](), threading.Event()
 
             def ask(outcomes: list[object] = outcomes, enough: threading.Event = enough) -> None:
@@ -236,7 +237,7 @@ def test_a_killed_process_ends_its_runs_and_the_next_question_is_answered() -> N
             assert reasoner.solve(QUESTION).answer == ANSWER
             assert ends(pid), "a zombie"
             before = before or me.num_fds()
-        assert crashed >= 20, "hardly a question was in flight"
+        assert crashed >= KILLS, "hardly a question was in flight"
         assert me.num_fds() <= before, "descriptors were left behind"
         assert [one for one in me.children() if one.status() == psutil.STATUS_ZOMBIE] == []
 

@@ -21,18 +21,20 @@ pytestmark = [
 ]
 
 DRIVER = """
-import os, subprocess, sys, time, traceback
+import os, signal, subprocess, sys, time, traceback
 import tkinter as tk
 sys.path.insert(0, {folder!r})
 import chat
 
-longest, last = 0.0, time.monotonic()
+beats = 0
 
 def heart():
-    global longest, last
-    now = time.monotonic()
-    longest, last = max(longest, now - last), now
+    global beats
+    beats += 1
     root.after(20, heart)
+
+def models():
+    return window.reasoner._models._held.backend.pid
 
 def failed(kind, error, trace):
     traceback.print_exception(kind, error, trace)
@@ -57,7 +59,8 @@ def picture(name):
     root.update()
     folder = os.environ.get("RSD_PICTURES")
     if folder:
-        subprocess.run(["import", "-window", "root", os.path.join(folder, name + ".png")], check=True)
+        file = os.path.join(folder, name + ".png")
+        subprocess.run(["import", "-window", "root", "-crop", "760x620+0+0", "+repage", "-colors", "48", file], check=True)
 
 def type_in(text):
     window.entry.delete(0, "end")
@@ -86,7 +89,14 @@ if __name__ == "__main__":
 ANSWERS = """
 def begin():
     type_in("(37+48)*6-129")
-    when(idle, refused)
+    pid, before = models(), beats
+    os.kill(pid, signal.SIGSTOP)
+    def still_alive():
+        return beats > before + 10  # for ever not, where the window waits for the models
+    def go_on():
+        os.kill(pid, signal.SIGCONT)
+        when(idle, refused)
+    when(still_alive, go_on)
 
 def refused():
     text = shown()
@@ -103,7 +113,6 @@ def lower():
     def done():
         assert "answer" in shown() and shown().count("target") == before, "at threshold 0 the draft writes alone"
         picture("chat")
-        print("longest pause", longest, flush=True)
         window.close()
     type_in("12*9-44")
     when(idle, done)
@@ -118,7 +127,11 @@ def begin():
 def again():
     assert "stopped" in shown() or "answer" in shown(), shown()
     type_in("(37+48)*6-129")
-    when(writing, window.close)  # in the middle of an answer
+    when(writing, hang)
+
+def hang():
+    os.kill(models(), signal.SIGSTOP)  # in the middle of an answer
+    window.close()
 """
 
 LEAVES = """
@@ -165,6 +178,4 @@ def test_the_window_writes_stops_and_closes_and_leaves_nothing_behind(tmp_path: 
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, env=environment, timeout=500)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
     assert done.stdout.splitlines()[-1] == "closed"
-    if play == "ANSWERS":
-        assert float(done.stdout.split("longest pause")[1].split()[0]) < 2.0, "the window was frozen"
     assert {one.pid for one in psutil.Process().children(recursive=True)} <= before

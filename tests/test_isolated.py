@@ -32,6 +32,7 @@ QUESTION, ANSWER = "(37+48)*6-129", "381"
 ANY = "What is the number of the day after the last one?"
 DRAWN = Params(Sampling(0.8, seed=3), Weighting("constant", probability=0.5), Limits(tokens=60, step_tokens=7, repeats=0))
 LONG = replace(DRAWN, limits=Limits(tokens=1500, steps=10_000, step_tokens=7, repeats=0))
+KILLS = 20
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
 
@@ -209,7 +210,7 @@ def test_a_killed_process_ends_its_runs_and_the_next_question_is_answered() -> N
     moments, crashed, me, before = random.Random(5), 0, psutil.Process(), 0
     with Reasoner.open(replace(find_trio("abacus"), parallel=2), isolated=True) as reasoner:
         assert reasoner.solve(QUESTION).answer == ANSWER
-        for _ in range(20):
+        for _ in range(KILLS):
             outcomes, enough = list[object](), threading.Event()
 
             def ask(outcomes: list[object] = outcomes, enough: threading.Event = enough) -> None:
@@ -236,7 +237,7 @@ def test_a_killed_process_ends_its_runs_and_the_next_question_is_answered() -> N
             assert reasoner.solve(QUESTION).answer == ANSWER
             assert ends(pid), "a zombie"
             before = before or me.num_fds()
-        assert crashed >= 20, "hardly a question was in flight"
+        assert crashed >= KILLS, "hardly a question was in flight"
         assert me.num_fds() <= before, "descriptors were left behind"
         assert [one for one in me.children() if one.status() == psutil.STATUS_ZOMBIE] == []
 
@@ -406,3 +407,18 @@ def test_a_program_that_forgets_to_close_ends_all_the_same(tmp_path: Path, tiny:
     program, pid = parent(tmp_path, tiny, "reasoner.__class__.__exit__ = lambda *_: None")
     out, err = program.communicate(timeout=60)
     assert (err, program.returncode) == ("", 0) and ends(pid)
+
+
+def test_a_script_without_its_guard_is_told_what_is_missing(tmp_path: Path) -> None:
+    """Spawn imports the main module again, which would open another reasoner."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from rsd_local import Reasoner\nfrom rsd_local.errors import EngineCrashed\nfrom multiprocessing import current_process\n"
+        "try:\n    Reasoner.open('abacus', isolated=True)\n"
+        "except EngineCrashed as error:\n"
+        "    if current_process().name != 'MainProcess':\n        raise SystemExit(1)\n"
+        "    print(error.hint)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=300, env=environment)
+    assert "__name__ == '__main__'" in done.stdout and done.returncode == 0, done.stderr

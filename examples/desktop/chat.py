@@ -73,9 +73,8 @@ class Window:
         line.grid(row=1, column=0, columnspan=2, sticky="ew", pady=(10, 0))
         ttk.Label(line, text="Threshold").pack(side="left")
         self.threshold = tk.DoubleVar(value=0.7)
-        ttk.Scale(line, from_=0, to=1, variable=self.threshold, length=180, command=lambda _: self._show_threshold()).pack(
-            side="left", padx=8
-        )
+        self.threshold.trace_add("write", lambda *_: self._show_threshold())
+        ttk.Scale(line, from_=0, to=1, variable=self.threshold, length=180).pack(side="left", padx=8)
         self.number = ttk.Label(line, width=6)
         self.number.pack(side="left")
         self.status = ttk.Label(line, style="Quiet.TLabel", anchor="e")
@@ -142,7 +141,6 @@ class Window:
         self.reasoner = reasoner
         self.bar.pack_forget()
         self.threshold.set(reasoner.config.threshold)
-        self._show_threshold()
         self._ready("ready")
         if self.closing:
             self.close()

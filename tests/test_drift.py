@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from rsd_local.bench.datasets import load_dataset
+from rsd_local.calibration.choice import Wish, cross_fit
+from rsd_local.calibration.tuning import sweep
 from rsd_local.catalogue import find_trio
 from rsd_local.catalogue.own import save_threshold
 from rsd_local.config import TunedFigures
 from rsd_local.errors import ConfigError
+from rsd_local.evaluation.grading import Grader
 from rsd_local.evaluation.ratios import Ratio, differ
-from rsd_local.events import Rejected, StepDone, acceptance
+from rsd_local.events import CancelToken, Rejected, StepDone, acceptance
+from rsd_local.reasoner import Reasoner
 from rsd_local.server.drift import ANSWERS, STEPS, DriftWatch
 
 SERVERS, CHECKS = 200, 20
@@ -109,6 +115,26 @@ def test_what_was_accepted_counts_places_and_not_tries() -> None:
         return StepDone(0, author, "x", 0.5, 1, 0.1, rejected)  # type: ignore[arg-type]
 
     assert acceptance([step("draft"), step("draft", gone), step("target", gone), step("target")]) == (2, 3)
+
+
+def test_tune_notes_the_share_that_the_same_questions_have_when_they_are_asked() -> None:
+    items = load_dataset("arithmetic", 8, 3)
+    trio = replace(find_trio("abacus"), parallel=1)
+    with Reasoner.open(trio) as reasoner, Grader() as grader:
+        found = sweep(
+            reasoner, items, trio.params(), grader, seed=3, points=7, labelled=True, cancel=CancelToken(), watch=lambda *_: None
+        )  # fmt: skip
+        choice = cross_fit(found, Wish("best"), 3)
+        weighting = replace(trio.params().weighting, threshold=choice.threshold)
+        results = [reasoner.solve(item.question, replace(trio.params(), weighting=weighting)) for item in items]
+    accepted, drafted = map(sum, zip(*(acceptance(result.steps) for result in results), strict=True))
+    figures = choice.figures
+    assert figures is not None and 0 < accepted < drafted
+    assert (figures.threshold, figures.steps, figures.acceptance) == (
+        choice.threshold,
+        drafted,
+        pytest.approx(accepted / drafted, abs=1e-5),
+    )
 
 
 def test_a_file_keeps_what_tune_saw_until_the_threshold_is_chosen_anew(tmp_path: Path) -> None:

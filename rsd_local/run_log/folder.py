@@ -175,11 +175,12 @@ class RunLog:
 
     def append(self, row: Row) -> None:
         """Write a line behind those that wait; returns at once and never fails."""
-        line = json.dumps(row | {"config": self._hash}, allow_nan=False).encode() + b"\n"
         try:
-            self._lines.put_nowait(line)
+            self._lines.put_nowait(json.dumps(row | {"config": self._hash}, allow_nan=False).encode() + b"\n")
         except queue.Full:
             self._failed("the disk does not keep up")
+        except (TypeError, ValueError) as error:
+            self._failed(f"a line is no JSON ({error})")
 
     def close(self) -> None:
         """Write what waits, and end; a disk that hangs is left after some seconds."""

@@ -16,9 +16,15 @@ from typing import Any
 
 import pytest
 
+RSD = [sys.executable, "-c", "from rsd_local.cli import main; main()"]
 HOST = Path(__file__).parent.parent / "scripts" / "speed" / "host.py"
 NO_SERVER = importlib.util.find_spec("xllamacpp") is None
 needs_server = pytest.mark.skipif(NO_SERVER, reason="needs the package xllamacpp, which carries a llama-server")
+
+
+def rsd(*words: object, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """A command of this package."""
+    return subprocess.run([*RSD, *map(str, words)], input=stdin, capture_output=True, text=True, timeout=240)
 
 
 class LlamaServer:

@@ -13,13 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
-from remote_support import LlamaServer, llama_server, needs_server
+from remote_support import LlamaServer, llama_server, needs_server, rsd
 from server_support import served
 
 from rsd_local import CancelToken, Limits, Params, Reasoner, RemoteRole, RoleConfig, Sampling, StepDone, TextWritten, Trio, Weighting
 from rsd_local.catalogue import find_trio
-from rsd_local.cli import main
 from rsd_local.errors import ConfigError
 from rsd_local.remote.api import Ended, Piece, Server, Timing, Wanted
 from rsd_local.remote.transport import Call
@@ -188,10 +186,10 @@ def test_speculative_decoding_is_refused_for_a_server_verifies_no_guesses(away: 
         away.solve(QUESTION, strategy="speculative")
 
 
-def test_solve_config_and_bench_take_a_url(server: LlamaServer, tmp_path: Path) -> None:
-    def call(*words: str) -> str:
-        result = CliRunner().invoke(main, [*words], catch_exceptions=False)
-        assert result.exit_code == 0, result.output
+def test_solve_config_bench_and_chat_take_a_url(server: LlamaServer, tmp_path: Path) -> None:
+    def call(*words: str, stdin: str = "") -> str:
+        result = rsd(*words, stdin=stdin)
+        assert result.returncode == 0, result.stderr
         return result.stdout
 
     solved = json.loads(call("solve", "--trio", "abacus", "-m", server.url, "-t", "draft=1", "--json", QUESTION))
@@ -203,6 +201,7 @@ def test_solve_config_and_bench_take_a_url(server: LlamaServer, tmp_path: Path) 
     call("bench", "arithmetic", *models, "--limit", "2", "--out", str(out), "--strategy", "rsd", "--strategy", "target")
     rows = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
     assert len(rows) == 4 and all(row["error"] is None for row in rows)
+    assert ANSWER in call("chat", *models, stdin=f"{QUESTION}\n")
 
 
 def test_the_server_of_this_package_answers_with_a_target_on_another(server: LlamaServer) -> None:

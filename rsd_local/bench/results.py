@@ -127,6 +127,8 @@ def describe_trio(trio: Trio) -> dict[str, Any]:
     made = {entry.name: getattr(trio, entry.name) for entry in dataclasses.fields(trio) if entry.name not in _NO_FIGURE}
     rewards = [_reward(stage) for stage in trio.rewards]
     files = {name: getattr(trio, name) and _file(getattr(trio, name)) for name in ("head", "tests", "schema")}
+    if not any(isinstance(one, RemoteRole) for one in (trio.draft, trio.target)):
+        del made["on_failure"]  # as in folders that were begun before there were servers
     return made | models | files | {"rewards": rewards, "verifier": _called(trio.verifier)}
 
 

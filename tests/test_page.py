@@ -67,7 +67,8 @@ def fresh(page: Page, server: Server, width: int = 1280) -> Page:
     if page.js("location.href") != f"{server.url}/":
         page.open(f"{server.url}/")
         page.wait("document.querySelector('#name').textContent")
-    page.js("state.turns = []; state.threshold = null; state.model = server.models[0]; notify(''); showAll(); showServer(); say('')")
+    page.js("state.turns = []; state.threshold = null; state.model = server.models[0]; $('question').value = state.question = ''")
+    page.js("notify(''); showAll(); showServer(); say('')")
     page.problems.clear()
     page.bodies.clear()
     return page
@@ -187,6 +188,7 @@ def test_the_threshold_and_the_strategy_reach_the_run(browser: Page, abacus: Ser
         page.press(key)
         assert float(page.js("document.querySelector('#threshold').value")) == value
         ask(page)
+        assert page.js("state.turns.at(-1).failure") is None
         assert page.text("#share") == share and json.loads(page.bodies[-1])["rsd"]["threshold"] == value
     page.click("#default")
     page.js("m = document.querySelector('#model'); m.value = 'abacus:target'; m.dispatchEvent(new Event('change'))")

@@ -26,7 +26,7 @@ FLOORS = [
     {"bench"},
     {"calibration"},
     {"server"},
-    {"cli"},
+    {"cli", "_pyinstaller"},
 ]
 
 

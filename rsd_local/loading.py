@@ -44,8 +44,13 @@ class LoadedModels:
     @property
     def loaded(self) -> bool:
         """Whether the models are in memory."""
+        return not self._closed and self.last is not None and self.last.alive
+
+    @property
+    def last(self) -> Backend | None:
+        """The models that were loaded last, also once they are closed; None where they were unloaded."""
         held = self._held
-        return held is not None and held.backend.alive
+        return None if held is None else held.backend
 
     @contextmanager
     def used(self, cancel: CancelToken) -> Iterator[Backend]:
@@ -92,8 +97,8 @@ class LoadedModels:
     def unload(self) -> bool:
         """Free the models until they are needed again; False, and nothing is done, while something uses them."""
         with self._changed:
-            if self._busy is not None or (self._held is not None and self._held.users):
-                return False
+            if self._closed or self._busy is not None or (self._held is not None and self._held.users):
+                return self._closed
             held, self._held = self._held, None
             if held is None:
                 return True
@@ -120,7 +125,7 @@ class LoadedModels:
     def close(self) -> None:
         """Free all models."""
         with self._changed:
-            held, self._held = list(self._all), None
+            held = list(self._all)
         for one in held:
             self._free(one)
 

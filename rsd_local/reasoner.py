@@ -116,10 +116,13 @@ class Reasoner:
         Raises:
             EngineError: they live in a process of their own.
         """
-        with self._models.used(CancelToken()) as backend:
-            if not isinstance(backend, LocalBackend):
-                raise EngineError("the models live in a process of their own", hint="open the reasoner without isolated=True")
-            return backend.trio
+        backend = self._models.last
+        if backend is None:
+            with self._models.used(CancelToken()) as backend:
+                pass
+        if not isinstance(backend, LocalBackend):
+            raise EngineError("the models live in a process of their own", hint="open the reasoner without isolated=True")
+        return backend.trio
 
     def run(
         self,

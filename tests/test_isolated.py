@@ -325,7 +325,7 @@ def test_a_reload_takes_over_and_a_failed_one_changes_nothing(tiny: Trio, tmp_pa
             next(running)
             reasoner.reload(other)
             assert reasoner.config is other and reasoner.solve(ANY, DRAWN).text != first
-            assert psutil.pid_exists(pid) and running.result().finish_reason == "length"
+            assert psutil.pid_exists(pid) and running.result().finish_reason in ("stop", "length")
         assert ends(pid), "the old process goes with its last run"
         assert child(reasoner) != pid
 

@@ -240,6 +240,15 @@ def test_no_fault_loses_a_place_or_changes_the_next_answer(proxy: Proxy) -> None
             assert sorted(engine._slots) == [0, 1]
 
 
+def test_a_server_that_falls_silent_is_waited_for_once(proxy: Proxy) -> None:
+    stalled = dataclasses.replace(trio(proxy.url), target=RemoteRole(proxy.url, read_timeout=2))
+    with Reasoner.open(stalled) as reasoner:
+        proxy.always["/completion"] = stalls
+        with pytest.raises(Unreachable, match="has sent nothing for 2 s"):
+            reasoner.solve(QUESTION, NEVER)
+        assert proxy.asked.count("/completion") == 1
+
+
 def test_where_the_trio_says_so_the_drafts_best_step_stands_and_is_marked(proxy: Proxy) -> None:
     with Reasoner.open(trio(proxy.url, on_failure="draft")) as reasoner:
         draft = reasoner.solve(QUESTION, strategy="draft")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 
-from rsd_local.errors import Closed, RemoteError, RSDError
+from rsd_local.errors import Closed, RemoteError, RSDError, Unreachable
 from rsd_local.events import Counters
 from rsd_local.remote.api import Timing
 from rsd_local.remote.engine import RemoteEngine
@@ -147,6 +147,18 @@ class Place:
         if ahead is not None:
             ahead.join(seconds)
 
+    def settle(self) -> None:
+        """Wait for what was sent ahead, for a request that comes behind it.
+
+        Raises:
+            Unreachable: the server was lost meanwhile: whoever waits has waited long enough.
+        """
+        ahead = self._ahead
+        if ahead is not None and not ahead.done:
+            ahead.join(None)
+            if ahead.lost is not None:
+                raise ahead.lost
+
     def stop(self) -> None:
         """End what was sent ahead."""
         ahead = self._ahead
@@ -226,6 +238,7 @@ class _Ahead:
 
     def __init__(self, place: Place) -> None:
         self._place, self._call, self.done, self.enough = place, Call(), False, False
+        self.lost: Unreachable | None = None
         self._thread = threading.Thread(target=self._run, name="rsd-remote-ahead", daemon=True)
         self._thread.start()
 
@@ -237,6 +250,7 @@ class _Ahead:
             while not place.rests(self):
                 place.evaluate(call)
         except RemoteError as error:
+            self.lost = error if isinstance(error, Unreachable) else None
             place.engine.note_failure(error)
         except RSDError:
             pass  # a full context, or the end of all: the request that writes meets it too

@@ -112,7 +112,7 @@ class RemoteWriter:
         try:
             place.started(call)
             engine.check_up()
-            place.join()
+            place.settle()
             if call.cancelled:
                 raise Cancelled("cancelled")
             spent = place.counters.seconds

@@ -263,11 +263,11 @@ def test_a_tuned_trio_has_gauges_and_drift_is_warned_of_once(tmp_path: Path) -> 
     file.write_text(f'task = "arithmetic"\nsystem = ""\nthreshold = 0.5\nreward_kind = "tag-logits"\n{seen}{paths}')
     with served("--trio", file, "--log-json") as server:
         server.ask(rsd={"threshold": 0.9})
-        assert server.figure("rsd_acceptance_expected") == 0.2 and server.figure("rsd_acceptance_drift") == 0
+        assert server.figure('rsd_acceptance_expected{model="tuned"}') == 0.2 and server.figure('rsd_acceptance_drift{model="tuned"}') == 0
         assert "rsd_acceptance_recent" not in server.client.get("/metrics").text, "an answer at another threshold says nothing"
         for _ in range(100):
             server.ask()
-        assert server.figure("rsd_acceptance_drift") == 1 and server.figure("rsd_acceptance_recent") == 0.75
+        assert server.figure('rsd_acceptance_drift{model="tuned"}') == 1 and server.figure('rsd_acceptance_recent{model="tuned"}') == 0.75
         ended(server)
         server.line("more often")
         warned = [one for one in server.log if "rsd_local.server.drift" in one]

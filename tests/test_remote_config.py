@@ -47,6 +47,7 @@ def test_a_role_with_a_url_is_one_on_a_server(tmp_path: Path) -> None:
         ('url = "http://desk"\napi_key_env = "sk-abc"', "api_key_env is no name of a variable"),
         ('url = "desk"', "is no address of a server"),
         ("url = 5", "is not of the right kind"),
+        ('url = "http://desk"\n[reward]\nurl = "http://desk"', "the reward model is on a server"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(tmp_path: Path, text: str, told: str) -> None:

@@ -139,8 +139,10 @@ class Trio:
         self.params()  # checks the rest
 
     def _check_remote(self) -> None:
-        """Refuses rewards that look into a model which is on a server."""
+        """Refuses reward models on a server, and rewards that look into a model which is on one."""
         for stage in self.stages:
+            here = stage.model is None or isinstance(stage.model, RoleConfig)
+            require(here, "the reward model is on a server, which is not supported", "give a file of this machine (--reward)")
             looks = _LOOKS_INTO.get(stage.kind, ()) if stage.model is None else ()
             away = next((role for role in looks if isinstance(getattr(self, role), RemoteRole)), None)
             fix = "choose another --reward-kind, such as judge with a model that runs here (--reward)"

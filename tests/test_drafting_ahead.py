@@ -24,9 +24,12 @@ from rsd_local.errors import VerifierFailed
 from rsd_local.events import CancelToken, Counters, Event, Finished, Result, StepDone
 from rsd_local.prompt import Prompt
 from rsd_local.reasoner import Reasoner
+from rsd_local.rewards.checked import CheckReward
+from rsd_local.rewards.reading import PendingScore
 from rsd_local.rewards.verifier.command import Command
 from rsd_local.roles import Abilities, RewardAbilities
 from rsd_local.runtime import LocalWriter
+from rsd_local.steps import Step
 
 TOKENS = 5
 LIMITS = Limits(tokens=80, step_tokens=TOKENS, repeats=0)
@@ -50,12 +53,15 @@ class Watched:
         self.waits, self.draft_works = waits, threading.Event()
 
     def __call__(self, prompt: Prompt, steps: tuple[str, ...], step: str) -> float | None:
-        self.draft_works.clear()
-        self.order.append("asked")
         if self.waits:
             self.draft_works.wait(2)
         self.order.append("answered")
         return verdict(step)
+
+    def asked(self) -> None:
+        """A step is given to the reward, whose thread may come to it later."""
+        self.draft_works.clear()
+        self.order.append("asked")
 
     def note(self, *_: object) -> None:
         """A batch of the draft."""
@@ -67,6 +73,21 @@ class Watched:
         """Of each check, whether the draft worked meanwhile."""
         parts = " ".join(self.order).split("asked")[1:]
         return ["draft" in part.split("answered")[0] for part in parts]
+
+
+@pytest.fixture(autouse=True)
+def watching(monkeypatch: pytest.MonkeyPatch) -> list[Watched]:
+    """Those that are told when a step is given to a reward, besides a verifier that is one itself."""
+    told, start = list[Watched](), CheckReward.start_score
+
+    def noted(reward: CheckReward, step: Step) -> PendingScore:
+        own = getattr(reward._verifier, "_check", None)
+        for watched in [*told, *([own] if isinstance(own, Watched) else [])]:
+            watched.asked()
+        return start(reward, step)
+
+    monkeypatch.setattr(CheckReward, "start_score", noted)
+    return told
 
 
 @contextmanager
@@ -259,7 +280,9 @@ def test_an_answer_that_ends_while_a_step_is_written_ahead_gives_every_cache_bac
         assert_all_caches_are_back(reasoner)
 
 
-def test_abacus_with_a_program_that_takes_its_time_answers_as_one_that_waits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_abacus_with_a_program_that_takes_its_time_answers_as_one_that_waits(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, watching: list[Watched]
+) -> None:
     """A command that takes 100 ms for a step: while it looks at a step, the draft has written on."""
     script = tmp_path / "check.py"
     script.write_text(COMMAND)
@@ -270,13 +293,13 @@ def test_abacus_with_a_program_that_takes_its_time_answers_as_one_that_waits(mon
     watched, check = Watched(), Command.check
 
     def noted(*arguments: Any) -> float | None:
-        watched.order.append("asked")
         try:
             return check(*arguments)
         finally:
             watched.order.append("answered")
 
     monkeypatch.setattr(Command, "check", noted)
+    watching.append(watched)
     with Reasoner.open(trio) as reasoner:
         reasoner.trio.draft.latency.note = watched.note  # type: ignore[method-assign]
         question, params = "2+3*(4-1)-5+7", Params(Sampling(temperature=0.5, seed=1), limits=Limits(repeats=0), search=OFF)

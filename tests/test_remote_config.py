@@ -47,13 +47,18 @@ def test_a_role_with_a_url_is_one_on_a_server(tmp_path: Path) -> None:
         ('url = "http://desk"\napi_key_env = "sk-abc"', "api_key_env is no name of a variable"),
         ('url = "desk"', "is no address of a server"),
         ("url = 5", "is not of the right kind"),
-        ('url = "http://desk"\n[reward]\nurl = "http://desk"', "the reward model is on a server"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(tmp_path: Path, text: str, told: str) -> None:
     with pytest.raises(ConfigError, match=told) as caught:
         read(tmp_path, f"[target]\n{text}\n")
     assert "sk-abc" not in f"{caught.value} {caught.value.hint}"
+
+
+def test_a_reward_model_on_a_server_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "trio.toml").write_text(DRAFT.replace("confidence", "judge") + '[target]\npath = "x.gguf"\n[reward]\nurl = "http://desk"\n')
+    with pytest.raises(ConfigError, match="the reward model is on a server"):
+        read_trio(tmp_path / "trio.toml")
 
 
 def test_flags_take_a_url_and_refuse_what_only_a_model_here_has(tmp_path: Path) -> None:

@@ -30,8 +30,8 @@ PERSON = {
 }
 CUT = Limits(tokens=400, repeats=0, step_tokens=5)
 """Steps that end in the middle of a word, so that each begins from a state within the grammar."""
-HARD = Weighting(threshold=0.02)
-"""Of which the confidence of a random model keeps some steps and rejects others."""
+HARD = Weighting("constant", probability=0.5)
+"""Keeps every other step of the draft and rejects the rest."""
 
 
 def trio_of(draft: Path, target: Path, **more: Any) -> Trio:
@@ -83,7 +83,7 @@ def inside(children: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
         lambda parts: {"type": "array", "items": parts[0], "minItems": parts[1], "maxItems": parts[1] + parts[2]}
     )
     objects = st.dictionaries(names, children, max_size=3).flatmap(
-        lambda properties: st.lists(st.sampled_from(sorted(properties) or ["x"]), max_size=3).map(
+        lambda properties: st.lists(st.sampled_from(sorted(properties) or ["x"]), max_size=3, unique=True).map(
             lambda required: {"type": "object", "properties": properties, "required": [name for name in required if name in properties]}
         )
     )

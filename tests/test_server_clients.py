@@ -48,6 +48,15 @@ def test_no_request_that_the_description_allows_or_forbids_is_a_5xx_a_traceback_
     assert found["requests"] >= EXAMPLES / 2 and found["statuses"]["200"] >= 5 and found["statuses"]["400"] >= 1
 
 
+def test_a_405_names_the_methods_that_there_are_and_events_are_no_strings() -> None:
+    with served() as server:
+        for path, methods in (("/v1/chat/completions", {"POST"}), ("/health", {"GET", "HEAD"}), ("/v1/models/abacus", {"GET", "HEAD"})):
+            response = server.client.request("TRACE", path)
+            assert response.status_code == 405 and set(response.headers["allow"].split(", ")) == methods
+        answers = server.client.get("/openapi.json").json()["paths"]["/v1/completions"]["post"]["responses"]["200"]["content"]
+        assert answers["text/event-stream"] == {}
+
+
 @pytest.mark.skipif(missing("langchain_openai", "langchain_tests"), reason="langchain-openai or langchain-tests is not installed")
 def test_langchains_suite_for_chat_models_passes(smollm2: Path, tmp_path: Path) -> None:
     flags = ["-md", smollm2, "-m", smollm2, "-mr", smollm2, "--reward-kind", "judge", "-c", "512", "-t", "1"]

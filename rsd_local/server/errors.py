@@ -73,9 +73,19 @@ class NoSuchRoute(RSDError):
 
 
 class WrongMethod(RSDError):
-    """A method that an address does not have."""
+    """A method that an address does not have.
+
+    Args:
+        message: what is wrong.
+        allow: the methods that it has, as the header ``Allow`` names them.
+        hint: what to do.
+    """
 
     code = "method_not_allowed"
+
+    def __init__(self, message: str, allow: str, *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.allow = allow
 
 
 class BodyTooLarge(RSDError):

@@ -18,7 +18,7 @@ from rsd_local.errors import Cancelled, Closed, RSDError
 from rsd_local.events import Event, Finished
 from rsd_local.run import Run
 from rsd_local.server.answers import Answer
-from rsd_local.server.errors import TookTooLong, as_ours, body_of, row_of
+from rsd_local.server.errors import TookTooLong, WrongMethod, as_ours, body_of, row_of
 from rsd_local.server.usage import Account
 
 _LOOKS = 0.5  # seconds between two looks at the place in the queue
@@ -253,4 +253,5 @@ def failure_response(error: RSDError, retry_after: int = 1) -> Response:
     row = row_of(error)
     headers = {"retry-after": str(retry_after)} if row.status in (429, 503) else {}
     headers |= {"www-authenticate": "Bearer"} if row.status == 401 else {}
+    headers |= {"allow": error.allow} if isinstance(error, WrongMethod) else {}
     return Response(to_json(body_of(error)).encode("utf-8", "replace"), row.status, headers, "application/json")

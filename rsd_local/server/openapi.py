@@ -86,7 +86,7 @@ def _nullable(kinds: dict[str, Kind]) -> dict[str, Any]:
 
 def _asking(schema: str, about: str) -> dict[str, Any]:
     body = {"required": True, "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}}
-    found = {"application/json": {"schema": {"type": "object"}}, "text/event-stream": {"schema": {"type": "string"}}}
+    found = {"application/json": {"schema": {"type": "object"}}, "text/event-stream": {}}
     return {"summary": about, "requestBody": body, "responses": {"200": {"description": "The answer.", "content": found}} | _failures()}
 
 

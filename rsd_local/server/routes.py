@@ -195,7 +195,8 @@ def routes(service: Service) -> list[BaseRoute]:
 def as_error(error: HTTPException) -> RSDError:
     """What the router could not find, as an error of ours."""
     if error.status_code == 405:
-        return WrongMethod("this address does not have this method", hint="/openapi.json has what there is")
+        allow = (error.headers or {}).get("Allow", "")
+        return WrongMethod("this address does not have this method", allow, hint="/openapi.json has what there is")
     return NoSuchRoute("nothing is at this address", hint="/openapi.json has what there is")
 
 

@@ -276,8 +276,12 @@ class Result:
 
     @property
     def paper_flops(self) -> float:
-        """2·N per generated token, discarded and unused ones and the reward model's tokens after the question included."""
-        generated = sum(2.0 * c.parameters * (c.generated_tokens + c.unused_tokens) for c in self.counters.values())
+        """2·N per generated token, discarded ones and the reward model's tokens after the question included.
+
+        Tokens written while a reward was waited for and then not used are not: the paper's draft waits, and how many there are depends
+        on the time that the reward takes. ``full_flops`` has them.
+        """
+        generated = sum(2.0 * c.parameters * c.generated_tokens for c in self.counters.values())
         return generated + sum(
             2.0 * c.parameters * max(0, c.prompt_tokens + c.cached_tokens - c.opening_tokens)
             for role, c in self.counters.items()

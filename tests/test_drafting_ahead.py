@@ -203,9 +203,10 @@ def test_an_accepted_step_makes_the_next_one_no_dearer(files: dict[str, Path]) -
     assert (ours.evaluated_tokens, ours.decode_calls) == (theirs.evaluated_tokens, theirs.decode_calls)
 
 
-def test_unused_tokens_count_as_work_of_the_draft() -> None:
+def test_unused_tokens_are_evaluated_and_no_part_of_the_papers_count() -> None:
     counters = {"draft": Counters(parameters=10, generated_tokens=7, discarded_tokens=2, unused_tokens=3, evaluated_tokens=12)}
-    assert Result(None, "", "stop", (), counters).paper_flops == 2 * 10 * (7 + 3)  # type: ignore[arg-type]
+    result = Result(None, "", "stop", (), counters)  # type: ignore[arg-type]
+    assert (result.paper_flops, result.full_flops) == (2 * 10 * 7, 2 * 10 * 12)
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,13 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rsd_local.config import Limits, Params, RewardConfig, RoleConfig, Sampling, Search, Trio, Weighting
+    from rsd_local.config import Limits, Params, RemoteRole, RewardConfig, RoleConfig, Sampling, Search, Trio, Weighting
+    from rsd_local.conversation import Conversation
     from rsd_local.errors import RSDError
     from rsd_local.events import CancelToken, Chosen, Counters, Drafted, Event, Finished, Rejected, Result, StepDone, TextWritten
+    from rsd_local.json_grammar import json_schema_to_grammar
     from rsd_local.prompt import Message, Prompt
-    from rsd_local.reasoner import Conversation, Reasoner
+    from rsd_local.reasoner import Reasoner
     from rsd_local.run import Run
     from rsd_local.toml_settings import read_trio
 
@@ -34,6 +36,7 @@ __all__ = [
     "RSDError",
     "Reasoner",
     "Rejected",
+    "RemoteRole",
     "Result",
     "RewardConfig",
     "RoleConfig",
@@ -45,15 +48,18 @@ __all__ = [
     "Trio",
     "Weighting",
     "__version__",
+    "json_schema_to_grammar",
     "read_trio",
 ]
 
 _PLACES = {
-    "config": "Limits Params RewardConfig RoleConfig Sampling Search Trio Weighting",
+    "config": "Limits Params RemoteRole RewardConfig RoleConfig Sampling Search Trio Weighting",
     "errors": "RSDError",
     "events": "CancelToken Chosen Counters Drafted Event Finished Rejected Result StepDone TextWritten",
+    "json_grammar": "json_schema_to_grammar",
     "prompt": "Message Prompt",
-    "reasoner": "Conversation Reasoner",
+    "conversation": "Conversation",
+    "reasoner": "Reasoner",
     "run": "Run",
     "toml_settings": "read_trio",
 }

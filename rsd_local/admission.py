@@ -109,6 +109,12 @@ class Admission:
                 self._tickets.remove(ticket)
                 self._changed.notify_all()
 
+    def resize(self, capacity: int, limit: int) -> None:
+        """Admit more or fewer at once from now on; nobody who was admitted, or waits, is sent away."""
+        with self._changed:
+            self._capacity, self._limit = capacity, limit
+            self._changed.notify_all()
+
     def close(self) -> None:
         """Refuse whoever comes, and end all waiting."""
         with self._changed:

@@ -18,7 +18,14 @@ RSDError
 │   ├── DecodeFailed       llama.cpp refused or failed a batch
 │   ├── SequenceBusy       a second request to a sequence before the first is done
 │   ├── NoSlot             more sequences than the engine was opened for
+│   ├── EngineCrashed      the process of isolated models ended
 │   └── Closed             a call to something that was closed
+├── RemoteError            a server that a role is on
+│   ├── Unreachable        it does not answer, or no longer
+│   ├── RemoteBusy         it is loading, or has too much to do
+│   ├── Unauthorized       it does not let us in
+│   ├── RemoteRefused      it does not have, or does not take, what was asked for
+│   └── BadAnswer          it failed, or answered what it should not
 ├── QueueFull              more prompts than may wait
 ├── WaitsForItself         a run that would wait for one of the same thread
 └── Cancelled              the caller's own wish
@@ -145,10 +152,52 @@ class NoSlot(EngineError):
     code = "no-slot"
 
 
+class EngineCrashed(EngineError):
+    """The process that the models of an isolated reasoner live in ended, or was ended; the next call starts it again."""
+
+    code = "engine-crashed"
+
+
 class Closed(EngineError):
     """A call to a model, engine or sequence that was closed."""
 
     code = "closed"
+
+
+class RemoteError(RSDError):
+    """A server that a role is on."""
+
+    code = "remote"
+
+
+class Unreachable(RemoteError):
+    """A server that does not answer, or no longer: refused, timed out, reset, or not to be trusted."""
+
+    code = "remote-unreachable"
+
+
+class RemoteBusy(RemoteError):
+    """A server that is loading its model, or has too much to do."""
+
+    code = "remote-busy"
+
+
+class Unauthorized(RemoteError):
+    """A server that does not let us in: it wants a key, or another one."""
+
+    code = "remote-unauthorized"
+
+
+class RemoteRefused(RemoteError):
+    """A server that does not have, or does not take, what was asked for."""
+
+    code = "remote-refused"
+
+
+class BadAnswer(RemoteError):
+    """A server that failed, or answered what it should not."""
+
+    code = "remote-bad-answer"
 
 
 class QueueFull(RSDError):

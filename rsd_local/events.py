@@ -70,13 +70,17 @@ class Counters:
         cached_tokens: those of them that an earlier sequence had left in the cache, and that were not evaluated again.
         generated_tokens: tokens written, discarded ones included.
         discarded_tokens: those of them that a rejection threw away.
+        unused_tokens: tokens written behind a step that was not accepted in the end, while its reward was waited for; neither generated
+            nor discarded ones.
         evaluated_tokens: rows that went through the model, of every kind.
         ahead_tokens: those of them that were a guess of what would be written.
         kept_tokens: those of the guess that were written.
         missed_guesses: times that another token was written than guessed.
         decode_calls: batches that held a row of this role.
         seconds: time of those batches, shared by rows among the questions in them; of an engine of one thread that of its processor.
-        waiting_seconds: of its requests, in which no batch held a row of them.
+        waiting_seconds: of its requests, in which no batch held a row of them; of a model on a server those of the way there and back.
+        rounds: requests to its server.
+        sent_bytes, received_bytes: of those requests and their answers.
     """
 
     parameters: int = 0
@@ -85,6 +89,7 @@ class Counters:
     cached_tokens: int = 0
     generated_tokens: int = 0
     discarded_tokens: int = 0
+    unused_tokens: int = 0
     evaluated_tokens: int = 0
     ahead_tokens: int = 0
     kept_tokens: int = 0
@@ -92,6 +97,9 @@ class Counters:
     decode_calls: int = 0
     seconds: float = 0.0
     waiting_seconds: float = 0.0
+    rounds: int = 0
+    sent_bytes: int = 0
+    received_bytes: int = 0
 
     def add(self, other: Counters) -> None:
         """Adds another sequence's figures of the same model."""
@@ -185,6 +193,7 @@ class StepDone:
         reward_failed: whether the reward gave no number.
         own_reward: of the target's step itself, where it was checked; None otherwise.
         retries: how often the target tried again.
+        target_failed: whether the draft's step stands because the target's server failed.
     """
 
     index: int
@@ -199,6 +208,7 @@ class StepDone:
     reward_failed: bool = False
     own_reward: float | None = None
     retries: int = 0
+    target_failed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +231,18 @@ class Finished:
     unchecked_steps: int = 0
     decided_by: dict[str, int] = field(default_factory=dict)
     thought: str = ""
+
+
+def acceptance(steps: Iterable[StepDone]) -> tuple[int, int]:
+    """How many places of an answer have a step of the draft, and at how many the draft had written one at all.
+
+    Where the draft tried several times, that is one place. A step that the target wrote before the draft did is none.
+    """
+    accepted = replaced = 0
+    for step in steps:
+        accepted += step.author == "draft"
+        replaced += step.author == "target" and step.rejected is not None
+    return accepted, accepted + replaced
 
 
 Event = TextWritten | Chosen | Drafted | StepDone | Finished
@@ -254,7 +276,11 @@ class Result:
 
     @property
     def paper_flops(self) -> float:
-        """2·N per generated token, discarded ones and the reward model's tokens after the question included."""
+        """2·N per generated token, discarded ones and the reward model's tokens after the question included.
+
+        Tokens written while a reward was waited for and then not used are not: the paper's draft waits, and how many there are depends
+        on the time that the reward takes. ``full_flops`` has them.
+        """
         generated = sum(2.0 * c.parameters * c.generated_tokens for c in self.counters.values())
         return generated + sum(
             2.0 * c.parameters * max(0, c.prompt_tokens + c.cached_tokens - c.opening_tokens)

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from rsd_local.config import Params, Thinking, Trio
+from rsd_local.config import OnFailure, Params, RemoteRole, RoleConfig, Thinking, Trio
 from rsd_local.decoding.ahead import Ahead
 from rsd_local.decoding.auto import WayCosts
 from rsd_local.errors import ConfigError
@@ -16,18 +16,22 @@ from rsd_local.events import Author, CancelToken, Role
 from rsd_local.fit import RoleCapacity, context_warning, make_plan
 from rsd_local.gguf_header import Header, read_header
 from rsd_local.prompt import Prompt
+from rsd_local.remote import RemoteEngine, RemoteWriter
 from rsd_local.rewards import Head, Rewards, load_heads, read_ahead, reward_models
 from rsd_local.rewards.thoughts import SomeThoughts
 from rsd_local.rewards.verifier.opening import open_verifier
 from rsd_local.roles import Reward
 from rsd_local.runtime import Engine, LocalWriter, Model, Tracing, opens_thought, prompt_tokens
 from rsd_local.runtime.devices import devices
+from rsd_local.runtime.grammar import check_grammar
 from rsd_local.segments import Segmenter
 from rsd_local.steps import THOUGHT_TAGS
 
 log = logging.getLogger("rsd_local")
 _warned = set[str]()
 LoadProgress = Callable[[Role, float], None]
+AnyEngine = Engine | RemoteEngine
+"""Of a model that runs here, or on a server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +47,8 @@ class LocalTrio:
     """
 
     config: Trio
-    draft: Engine
-    target: Engine
+    draft: AnyEngine
+    target: AnyEngine
     rewards: Rewards
     shared_tokens: int
     segmenter: Segmenter
@@ -55,7 +59,7 @@ class LocalTrio:
 
     @classmethod
     def open(cls, config: Trio, opening: ExitStack, progress: LoadProgress | None = None) -> LocalTrio:
-        """Load the models; roles on one file with one placement share its weights.
+        """Load the models, and reach the servers; roles on one file with one placement share its weights.
 
         Args:
             config: the trio.
@@ -66,12 +70,14 @@ class LocalTrio:
             ModelError: a file is missing, damaged, or not right for its role; a head belongs to another model.
             DoesNotFit: there is not memory enough; nothing was loaded.
             EngineError: a context cannot be made.
+            RemoteError: a server cannot be reached, or is none that is known.
         """
         segmenter = Segmenter(config.delimiter)
         verifiers = tuple(open_verifier(stage, config) for stage in config.stages)
         for verifier in verifiers:
             if verifier is not None:
                 opening.callback(verifier.close)
+        away = _servers(config, opening)
         models: dict[tuple[object, ...], Model] = {}
         engines: dict[Role, Engine] = {}
         heads = load_heads(config)
@@ -83,22 +89,25 @@ class LocalTrio:
                 report = None if progress is None else _bind(progress, role)
                 models[where] = Model(capacity.config, report, headers[capacity.config.path])
                 opening.callback(models[where].close)
-            engines[role] = Engine(models[where], capacity.config, capacity.slots, role, reuse=config.reuse)
+            engines[role] = Engine(
+                models[where], capacity.config, capacity.slots, role, reuse=config.reuse, reads_states=capacity.reads_states,
+                shares_prefixes=capacity.shares_prefixes,
+            )  # fmt: skip
             opening.callback(engines[role].close)
         _warn_of_contexts(engines)
-        draft, target = engines["draft"], engines["target"]
+        draft, target = away.get("draft") or engines["draft"], away.get("target") or engines["target"]
         for engine in (draft, target):
-            prompt_tokens(engine.model, Prompt.of("1+1", config.system))
+            _prompt_tokens(engine, Prompt.of("1+1", config.system), Thinking())
         rewards = Rewards.of(config, heads, engines, verifiers)
-        rewards.check(draft, target)
-        trio = cls(config, draft, target, rewards, draft.model.common_tokens(target.model), segmenter)
+        rewards.check(engines.get("draft"), engines.get("target"))
+        trio = cls(config, draft, target, rewards, _common_tokens(draft, target), segmenter)
         trio._asked(config.params().thinking)
         return trio
 
     @property
     def has_tags(self) -> bool:
         """Whether draft or target thinks, as far as their files tell."""
-        return any(engine.model.spelling.tags for engine in (self.draft, self.target))
+        return any(_thinks(engine) for engine in (self.draft, self.target))
 
     def bound(self, cancel: CancelToken, params: Params, *, shows_text: bool, raw: bool = False) -> LocalTrio:
         """The same for one run: ended by a token, and by what ends its answers.
@@ -110,8 +119,15 @@ class LocalTrio:
             raw: whether its prompt is raw, so that nothing that is written counts as a thought.
 
         Raises:
-            ConfigError: it is to think, and no model can.
+            ConfigError: it is to think, and no model can; its grammar cannot be used, or not with these models.
         """
+        if params.sampling.grammar:
+            for engine in (self.draft, self.target):
+                if isinstance(engine, RemoteEngine):
+                    raise ConfigError(
+                        f"{engine.name}: a model on a server follows no grammar", hint="leave it away, or choose models that run here"
+                    )
+                check_grammar(engine.model, params.sampling.grammar, headed=self.has_tags and not raw)
         thinking, in_thought = (Thinking(), False) if raw else self._asked(params.thinking)
         thought = THOUGHT_TAGS if self.has_tags and not raw else None
         segmenter = replace(
@@ -127,7 +143,13 @@ class LocalTrio:
     @property
     def speculates(self) -> bool:
         """Whether the draft can guess the target's tokens."""
-        return self.shared_tokens > 0 and self.draft.can_cut and self.target.can_cut
+        local = [engine for engine in (self.draft, self.target) if isinstance(engine, Engine)]
+        return self.shared_tokens > 0 and len(local) == 2 and all(engine.can_cut for engine in local)
+
+    @property
+    def on_failure(self) -> OnFailure:
+        """What becomes of an answer whose target's server fails."""
+        return self.config.on_failure
 
     @property
     def checked(self) -> bool:
@@ -139,29 +161,46 @@ class LocalTrio:
         if thinking.mode == "off":
             return False
         prompt, off = Prompt.of("1+1", self.config.system), replace(thinking, mode="off")
-        models = [engine.model for engine in (self.draft, self.target) if engine.model.spelling.tags]
         return any(
-            opens_thought(one, prompt, thinking) or prompt_tokens(one, prompt, thinking) != prompt_tokens(one, prompt, off)
-            for one in models
+            _opens_thought(one, prompt, thinking) or _prompt_tokens(one, prompt, thinking) != _prompt_tokens(one, prompt, off)
+            for one in (self.draft, self.target)
+            if _thinks(one)
         )
 
     def _asked(self, thinking: Thinking) -> tuple[Thinking, bool]:
         """How both models are to be asked, and whether an answer begins in a thought: for the one where it does so for the other."""
-        models = [engine.model for engine in (self.draft, self.target) if engine.model.spelling.tags]
+        models = [engine for engine in (self.draft, self.target) if _thinks(engine)]
         if thinking.mode == "on" and not models:
             raise ConfigError("neither draft nor target thinks, as far as their files tell", hint="leave --think away")
         prompt = Prompt.of("1+1", self.config.system)
-        opened = [opens_thought(model, prompt, thinking) for model in models]
+        opened = [_opens_thought(model, prompt, thinking) for model in models]
         if any(opened) and not all(opened):
             thinking = replace(thinking, mode="on")
         return thinking, any(opened)
 
     def engines(self) -> dict[Role, Engine]:
-        """The engines by role; a reward that the draft's own trace or a program gives has none."""
-        made: dict[Role, Engine] = {"draft": self.draft, "target": self.target}
+        """The engines here by role; a model on a server has none, nor has a reward that the draft's own trace or a program gives."""
+        both: dict[Role, AnyEngine] = {"draft": self.draft, "target": self.target}
+        made: dict[Role, Engine] = {role: engine for role, engine in both.items() if isinstance(engine, Engine)}
         return made | {stage.role: stage.engine for stage in self.rewards.stages if stage.engine is not None}
 
-    def writer(self, role: Author, prompt: Prompt, *, traced: bool = False, tracing: Tracing = "off") -> LocalWriter:
+    def here(self, role: Author) -> Engine:
+        """The draft's or the target's engine, for what only one that runs here can do.
+
+        Raises:
+            ConfigError: it is on a server.
+        """
+        engine = self.draft if role == "draft" else self.target
+        if isinstance(engine, RemoteEngine):
+            raise ConfigError(f"this looks into the {role}, which is on a server", hint=f"name a {role} that runs here")
+        return engine
+
+    def servers(self) -> dict[Role, RemoteEngine]:
+        """The models on servers by role."""
+        both: dict[Role, AnyEngine] = {"draft": self.draft, "target": self.target}
+        return {role: engine for role, engine in both.items() if isinstance(engine, RemoteEngine)}
+
+    def writer(self, role: Author, prompt: Prompt, *, traced: bool = False, tracing: Tracing = "off") -> LocalWriter | RemoteWriter:
         """The draft or the target at a prompt.
 
         Args:
@@ -175,10 +214,15 @@ class LocalTrio:
             ContextFull: the prompt does not fit its context.
         """
         engine = self.draft if role == "draft" else self.target
+        if isinstance(engine, RemoteEngine):
+            tokens = engine.prompt_tokens(prompt, self.thinking)
+            return RemoteWriter.open(engine, tokens, shared=self.shared_tokens, cancel=self.cancel)
         engine.check_fits(sum(len(message.content.encode("utf-8", "replace")) for message in prompt.messages))
         tokens = prompt_tokens(engine.model, prompt, self.thinking)
         tracing = self.rewards.tracing if traced else tracing
-        return LocalWriter.open(engine, tokens, shared=self.shared_tokens, tracing=tracing, cancel=self.cancel)
+        return LocalWriter.open(
+            engine, tokens, shared=self.shared_tokens, tracing=tracing, cancel=self.cancel, in_thought=self.segmenter.in_thought
+        )
 
     def leaves_room(self, prompt: Prompt, tokens: int, share: int) -> bool:
         """Whether each context has room for an answer behind a prompt.
@@ -195,9 +239,10 @@ class LocalTrio:
         engines = self.engines().values()
         if any(size > engine.context * engine.model.longest_piece for engine in engines):
             return False  # so much need not be tokenized
-        read = [(engine, len(prompt_tokens(engine.model, prompt))) for engine in (self.draft, self.target)]
-        read += [opening for stage in self.rewards.stages if (opening := stage.opening(prompt)) is not None]
-        return all(length + min(tokens, engine.context // share) <= engine.context for engine, length in read)
+        read = [(engine.context, len(_prompt_tokens(engine, prompt, Thinking()))) for engine in (self.draft, self.target)]
+        openings = [opening for stage in self.rewards.stages if (opening := stage.opening(prompt)) is not None]
+        read += [(engine.context, length) for engine, length in openings]
+        return all(length + min(tokens, context // share) <= context for context, length in read)
 
     def reward(self, prompt: Prompt, ahead: Ahead | None = None) -> Reward:
         """The reward at a prompt.
@@ -214,14 +259,21 @@ class LocalTrio:
 
 
 def capacities(config: Trio, heads: tuple[Head | None, ...]) -> dict[Role, RoleCapacity]:
-    """What a trio opens, by role."""
+    """What a trio opens here, by role."""
     wide = config.parallel * config.width
     ahead = any(read_ahead(stage, head) for stage, head in zip(config.stages, heads, strict=True))
-    roles: dict[Role, RoleCapacity] = {
-        "draft": RoleCapacity(config.draft, wide),
-        "target": RoleCapacity(config.target, wide if ahead else config.parallel),
-    }
-    return roles | {role: RoleCapacity(reward, wide) for role, (_, reward) in reward_models(config).items()}
+
+    def capacity(role: RoleConfig, slots: int, kind: str = "") -> RoleCapacity:
+        forks = slots > config.parallel  # one question's sequences begin with its prompt, those of several with what was left behind
+        return RoleCapacity(role, slots, kind == "value-head" and forks, shares_prefixes=forks or (slots > 1 and config.reuse))
+
+    roles: dict[Role, RoleCapacity] = {}
+    if isinstance(config.draft, RoleConfig):
+        roles["draft"] = capacity(config.draft, wide)
+    if isinstance(config.target, RoleConfig):
+        roles["target"] = capacity(config.target, wide if ahead else config.parallel)
+    read = {role: capacity(reward, wide, config.stages[place].kind) for role, (place, reward) in reward_models(config).items()}
+    return roles | read
 
 
 def placed(roles: dict[Role, RoleCapacity], headers: dict[Path, Header], *, check: bool = True) -> dict[Role, RoleCapacity]:
@@ -236,7 +288,7 @@ def placed(roles: dict[Role, RoleCapacity], headers: dict[Path, Header], *, chec
         DoesNotFit: there is not memory enough for all of them.
     """
     found = devices()
-    if not found:  # this build of llama.cpp does not tell
+    if not found or not roles:  # this build of llama.cpp does not tell
         return roles
     plan = make_plan(roles, found, headers)
     if check:
@@ -254,3 +306,40 @@ def _warn_of_contexts(engines: dict[Role, Engine]) -> None:
 
 def _bind(progress: LoadProgress, role: Role) -> Callable[[float], None]:
     return lambda share: progress(role, share)
+
+
+def _servers(config: Trio, opening: ExitStack) -> dict[Role, RemoteEngine]:
+    """The models on servers, which are reached before anything is loaded here."""
+    made: dict[Role, RemoteEngine] = {}
+    both: dict[Role, object] = {"draft": config.draft, "target": config.target}
+    for role, one in both.items():
+        if isinstance(one, RemoteRole):
+            made[role] = RemoteEngine(one, role, rests=config.on_failure == "draft" and role == "target", reuse=config.reuse)
+            opening.callback(made[role].close)
+    return made
+
+
+def _common_tokens(draft: AnyEngine, target: AnyEngine) -> int:
+    """How many tokens, from the first on, mean the same to both."""
+    if isinstance(draft, Engine) and isinstance(target, Engine):
+        return draft.model.common_tokens(target.model)
+    away, other = (target, draft) if isinstance(target, RemoteEngine) else (draft, target)
+    assert isinstance(away, RemoteEngine)
+    if isinstance(other, Engine):
+        model = other.model
+        return away.meet(model.n_vocab, model.tokenize, model.spelling.reader)
+    other.shares = (same := away.meet(other.facts.vocabulary, other.server.tokenize)) > 0
+    return same
+
+
+def _thinks(engine: AnyEngine) -> bool:
+    """Whether a model thinks, as far as its file or its server tells."""
+    return engine.thinks if isinstance(engine, RemoteEngine) else engine.model.spelling.tags is not None
+
+
+def _prompt_tokens(engine: AnyEngine, prompt: Prompt, thinking: Thinking) -> list[int]:
+    return engine.prompt_tokens(prompt, thinking) if isinstance(engine, RemoteEngine) else prompt_tokens(engine.model, prompt, thinking)
+
+
+def _opens_thought(engine: AnyEngine, prompt: Prompt, thinking: Thinking) -> bool:
+    return engine.opens_thought(prompt, thinking) if isinstance(engine, RemoteEngine) else opens_thought(engine.model, prompt, thinking)

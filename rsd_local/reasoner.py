@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import weakref
-from bisect import bisect_left
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
-from functools import partial
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
+from typing import Self
 
 from rsd_local.admission import Admission
+from rsd_local.backend import LocalBackend, Opener
 from rsd_local.config import Params, Strategy, Trio, require, require_choice, sequences_needed
-from rsd_local.decoding import STRATEGIES
-from rsd_local.errors import Closed, ContextFull
-from rsd_local.events import CancelToken, Event, Result, Role, StepDone
+from rsd_local.conversation import Conversation, HistoryRule
+from rsd_local.errors import Closed, EngineError
+from rsd_local.events import CancelToken, Event, Result, Role
+from rsd_local.in_thread import in_thread
+from rsd_local.loading import LoadedModels
 from rsd_local.open_trio import LoadProgress, LocalTrio
 from rsd_local.prompt import Prompt
 from rsd_local.run import Run, collect
@@ -25,9 +26,6 @@ from rsd_local.runtime.llama import check_process, was_forked
 from rsd_local.toml_settings import read_trio
 
 __all__ = ["Conversation", "HistoryRule", "LoadProgress", "Reasoner", "Run", "collect"]
-
-HistoryRule = Literal["drop", "error"]
-"""What becomes of a conversation that no longer fits: its oldest turns are dropped, or the question is refused."""
 
 
 class Reasoner:
@@ -41,32 +39,90 @@ class Reasoner:
     Calls may come from many threads: up to ``trio.parallel`` prompts run at once, the others wait in the order of asking.
     """
 
-    def __init__(self, trio: LocalTrio, opened: ExitStack) -> None:
-        self.config, self.trio = trio.config, trio
-        self._opened = opened
-        self._admission = Admission(trio.config.parallel, trio.config.queue)
+    def __init__(self, models: LoadedModels) -> None:
+        self._models, config = models, models.config
+        self._admission = Admission(config.parallel, config.queue)
         self._runs: weakref.WeakSet[Run] = weakref.WeakSet()
         self._closing, self._freeing = threading.RLock(), threading.RLock()
         self._closed = False
 
     @classmethod
-    def open(cls, config: Trio | str | Path, progress: LoadProgress | None = None) -> Reasoner:
+    def open(
+        cls,
+        config: Trio | str | Path,
+        progress: LoadProgress | None = None,
+        *,
+        isolated: bool = False,
+        idle_unload: float | None = None,
+        cancel: CancelToken | None = None,
+    ) -> Reasoner:
         """Load the models; roles on one file with one placement share its weights.
 
         Args:
             config: the trio, its name in the catalogue (``rsd list``), or its TOML file.
-            progress: called with a role and its loaded share, 0 to 1.
+            progress: called with a role and its loaded share, 0 to 1, in a thread that loads; what it raises ends the loading.
+            isolated: whether the models live in a process of their own, which may crash without ending this one.
+            idle_unload: seconds without a run after which the models are unloaded; the next run loads them again.
+            cancel: ends the loading, from any thread.
 
         Raises:
-            ConfigError: there is no trio of that name, or its file is not right.
+            ConfigError: there is no trio of that name, its file is not right, or a verifier cannot be sent to another process.
             ModelError: a file is missing, damaged, or not right for its role; a head belongs to another model.
             DoesNotFit: there is not memory enough; nothing was loaded.
             EngineError: a context cannot be made.
+            EngineCrashed: the process of isolated models ended.
+            Cancelled: ``cancel`` was called.
         """
-        if not isinstance(config, Trio):
-            config = _read(config)
-        with ExitStack() as opening:
-            return cls(LocalTrio.open(config, opening, progress), opening.pop_all())
+        require(
+            idle_unload is None or 0 < idle_unload <= threading.TIMEOUT_MAX,
+            f"idle_unload {idle_unload} is no number of seconds above 0",
+            "leave it away to keep the models loaded",
+        )
+        trio = config if isinstance(config, Trio) else _read(config)
+        models = LoadedModels(trio, _opener(isolated), idle_unload)
+        models.load(trio, progress, cancel or CancelToken())
+        return cls(models)
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open_async(
+        cls,
+        config: Trio | str | Path,
+        progress: LoadProgress | None = None,
+        *,
+        isolated: bool = False,
+        idle_unload: float | None = None,
+    ) -> AsyncIterator[Reasoner]:
+        """``async with Reasoner.open_async(trio) as reasoner``: load the models in a thread, and close them in one.
+
+        Arguments and errors as ``open``. A task that is cancelled while they are loaded ends the loading.
+        """
+        cancel = CancelToken()
+        reasoner = await in_thread(
+            lambda: cls.open(config, progress, isolated=isolated, idle_unload=idle_unload, cancel=cancel), cancel.cancel, cls.close
+        )
+        async with reasoner:
+            yield reasoner
+
+    @property
+    def config(self) -> Trio:
+        """The trio that is asked."""
+        return self._models.config
+
+    @property
+    def trio(self) -> LocalTrio:
+        """The open models of this process; they are loaded where they were idle.
+
+        Raises:
+            EngineError: they live in a process of their own.
+        """
+        backend = self._models.last
+        if backend is None:
+            with self._models.used(CancelToken()) as backend:
+                pass
+        if not isinstance(backend, LocalBackend):
+            raise EngineError("the models live in a process of their own", hint="open the reasoner without isolated=True")
+        return backend.trio
 
     def run(
         self,
@@ -96,15 +152,15 @@ class Reasoner:
             WaitsForItself: all places are held by runs of the thread that would wait for them.
         """
         check_process()
-        chosen = params or self.config.params()
-        name = strategy or self.config.strategy
-        require_choice(name, Strategy, "strategy")
-        needed = sequences_needed(name, chosen.search)
-        require(needed <= self.config.width, f"{name} needs {needed} sequences", f"open the trio with width={needed}")
-        asked, trio, algorithm = self.read_prompt(prompt), self.trio, STRATEGIES[name]
+        config = self.config
+        asked = _asked(config, prompt, params, strategy)
 
         def events(token: CancelToken) -> Iterator[Event]:
-            return algorithm(asked, trio.bound(token, chosen, shows_text=text, raw=asked.raw), chosen)
+            with self._models.used(token) as backend:
+                # A reload since then is another trio, which may need another prompt.
+                now = asked if backend.config is config else _asked(backend.config, prompt, params, strategy)
+                with contextlib.closing(backend.events(*now, text, token)) as made:  # type: ignore[type-var]
+                    yield from made
 
         with self._closing:
             if self._closed:
@@ -140,8 +196,42 @@ class Reasoner:
         return Conversation(self, params, history)
 
     def engines(self) -> dict[Role, Engine]:
-        """The engines by role; a reward that the draft's own trace gives has none."""
+        """The engines by role, of models in this process; a reward that the draft's own trace gives has none."""
         return self.trio.engines()
+
+    def reload(self, config: Trio | str | Path, progress: LoadProgress | None = None, *, cancel: CancelToken | None = None) -> None:
+        """Take another trio; arguments and errors as ``open``. If it cannot be loaded, the old one goes on.
+
+        Runs that have begun finish with the old models, which are freed after the last of them; all others are answered by the
+        new ones. For a moment there must be memory for both: where there is not, ``unload`` first.
+        """
+        trio = config if isinstance(config, Trio) else _read(config)
+        # Whoever is admitted from here on may meet either trio.
+        self._admission.resize(min(self.config.parallel, trio.parallel), self.config.queue)
+        try:
+            self._models.load(trio, progress, cancel or CancelToken())
+        finally:
+            self._admission.resize(self.config.parallel, self.config.queue)
+
+    def unload(self) -> bool:
+        """Free the models until the next run loads them again; False, and nothing is done, while a run uses them."""
+        return self._models.unload()
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the models are in memory."""
+        return self._models.loaded
+
+    def leaves_room(self, prompt: Prompt, tokens: int, share: int) -> bool:
+        """Whether each context has room for an answer behind a prompt.
+
+        Args:
+            prompt: a conversation.
+            tokens: of the answer at most.
+            share: room for the ``share``-th part of the context is enough for longer ones.
+        """
+        with self._models.used(CancelToken()) as backend:
+            return backend.leaves_room(prompt, tokens, share)
 
     def close(self) -> None:
         """Refuse new runs, end those that go on with Closed, and free the models once nothing uses them. A second call waits for that.
@@ -154,10 +244,11 @@ class Reasoner:
             self._closed = True
             runs = list(self._runs)
         self._admission.close()
+        self._models.begin_close()
         for run in runs:
             run.end_with(Closed("the reasoner was closed"))
         with self._freeing:
-            self._opened.close()
+            self._models.close()
 
     def __enter__(self) -> Reasoner:
         return self
@@ -165,18 +256,45 @@ class Reasoner:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await in_thread(self.close, lambda: None, lambda _: None)
+
     def read_prompt(self, prompt: str | Prompt) -> Prompt:
         """The prompt as the models are given it.
 
         Raises:
             QuestionRefused: the trio cannot take it.
         """
-        asked = Prompt.of(prompt) if isinstance(prompt, str) else prompt
-        if self.config.task == "arithmetic":  # each question stands for itself
-            from rsd_local.abacus import canonical
+        return _read_prompt(self.config, prompt)
 
-            asked = Prompt.of(canonical(asked.question))
-        return asked.with_system(self.config.system)
+
+def _asked(config: Trio, prompt: str | Prompt, params: Params | None, strategy: Strategy | None) -> tuple[Prompt, Params, Strategy]:
+    """What a trio is asked, with its own settings where the caller names none."""
+    chosen, name = params or config.params(), strategy or config.strategy
+    require_choice(name, Strategy, "strategy")
+    needed = sequences_needed(name, chosen.search)
+    require(needed <= config.width, f"{name} needs {needed} sequences", f"open the trio with width={needed}")
+    return _read_prompt(config, prompt), chosen, name
+
+
+def _read_prompt(config: Trio, prompt: str | Prompt) -> Prompt:
+    asked = Prompt.of(prompt) if isinstance(prompt, str) else prompt
+    if config.task == "arithmetic":  # each question stands for itself
+        from rsd_local.abacus import canonical
+
+        asked = Prompt.of(canonical(asked.question))
+    return asked.with_system(config.system)
+
+
+def _opener(isolated: bool) -> Opener:
+    if not isolated:
+        return LocalBackend.open
+    from rsd_local.isolated import IsolatedBackend
+
+    return IsolatedBackend.open
 
 
 def _read(trio: str | Path) -> Trio:
@@ -188,109 +306,3 @@ def _read(trio: str | Path) -> Trio:
     found = find_trio(trio)
     require_files(found, trio)
     return found
-
-
-_LEAST_FREE, _FREE_AFTER_DROP = 4, 2
-"""Which part of a context a conversation leaves for an answer: a quarter, and a half once turns were dropped."""
-
-
-class Conversation:
-    """Questions in a row, each a longer prompt than the one before, whose beginning is still in the caches.
-
-    It fits as long as every model's context has room for the next answer: ``Limits.tokens``, or a quarter of the context where
-    that is less. When it no longer fits, its oldest turns are dropped until half of the context is free, and the models evaluate
-    what stays again. A question that does not fit by itself is refused, and nothing is dropped.
-
-    Attributes:
-        config: of the trio.
-        turns: questions and the answers to them, as far as they were accepted and not dropped.
-    """
-
-    def __init__(self, reasoner: Reasoner, params: Params | None, history: HistoryRule) -> None:
-        self._reasoner, self._params, self._history, self.config = reasoner, params, history, reasoner.config
-        self.turns: list[tuple[str, str]] = []
-
-    def prompt(self, question: str, params: Params | None = None) -> Prompt:
-        """What the models are asked: the conversation so far, as much of it as fits, with another question.
-
-        ``len(turns) - prompt(…).turn`` turns will be dropped with the next answer.
-
-        Args:
-            question: the next one.
-            params: of its answer; the conversation's own where left out.
-
-        Raises:
-            QuestionRefused: the question cannot be taken.
-            ContextFull: the conversation no longer fits, and ``history`` is ``error``.
-        """
-        whole = self._after(0, question)
-        if not self.turns or self._reasoner.read_prompt(whole).turn == 0:  # where each question stands for itself
-            return whole
-        limit = (params or self._params or self.config.params()).limits.tokens
-
-        def fits(dropped: int, share: int) -> bool:
-            return self._reasoner.trio.leaves_room(self._after(dropped, question), limit, share)
-
-        if fits(0, _LEAST_FREE):
-            return whole
-        if self._history == "error":
-            raise ContextFull(
-                f"the conversation no longer fits: {len(self.turns)} turns and this question leave too little room for an answer",
-                hint="start anew (/clear), let the oldest turns go (--history drop), or give a larger --ctx-size",
-            )
-        for share in (_FREE_AFTER_DROP, _LEAST_FREE):
-            dropped = bisect_left(range(len(self.turns)), True, key=partial(fits, share=share))
-            if dropped < len(self.turns):
-                return self._after(dropped, question)
-        return self._after(len(self.turns), question)
-
-    def _after(self, dropped: int, question: str) -> Prompt:
-        """The turns behind the first ``dropped`` ones, and a question."""
-        turns = self.turns[dropped:]
-        asked = [question for question, _ in turns] + [question]
-        prompt = Prompt.of(asked[0], self.config.system)
-        for (_, answer), following in zip(turns, asked[1:], strict=True):
-            prompt = prompt.then(answer.replace("\0", "\ufffd"), following)  # a model may write what a prompt must not hold
-        return prompt
-
-    @contextmanager
-    def _noted(self, prompt: Prompt) -> Iterator[list[str]]:
-        steps: list[str] = []
-        dropped = len(self.turns) - prompt.turn
-        try:
-            yield steps
-        finally:
-            if steps:
-                del self.turns[:dropped]
-                self.turns.append((prompt.question, "".join(steps)))
-
-    def stream(
-        self, question: str, params: Params | None = None, *, cancel: CancelToken | None = None, text: bool = False
-    ) -> Iterator[Event]:
-        """Answer the next question; arguments, events and errors as ``Reasoner.run``.
-
-        A cancel, or leaving early, keeps the accepted steps.
-        """
-        prompt = self.prompt(question, params)
-        return self._events(prompt, self._reasoner.run(prompt, params or self._params, cancel=cancel, text=text))
-
-    def _events(self, prompt: Prompt, run: Run) -> Iterator[Event]:
-        with closing(run), self._noted(prompt) as steps:
-            for event in run:
-                if isinstance(event, StepDone) and event.part == "answer":  # what was thought is no part of what was said
-                    steps.append(event.text)
-                yield event
-
-    def solve(self, question: str, params: Params | None = None, *, cancel: CancelToken | None = None) -> Result:
-        """As ``stream``, to the end."""
-        return collect(self.stream(question, params, cancel=cancel))
-
-    def clear(self) -> None:
-        """Forget what was said."""
-        self.turns.clear()
-
-    def __enter__(self) -> Conversation:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        """There is nothing to give back."""

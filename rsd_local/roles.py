@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
@@ -93,6 +93,8 @@ class Abilities:
         tokens: gives and takes tokens, not text alone.
         forks: goes on in several ways from one place.
         reads_ahead: says of each token of a step that another model wrote how likely it was (``Writer.read_ahead``).
+        writes_ahead: writes a step behind one that may be taken back yet (``Writer.start_ahead``).
+        devices: of this machine that it computes on, such as cpu; none for a model that runs on another one.
     """
 
     verifies: bool = False
@@ -100,6 +102,8 @@ class Abilities:
     tokens: bool = False
     forks: bool = False
     reads_ahead: bool = False
+    writes_ahead: bool = False
+    devices: frozenset[str] = frozenset()
 
 
 class Latency(Protocol):
@@ -144,6 +148,21 @@ class Writer(Protocol):
             hint: a guess of the tokens.
             skip: draws of the stream that belong to tokens of this step written before.
             reading: of a step that was read ahead here with the same draws: what the two have in common stays in the cache.
+        """
+
+    def start_ahead(self, limit: int, until: Scan | None, sampling: Sampling, stream: Stream) -> PendingStep:
+        """Begin a step behind the one written last, which may be taken back yet. Nothing else may be asked before ``end_ahead``.
+
+        Args:
+            limit, until, sampling, stream: as for ``start_writing``.
+        """
+
+    def end_ahead(self, *, kept: bool) -> None:
+        """Say whether the step before the one written ahead was accepted.
+
+        Args:
+            kept: if so, it is as if the step had been begun now; otherwise it is ended and taken back, and the place that ``forget``
+                goes back to is the one before.
         """
 
     def entropy(self) -> float:
@@ -205,8 +224,27 @@ class StepCost:
     query: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class RewardAbilities:
+    """What a reward can do.
+
+    Attributes:
+        whole: scores all steps of a finished answer in one pass (``Reward.start_scores``); otherwise one after another.
+        immediate: gives a score as soon as it is asked, so that there is nothing to wait for.
+        devices: of this machine that it computes on, such as cpu; none for programs and for models on another one.
+    """
+
+    whole: bool = False
+    immediate: bool = False
+    devices: frozenset[str] = frozenset()
+
+
 class Reader(Protocol):
     """A target that reads the steps of one answer ahead, for rewards that look at what it says of them."""
+
+    @property
+    def devices(self) -> frozenset[str]:
+        """Of this machine that it computes on."""
 
     def read(self, step: Step, *, tokens: bool, state: bool) -> Pending[Reading]:
         """Begin to read the next step, which is provisional until the next call; ``forget`` takes it back, anything else accepts it.
@@ -243,6 +281,10 @@ class Reward(Protocol):
     """Scores the steps of one answer. The prompt and the accepted steps stay in its cache."""
 
     @property
+    def abilities(self) -> RewardAbilities:
+        """What it can do."""
+
+    @property
     def can_check(self) -> bool:
         """Whether some step of this answer may get a score; false where it is known that there is nothing to check."""
 
@@ -250,6 +292,20 @@ class Reward(Protocol):
         """Begin to score the next step, which is provisional until the next call.
 
         ``forget`` takes it back, anything else accepts it.
+        """
+
+    def start_scores(self, steps: list[Step], asked: Set[int]) -> Pending[list[Score]]:
+        """Begin to score steps that are all there already; afterwards it can only be closed.
+
+        Args:
+            steps: all further ones of the answer, none of them blank.
+            asked: the places of those that are to be scored; of the others the score is ``SKIPPED``.
+
+        Returns:
+            One score for each step.
+
+        Raises:
+            ContextFull: they do not fit the context; where it reads them in one pass, nothing of them was noted.
         """
 
     def forget(self) -> None:

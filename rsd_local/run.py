@@ -6,6 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Hashable, Iterator
+from concurrent.futures import Future, InvalidStateError
 from contextlib import ExitStack
 from dataclasses import replace
 from types import TracebackType
@@ -41,7 +42,6 @@ class Run:
         self._end: Finished | None = None
         self._over = False
         self._closed_with: Closed | None = None
-        self._spent = 0.0  # seconds of work since the last step
 
     @property
     def position(self) -> int:
@@ -68,11 +68,32 @@ class Run:
 
     def result(self) -> Result:
         """The outcome, once it is there; events that were taken already count."""
-        for _ in self:
-            pass
-        if self._end is None:
-            raise Closed("the run was closed before its end")
-        return _result(self._steps, self._ways, self._end)
+        self._ticket.owner = threading.get_ident()
+        return self._to_end()
+
+    def future(self) -> Future[Result]:
+        """The outcome as a future; a thread of its own does the work, and ``Future.cancel`` stops the run.
+
+        ``asyncio.wrap_future`` makes it one that a loop waits for.
+        """
+        outcome: Future[Result] = Future()
+        outcome.add_done_callback(lambda done: self.cancel() if done.cancelled() else None)
+
+        def work() -> None:
+            try:
+                self._ticket.owner = outcome
+                result = self._to_end()
+            except BaseException as error:  # of any kind: it is raised where the future is asked
+                with contextlib.suppress(InvalidStateError):
+                    outcome.set_exception(error)
+            else:
+                with contextlib.suppress(InvalidStateError):  # it was cancelled
+                    outcome.set_result(result)
+            finally:
+                self.close()
+
+        threading.Thread(target=work, name="rsd-run", daemon=True).start()
+        return outcome
 
     def __iter__(self) -> Self:
         return self
@@ -124,6 +145,14 @@ class Run:
         finally:
             self.close()
 
+    def _to_end(self) -> Result:
+        with contextlib.suppress(StopIteration):
+            while True:
+                self._next()
+        if self._end is None:
+            raise Closed("the run was closed before its end")
+        return _result(self._steps, self._ways, self._end)
+
     def _next(self) -> Event:
         check_process()
         with self._lock:
@@ -143,7 +172,6 @@ class Run:
                 self._finish()
                 self._raise_if_closed()
             elif isinstance(event, StepDone):
-                event, self._spent = replace(event, seconds=self._spent), 0.0
                 self._steps.append(event)
             elif isinstance(event, Chosen):
                 self._ways.append(event.way)
@@ -153,11 +181,7 @@ class Run:
         if self._events is None:
             self._ticket.wait(self._token)
             self._events = self._make(self._token)
-        began = time.perf_counter()
-        try:
-            return next(self._events)
-        finally:
-            self._spent += time.perf_counter() - began
+        return next(self._events)
 
     def _finish(self) -> None:
         if self._over:
@@ -173,6 +197,22 @@ class Run:
     def _raise_if_closed(self) -> None:
         if self._closed_with is not None:
             raise self._closed_with
+
+
+def timed(events: Iterator[Event]) -> Iterator[Event]:
+    """The same events, each step with the seconds of work since the one before; the caller's own time does not count."""
+    spent = 0.0
+    with contextlib.closing(events):  # type: ignore[type-var]
+        while True:
+            began = time.perf_counter()
+            try:
+                event = next(events)
+            except StopIteration:
+                return
+            spent += time.perf_counter() - began
+            if isinstance(event, StepDone):
+                event, spent = replace(event, seconds=spent), 0.0
+            yield event
 
 
 def collect(events: Iterator[Event]) -> Result:

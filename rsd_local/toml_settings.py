@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rsd_local.config import ROLES, RewardConfig, RoleConfig, Trio, from_home, is_ollama, require
+from rsd_local.config import ROLES, AnyRole, RemoteRole, RewardConfig, RoleConfig, Trio, TunedFigures, from_home, is_ollama, require
 from rsd_local.errors import ConfigError
 from rsd_local.text_files import read_text
 
@@ -57,13 +57,28 @@ def build_trio(table: dict[str, Any], where: str) -> Trio:
             "engines" not in section, f"{where}: [{role}] 'engines' is gone since 0.2", "take the line out: one engine serves all prompts"
         )
     require("run_code" not in table, f"{where}: 'run_code' is no setting of a file", "give --run-code where you start rsd")
-    made: dict[str, Any] = {role: build(RoleConfig, section, f"{where}: [{role}]") for role, section in roles.items()}
+    made: dict[str, Any] = {role: _role(section, f"{where}: [{role}]") for role, section in roles.items()}
     table = dict(table)
     if isinstance(table.get("reward"), list):
         require("rewards" not in table, f"{where}: rewards are given twice")
         sections = table.pop("reward")
         made["rewards"] = [_reward(section, f"{where}: [[reward]] {number}") for number, section in enumerate(sections, 1)]
+    if isinstance(table.get("tuned"), dict):
+        made["tuned"] = build(TunedFigures, table["tuned"], f"{where}: tuned")
     return build(Trio, table | made, where)
+
+
+def _role(section: dict[str, Any], where: str) -> AnyRole:
+    """A model here, or on a server where its table has a ``url``.
+
+    Raises:
+        ConfigError: it has both; as ``build``.
+    """
+    if "url" not in section:
+        return build(RoleConfig, section, where)
+    here = [key for key in section if key in {entry.name for entry in dataclasses.fields(RoleConfig)}]
+    require(not here, f"{where}: {', '.join(here)} beside a url", "those are settings of a model that runs here: take one of them out")
+    return build(RemoteRole, section, where)
 
 
 def _reward(section: Any, where: str) -> RewardConfig:
@@ -105,7 +120,7 @@ def _absolute(table: dict[str, Any], base: Path) -> dict[str, Any]:
 
 def _place(section: dict[str, Any], base: Path) -> dict[str, Any]:
     """Makes the paths of a role's or a reward's settings absolute."""
-    for key in ("path", "lora", "head", "tests", "schema"):
+    for key in ("path", "lora", "head", "tests", "schema", "api_key_file"):
         if isinstance(section.get(key), str):
             section[key] = _rooted(section[key], base)
     verifier = section.get("verifier")
@@ -140,7 +155,7 @@ def build(kind: type[T], table: dict[str, Any], where: str) -> T:
             or (annotated == "float" and (not isinstance(value, int | float) or isinstance(value, bool)))
             or (annotated == "bool" and not isinstance(value, bool))
             or (annotated in ("str", "Path") and not isinstance(value, str | Path))
-            or (annotated == "RoleConfig" and not isinstance(value, RoleConfig))
+            or (annotated in ("AnyRole", "RoleConfig") and not isinstance(value, RoleConfig | RemoteRole))
             or (annotated.startswith("tuple") and not isinstance(value, list))
         )
         if name in table and wrong:

@@ -76,7 +76,7 @@ class OpenTrio:
         target, draft, judge = (RoleConfig(file, CONTEXT, threads=threads, trusted=True) for file in files)
         self._reasoner = Reasoner.open(Trio(draft, target, judge, reward_kind="judge", reuse=False))
         self._warm = Params(weighting=Weighting("constant", probability=0.5), limits=Limits(tokens=24, step_tokens=8))
-        self.prompt = prompt_tokens(self._reasoner.trio.target.model, Prompt.of(QUESTION))
+        self.prompt = prompt_tokens(self._reasoner.trio.here("target").model, Prompt.of(QUESTION))
 
     def close(self) -> None:
         """Free the models."""
@@ -85,7 +85,7 @@ class OpenTrio:
     def run(self, count: int) -> float:
         """Tokens a second of the target over ``count`` tokens after the prompt, which is not timed."""
         self._reasoner.solve(QUESTION, self._warm)
-        sequence = prefilled(self._reasoner.trio.target, self.prompt)
+        sequence = prefilled(self._reasoner.trio.here("target"), self.prompt)
         began = time.perf_counter()
         written = len(sequence.generate(draws(), count).future.result().tokens)
         elapsed = time.perf_counter() - began

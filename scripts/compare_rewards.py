@@ -149,8 +149,9 @@ def draft_read_out(comparison: Comparison, learnt: Steps, left_out: Steps, file:
     made, parts, quality = read_out(learnt, left_out, "draft")
     line(f"read-out of the draft ({'+'.join(parts)}, {comparison.train} questions)", quality, 0)
     line(f"the same, cross-validated over the {comparison.train}", measure(made.left_out, learnt), 0)
-    if file:
-        as_head(made, "draft", parts, comparison.trio.draft, {"questions": comparison.train}).save(file)
+    draft = comparison.trio.draft
+    if file and isinstance(draft, RoleConfig):
+        as_head(made, "draft", parts, draft, {"questions": comparison.train}).save(file)
 
 
 def target_read_out(comparison: Comparison, train: int) -> None:

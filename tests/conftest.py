@@ -42,10 +42,10 @@ def open_engine() -> Iterator[EngineMaker]:
     """Opens engines, and closes them and their models at the test's end."""
     models = []
 
-    def make(path: Path, slots: int = 4, *, reuse: bool = False, **settings: object) -> Engine:
+    def make(path: Path, slots: int = 4, *, reuse: bool = False, reads_states: bool = False, **settings: object) -> Engine:
         config = RoleConfig(path, **{"ctx_size": 256, "cache_type": "f32"} | settings)  # type: ignore[arg-type]
         models.append(Model(config))
-        return Engine(models[-1], config, slots, "test", reuse=reuse)
+        return Engine(models[-1], config, slots, "test", reuse=reuse, reads_states=reads_states)
 
     yield make
     for model in models:

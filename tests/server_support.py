@@ -84,8 +84,8 @@ class Server:
             yield response.iter_lines()
 
     def figure(self, name: str) -> float:
-        """A figure of ``/metrics`` without labels."""
-        found = re.search(rf"^{name} (\S+)$", self.client.get("/metrics").text, re.MULTILINE)
+        """A figure of ``/metrics``, named as it stands there."""
+        found = re.search(rf"^{re.escape(name)} (\S+)$", self.client.get("/metrics").text, re.MULTILINE)
         assert found is not None, name
         return float(found[1])
 

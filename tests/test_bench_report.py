@@ -16,8 +16,9 @@ from bench_support import run_fake, sums
 from rsd_local.bench.drawing import DPI, WIDTH, wrapped
 from rsd_local.bench.estimate import estimate
 from rsd_local.bench.machine import note_run, read_runs
+from rsd_local.bench.page import _label
 from rsd_local.bench.plots import _thresholds
-from rsd_local.bench.report import _label, read_summary, write_report
+from rsd_local.bench.report import read_summary, write_report
 from rsd_local.bench.results import Results, Row
 from rsd_local.bench.summary import Summary, summarize
 from rsd_local.bench.tables import markdown, pair_table, remarks, setting, strategy_table

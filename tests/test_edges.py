@@ -463,7 +463,7 @@ for name in dir(signal):
 sys.platform = "win32"
 import rsd_local
 for module in pkgutil.walk_packages(rsd_local.__path__, "rsd_local."):
-    if not module.name.startswith(left_out):
+    if not module.name.startswith((*left_out, "rsd_local._pyinstaller.hook")):  # which only PyInstaller loads
         importlib.import_module(module.name)
 from rsd_local.cli import main
 main(sys.argv[1:])

@@ -40,6 +40,8 @@ asked = st.one_of(
     st.tuples(st.just("right guess"), st.integers(1, 5)),
     st.tuples(st.just("read"), st.none()),
     st.tuples(st.just("hidden"), st.none()),
+    st.tuples(st.just("several"), st.lists(st.floats(0, 1, exclude_max=True), min_size=1, max_size=5)),
+    st.tuples(st.just("several states"), st.lists(st.floats(0, 1, exclude_max=True), min_size=1, max_size=5)),
     st.tuples(st.just("prefill"), st.none()),
     st.tuples(st.just("cancel"), st.integers(1, 30)),
 )
@@ -68,6 +70,13 @@ class Oracle:
             self.known[key] = self.parts(text)
         return self.known[key]
 
+    def state(self, text: list[int]) -> np.ndarray:
+        """The hidden state after some tokens."""
+        sequence = self.engine.sequence(text)
+        state = sequence.read_hidden().result()
+        sequence.close()
+        return state
+
     def greedy(self, text: list[int], count: int) -> list[int]:
         """What would be written."""
         sequence = self.engine.sequence(text)
@@ -86,10 +95,11 @@ class Schedules(RuleBasedStateMachine):
         super().__init__()
         self.sequences: list[Sequence] = []
 
-    @initialize(reuse=st.booleans())
-    def open_engine(self, reuse: bool) -> None:
-        self.reuse = reuse
-        self.engine = Engine(self.model, self.model.config, SLOTS, "tested", reuse=reuse)  # type: ignore[attr-defined]
+    @initialize(reuse=st.booleans(), shares=st.booleans())
+    def open_engine(self, reuse: bool, shares: bool) -> None:
+        self.reuse, self.shares = reuse, shares
+        config = self.model.config  # type: ignore[attr-defined]
+        self.engine = Engine(self.model, config, SLOTS, "tested", reuse=reuse, shares_prefixes=shares)
         self.engine.gives_states = self.engine.loop.gives_both = self.oracle.engine.gives_states
 
     def pick(self, number: int) -> Sequence:
@@ -157,6 +167,9 @@ class Schedules(RuleBasedStateMachine):
             return sequence.generate(draws(), value, cancel=cancels[-1][1])
         if name in ("read", "hidden"):
             return sequence.start_reading(hidden=name == "hidden")
+        if name.startswith("several"):
+            places = sorted({int(share * len(sequence)) for share in value})
+            return sequence.read_at(places, hidden=name == "several states", take=np.copy)
         if name == "prefill":
             return Prefilled(sequence)  # type: ignore[return-value]
         if name == "wrong guess":
@@ -176,7 +189,13 @@ class Schedules(RuleBasedStateMachine):
         assert counters.generated_tokens == sequence.written.count(1) + counters.discarded_tokens
         if made is None or name == "prefill":
             return
-        if name == "read":
+        if name.startswith("several"):
+            places = sorted({int(share * len(sequence)) for share in value})
+            for place, values in zip(places, made, strict=True):
+                text = sequence.tokens[: place + 1]
+                wanted = self.oracle.logits(text) if name == "several" else self.oracle.state(text)
+                np.testing.assert_allclose(values, wanted, atol=NEAR)
+        elif name == "read":
             np.testing.assert_allclose(made, self.oracle.logits(sequence.tokens), atol=NEAR)
         elif name != "hidden":
             assert sequence.tokens == before + made.tokens and made.tokens
@@ -194,7 +213,7 @@ class Schedules(RuleBasedStateMachine):
             with suppress_closed():
                 request.future.result(timeout=30)
         self.sequences.clear()
-        self.open_engine(self.reuse)
+        self.open_engine(self.reuse, self.shares)
 
     def teardown(self) -> None:
         if not hasattr(self, "engine"):

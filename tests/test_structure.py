@@ -10,20 +10,23 @@ import rsd_local
 ROOT = Path(rsd_local.__file__).parent
 FLOORS = [
     {"errors", "machine"},
-    {"config", "answers", "hashes", "steps", "text_files"},
+    {"config", "answers", "hashes", "steps", "text_files", "json_grammar"},
     {"events", "prompt", "segments", "gguf_header"},
     {"roles", "toml_settings", "abacus"},
-    {"runtime", "catalogue", "sandbox"},
+    {"runtime", "remote", "catalogue", "sandbox"},
     {"programs"},
     {"rewards", "fit", "decoding"},
     {"open_trio", "admission"},
     {"run"},
+    {"backend", "conversation", "in_thread"},
+    {"isolated_child", "loading"},
+    {"isolated"},
     {"reasoner"},
     {"evaluation"},
     {"bench"},
-    {"calibration"},
+    {"calibration", "run_log"},
     {"server"},
-    {"cli"},
+    {"cli", "_pyinstaller"},
 ]
 
 
@@ -109,6 +112,14 @@ def test_only_the_runtime_imports_llama_cpp() -> None:
         path.relative_to(ROOT).parts[0] for path in ROOT.rglob("*.py") if any(name.split(".")[0] == "llama_cpp" for name in imports(path))
     }
     assert users == {"runtime"}
+
+
+def test_only_remote_and_the_hub_import_an_http_client() -> None:
+    def users(*clients: str) -> set[str]:
+        return {path.relative_to(ROOT).parts[0] for path in ROOT.rglob("*.py") if imports(path) & {*clients}}
+
+    assert users("httpx", "requests", "aiohttp") == {"remote"}
+    assert users("urllib.request", "http.client") <= {"catalogue", "bench"}
 
 
 def test_the_algorithms_touch_no_clock_and_no_output() -> None:

@@ -65,13 +65,22 @@ def curve(left: Axes, right: Axes, thresholds: Sequence[float], points: Sequence
             axes.axhline(value, color=COLOURS[7], linestyle=style, linewidth=1.2, label=name)
     marked = places[:: -(-len(places) // LABELS)]
     for axes in (left, right):
-        axes.set_xticks(marked, [f"{thresholds[place]:.3g}" for place in marked], rotation=60, ha="right", rotation_mode="anchor")
+        axes.set_xticks(marked, _told_apart([thresholds[place] for place in marked]), rotation=60, ha="right", rotation_mode="anchor")
         axes.set_xlabel("threshold δ")
-        axes.legend(loc="best", framealpha=0.7, edgecolor="none", fontsize=SMALL)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, fontsize=SMALL)  # above: it hides nothing
     left.set_ylabel("% (band: 95 % interval)")
     left.set_ylim(0, 102)
     right.set_ylabel("seconds per question")
     right.set_ylim(bottom=0)
+
+
+def _told_apart(numbers: Sequence[float]) -> list[str]:
+    """Numbers with as few digits as tell them apart, three at least."""
+    for digits in range(3, 17):
+        texts = [f"{number:.{digits}g}" for number in numbers]
+        if len(set(texts)) == len(set(numbers)):
+            break
+    return texts
 
 
 def band(axes: Axes, places: Sequence[float], points: Sequence[Measured], colour: str, label: str) -> None:

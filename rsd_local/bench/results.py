@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, TypedDict
 from rsd_local.bench.machine import RUNS
 from rsd_local.bench.running import RUNNING, Running
 from rsd_local.bench.strategies import Plan
-from rsd_local.config import ROLES, RewardConfig, RoleConfig, Trio
+from rsd_local.config import ROLES, AnyRole, RemoteRole, RewardConfig, Trio
 from rsd_local.errors import BadHead, ModelNotFound
 from rsd_local.evaluation.items import Item
 from rsd_local.evaluation.journal import Config, Journal
@@ -127,11 +127,13 @@ def describe_trio(trio: Trio) -> dict[str, Any]:
     made = {entry.name: getattr(trio, entry.name) for entry in dataclasses.fields(trio) if entry.name not in _NO_FIGURE}
     rewards = [_reward(stage) for stage in trio.rewards]
     files = {name: getattr(trio, name) and _file(getattr(trio, name)) for name in ("head", "tests", "schema")}
+    if not any(isinstance(one, RemoteRole) for one in (trio.draft, trio.target)):
+        del made["on_failure"]  # as in folders that were begun before there were servers
     return made | models | files | {"rewards": rewards, "verifier": _called(trio.verifier)}
 
 
-_NO_FIGURE = ("queue", "run_code", "sandbox", "fit_check")
-"""Settings of a trio that change no figure: how long others wait, and what programs may do."""
+_NO_FIGURE = ("queue", "run_code", "sandbox", "fit_check", "tuned")
+"""Settings of a trio that change no figure: how long others wait, what programs may do, and what an earlier run saw."""
 
 
 def _reward(stage: RewardConfig) -> dict[str, Any]:
@@ -183,11 +185,13 @@ def same_text(one: Row, other: Row) -> bool:
     return first == second or digest(first) == second or first == digest(second)
 
 
-def _role(role: RoleConfig) -> dict[str, Any]:
+def _role(role: AnyRole) -> dict[str, Any]:
     """A model: its name, and the size and SHA-256 of its file; of several parts the sum, and the SHA-256 of theirs in order.
 
     A large file is read once: its digest is remembered for as long as its size, inode and times stay.
     """
+    if isinstance(role, RemoteRole):  # what its file is, nobody here can say; how it is reached changes no answer
+        return {"url": role.url, "model": role.model}
     files = [role.path.with_name(name) for name in part_names(role.path.name)]
     try:
         size, digests = sum(file.stat().st_size for file in files), [known_sha256(file) for file in files]

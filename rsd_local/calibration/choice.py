@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from rsd_local.calibration.points import Point, Sweep
-from rsd_local.config import require
+from rsd_local.config import TunedFigures, require
 from rsd_local.evaluation.paired import lower_bound, paired_interval, questions_needed
 from rsd_local.evaluation.stats import discordant
 
@@ -130,6 +130,7 @@ class Choice:
         threshold: δ, chosen on all questions.
         met: whether it does what is wished on these questions.
         held_out: each question at the δ that was chosen without its fold; these are the figures to report.
+        kept: all questions at the threshold.
         thresholds: that δ of each question.
         target: the target alone, on the same questions.
         folds: how many.
@@ -142,6 +143,13 @@ class Choice:
     thresholds: tuple[float, ...]
     target: Point
     folds: int
+    kept: Point
+
+    @property
+    def figures(self) -> TunedFigures | None:
+        """What was seen at the threshold; None where the draft wrote no step."""
+        accepted, drafted = self.kept.acceptance
+        return TunedFigures(self.threshold, float(f"{accepted / drafted:.6g}"), drafted) if drafted else None
 
     def compare(self, margin: float = MARGIN) -> Comparison:
         """Pairs the held-out figures with the target."""
@@ -174,7 +182,7 @@ def cross_fit(sweep: Sweep, wish: Wish, seed: int, folds: int = FOLDS) -> Choice
     thresholds = tuple(chosen[place] for place in range(count))
     kept = wish.choose(sweep)
     held_out = replace(kept, paths=tuple(by_threshold[threshold].paths[place] for place, threshold in enumerate(thresholds)))
-    return Choice(wish, _threshold(kept), wish.met(sweep, kept), held_out, thresholds, sweep.target, len(cuts))
+    return Choice(wish, _threshold(kept), wish.met(sweep, kept), held_out, thresholds, sweep.target, len(cuts), kept)
 
 
 def require_enough(questions: int, *, bands: bool = False) -> None:

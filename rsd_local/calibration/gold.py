@@ -133,7 +133,7 @@ def read_solutions(reasoner: Reasoner, solutions: list[GoldSolution], rollouts: 
     there = {row["id"] for row in rollouts.rows}
     waiting = [solution for solution in solutions if solution.item.id not in there]
     trio = reasoner.trio.bound(cancel, reasoner.config.params(), shows_text=False)
-    states, end = trio.draft.probe_states(), joint(reasoner.config.delimiter)
+    states, end = trio.here("draft").probe_states(), joint(reasoner.config.delimiter)
 
     def one(solution: GoldSolution) -> list[RolloutRow]:
         texts = [step if step.endswith(end) else step + end for step in solution.steps[:-1]] + [solution.steps[-1]]

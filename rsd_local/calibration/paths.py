@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from rsd_local.events import Result, StepDone
+from rsd_local.events import Result, StepDone, acceptance
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,7 @@ class Path:
         steps, target_steps: of the solution.
         seconds: of the wall, with other questions beside it.
         paper, full: FLOPs.
+        accepted, drafted: places with a step of the draft, and those at which it had written one.
     """
 
     above: float
@@ -34,6 +35,8 @@ class Path:
     seconds: float
     paper: float
     full: float
+    accepted: int = 0
+    drafted: int = 0
 
     @property
     def answered(self) -> bool:
@@ -69,6 +72,7 @@ def path_of(result: Result, correct: bool, last: str = "") -> Path:
         sum(step.seconds for step in result.steps),
         result.paper_flops,
         result.full_flops,
+        *acceptance(result.steps),
     )
 
 

@@ -56,6 +56,11 @@ class Point:
         return sum(path.target_steps for path in self.paths) / max(1, sum(path.steps for path in self.paths))
 
     @property
+    def acceptance(self) -> tuple[int, int]:
+        """Places with a step of the draft, and those at which it had written one."""
+        return sum(path.accepted for path in self.paths), sum(path.drafted for path in self.paths)
+
+    @property
     def seconds(self) -> float:
         """Of the wall, per answered question."""
         return self._mean("seconds")

@@ -113,7 +113,7 @@ def roll_out(
 
         return or_failed(work, item.id, wanted)
 
-    reasoner.trio.draft.probe_states()
+    reasoner.trio.here("draft").probe_states()
     watch(len(items) - len(waiting), len(items))
     with question_pool(reasoner.config.parallel, cancel) as pool:
         for number, future in enumerate(as_completed([pool.submit(one, *job) for job in waiting]), len(items) - len(waiting) + 1):
@@ -184,19 +184,21 @@ def read_traces(traces: Sequence[Trace]) -> tuple[list[float], str]:
 
 def read_states(reasoner: Reasoner, items: list[Item], rollouts: Rollouts, states: TargetStates, cancel: CancelToken, watch: Watch) -> None:
     """Lets the target read every rollout that it has not read yet, and keeps its state after each step."""
-    trio, questions = reasoner.trio, {item.id: item.question for item in items}
+    target, questions = reasoner.trio.here("target"), {item.id: item.question for item in items}
     done = {(row["id"], row["sample"]) for row in states.rows}
     rows = [row for row in rollouts.rows if row["id"] in questions and row["steps"]]
     waiting = [row for row in rows if (row["id"], row["sample"]) not in done]
 
     def one(row: RolloutRow) -> StateRow:
-        model, made = trio.target.model, list[Floats]()
+        model, made, ends = target.model, list[Floats](), list[int]()
         prompt = reasoner.read_prompt(questions[row["id"]])
-        with suppress(ContextFull), closing(trio.target.sequence(prompt_tokens(model, prompt))) as sequence:
+        with suppress(ContextFull), closing(target.sequence(prompt_tokens(model, prompt))) as sequence:
             for step in row["steps"]:
                 sequence.append(model.tokenize(step, continues=True))
-                made.append(sequence.read_hidden(cancel).result())
-        made = made if len(made) == len(row["steps"]) else []
+                ends.append(len(sequence) - 1)
+            places = list(dict.fromkeys(ends))  # an empty step ends where the one before does
+            states = sequence.read_at(places, hidden=True, take=np.copy, cancel=cancel).future.result()
+            made = [states[places.index(end)] for end in ends]
         return StateRow(id=row["id"], sample=row["sample"], features=pack(made))
 
     watch(len(rows) - len(waiting), len(rows))
@@ -212,10 +214,10 @@ def try_target(reasoner: Reasoner, item: Item, cancel: CancelToken) -> None:
     Raises:
         EngineError: it gives none.
     """
-    trio = reasoner.trio
+    target = reasoner.trio.here("target")
     with (
         suppress(ContextFull, QuestionRefused),
-        closing(trio.target.sequence(prompt_tokens(trio.target.model, reasoner.read_prompt(item.question)))) as read,
+        closing(target.sequence(prompt_tokens(target.model, reasoner.read_prompt(item.question)))) as read,
     ):
         read.read_hidden(cancel).result()
 

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import as_completed
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 
 from rsd_local.config import Params
 from rsd_local.decoding.ahead import Ahead
 from rsd_local.decoding.solution import Solution
-from rsd_local.errors import Cancelled, Closed, ConfigError, RSDError
+from rsd_local.errors import Cancelled, Closed, ConfigError, ContextFull, RSDError
 from rsd_local.evaluation.items import Item
 from rsd_local.evaluation.questions import question_pool, question_seed
 from rsd_local.events import CancelToken
 from rsd_local.open_trio import LocalTrio
 from rsd_local.prompt import Prompt
 from rsd_local.reasoner import Reasoner
-from rsd_local.roles import DRAFT, Stream
-from rsd_local.steps import Score
+from rsd_local.roles import DRAFT, Reward, Stream
+from rsd_local.steps import Score, Step
 
 StepScores = tuple[Score, ...]
 """What each reward says of one step, in the order in which they are asked."""
@@ -71,7 +71,7 @@ def scored_steps(trio: LocalTrio, prompt: Prompt, params: Params) -> list[StepSc
         VerifierFailed: a verifier does not work, and the trio does not say that the target writes the step then.
         Cancelled: the run was cancelled.
     """
-    made: list[StepScores] = []
+    steps: list[Step] = []
     with ExitStack() as opened:
         draft = opened.enter_context(closing(trio.writer("draft", prompt, traced=True)))
         rewards = [
@@ -85,8 +85,22 @@ def scored_steps(trio: LocalTrio, prompt: Prompt, params: Params) -> list[StepSc
                 stream = Stream(params.sampling.seed, DRAFT, prompt.turn, solution.steps)
                 step = draft.start_writing(solution.room, solution.scan(), params.sampling, stream).result()
                 if not step.blank:
-                    made.append(tuple(reward.start_score(step).result() for reward in rewards))
+                    steps.append(step)
                 solution.accept(step, "draft")
-    if solution.reason == "cancelled":
-        raise Cancelled("cancelled")
-    return made
+        if solution.reason == "cancelled":
+            raise Cancelled("cancelled")
+        return list(zip(*(_scores(reward, steps) for reward in rewards), strict=False))
+
+
+def _scores(reward: Reward, steps: list[Step]) -> list[Score]:
+    """Of the steps from the first one on, as many as fit the context of who reads them."""
+    scores: list[Score] = []
+    if not reward.abilities.whole:
+        with suppress(ContextFull):
+            for step in steps:
+                scores.append(reward.start_score(step).result())
+        return scores
+    for count in range(len(steps), 0, -1):
+        with suppress(ContextFull):  # then nothing of them was noted
+            return reward.start_scores(steps[:count], frozenset(range(count))).result()
+    return scores

@@ -68,7 +68,8 @@ class Catalogue:
             models |= {name: build(ModelEntry, entry, f"{file}: [model.{name}]") for name, entry in entries.items()}
             for name, table in tables.items():
                 below = trios.get(name, {})
-                roles = {role: below.get(role, {}) | table[role] for role in ROLES if isinstance(table.get(role), dict)}
+                own = {role: table[role] for role in ROLES if isinstance(table.get(role), dict)}
+                roles = {role: section if "url" in section else below.get(role, {}) | section for role, section in own.items()}
                 trios[name] = below | table | roles
                 origins[name] = origins.get(name, {}) | dict.fromkeys(_flat(table), file)
         return cls(models, trios, origins)
@@ -102,7 +103,7 @@ class Catalogue:
         found = {}
         for role in (*ROLES, "head"):
             section = self.trios[name].get(role)
-            named = section.get("model") if isinstance(section, dict) else None
+            named = section.get("model") if isinstance(section, dict) and "url" not in section else None  # of a server's it is its own
             if named is not None:
                 found[role] = self._model(named, name, role)
         rewards = self.trios[name].get("reward")
@@ -213,5 +214,6 @@ def trio_origins(name: str) -> dict[str, Path]:
 
 
 def _flat(table: dict[str, Any]) -> list[str]:
-    """The names of settings, those of a role behind the role's."""
-    return [name for key, value in table.items() for name in ([f"{key}.{inner}" for inner in value] if isinstance(value, dict) else [key])]
+    """The names of settings, and those within a table behind its name."""
+    within = [f"{key}.{inner}" for key, value in table.items() if isinstance(value, dict) for inner in value]
+    return [*table, *within]

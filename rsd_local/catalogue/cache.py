@@ -20,6 +20,22 @@ _SHA256, _GIT = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}")
 _UNFINISHED = ".incomplete"
 
 
+def hub_cache() -> Path:
+    """The cache of huggingface_hub: its constant ``HF_HUB_CACHE``, found without loading the library."""
+    home = _expanded("HF_HOME", os.path.join(os.environ.get("XDG_CACHE_HOME", os.path.join("~", ".cache")), "huggingface"))
+    return Path(_expanded("HF_HUB_CACHE", os.environ.get("HUGGINGFACE_HUB_CACHE", os.path.join(home, "hub"))))
+
+
+def is_offline() -> bool:
+    """Whether the user keeps programs from asking the hub: huggingface_hub's constant ``HF_HUB_OFFLINE``."""
+    said = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
+    return said.upper() in ("1", "ON", "YES", "TRUE")
+
+
+def _expanded(name: str, usual: str) -> str:
+    return os.path.expandvars(os.path.expanduser(os.environ.get(name, usual)))
+
+
 def repo_folder(repo: str, kind: str = "model") -> Path:
     """The folder of a repository, which need not be there.
 
@@ -27,9 +43,7 @@ def repo_folder(repo: str, kind: str = "model") -> Path:
         repo: OWNER/NAME.
         kind: ``model`` or ``dataset``.
     """
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    return Path(HF_HUB_CACHE) / f"{kind}s--{repo.replace('/', '--')}"
+    return hub_cache() / f"{kind}s--{repo.replace('/', '--')}"
 
 
 def snapshot(repo: str, files: Sequence[str], revision: str | None = None, kind: str = "model") -> Path:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rsd_local.catalogue.cache import hub_cache
 from rsd_local.config import from_home
 from rsd_local.config.ollama import PREFIX, find_model, is_store, model_names, read_model, stores
 from rsd_local.errors import ConfigError, RSDError
@@ -51,11 +52,9 @@ class ModelFolders:
 
 def usual_folders() -> list[Path]:
     """Where LM Studio, Ollama, huggingface_hub and llama.cpp keep models, whether they are there or not."""
-    from huggingface_hub.constants import HF_HUB_CACHE
-
     home = Path.home()
     lm_studio = [home / ".lmstudio" / "models", home / ".cache" / "lm-studio" / "models"]
-    return [*lm_studio, *stores(), Path(HF_HUB_CACHE), _llama_cpp_cache()]
+    return [*lm_studio, *stores(), hub_cache(), _llama_cpp_cache()]
 
 
 def find_models(folders: Iterable[Path]) -> ModelFolders:

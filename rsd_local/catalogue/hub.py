@@ -66,13 +66,11 @@ def fetch_here(wanted: HubFile, sha256: str, progress: Progress | None, stop: th
         Cancelled: it was stopped.
         ConfigError, NotAModel, RSDError: as ``fetch``.
     """
-    from huggingface_hub.constants import HF_HUB_OFFLINE
-
     here = cache.snapshot(wanted.repo, [wanted.file], wanted.revision, wanted.kind) / wanted.file
-    if HF_HUB_OFFLINE or wanted.revision:
+    if cache.is_offline() or wanted.revision:
         if here.is_file():
             return here
-        if HF_HUB_OFFLINE:
+        if cache.is_offline():
             raise RSDError(f"{wanted} is not in the cache", hint="go online: --offline or HF_HUB_OFFLINE keeps rsd from asking the hub")
     try:
         remote = ask(wanted)

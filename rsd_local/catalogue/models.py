@@ -182,11 +182,9 @@ class ModelEntry:
 
     def _published(self, file: str, path: Path) -> str:
         """The hub's ETag of a file at the commit that the cache took it from."""
-        from huggingface_hub.constants import HF_HUB_OFFLINE
-
         from rsd_local.catalogue.remote import HubFile, ask
 
-        if HF_HUB_OFFLINE:
+        if cache.is_offline():
             raise RSDError("the hub may not be asked (--offline)")
         commit = path.parents[file.count("/")].name
         return ask(HubFile(path.name, self.repo, file, commit)).etag

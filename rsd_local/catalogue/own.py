@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,19 +12,24 @@ from tomlkit.exceptions import TOMLKitError
 from tomlkit.items import Comment, Table, Whitespace
 
 from rsd_local.catalogue import trio_file, user_models_file
-from rsd_local.config import require
+from rsd_local.config import TunedFigures, require
 from rsd_local.errors import ConfigError
 from rsd_local.text_files import read_text
 
 
-def save_threshold(trio: str, threshold: float, origin: str, bands: Sequence[tuple[float, float] | None] = ()) -> Path:
-    """Writes a trio's threshold, where it comes from, and the bands of its rewards; all else in the file stays, comments included.
+def save_threshold(
+    trio: str, threshold: float, origin: str, bands: Sequence[tuple[float, float] | None] = (), figures: TunedFigures | None = None
+) -> Path:
+    """Writes a trio's threshold, where it comes from, what was seen at it, and the bands of its rewards.
+
+    All else in the file stays, comments included.
 
     Args:
         trio: a name of the catalogue, changed in the user's own file, or the path of a TOML file.
         threshold: δ, of the last reward.
         origin: where it comes from, for people.
         bands: ``lower`` and ``upper`` of each reward but the last, where there are several; None leaves a reward's table as it is.
+        figures: what was seen; None takes away what an earlier choice left.
 
     Returns:
         The file that was written.
@@ -44,6 +50,10 @@ def save_threshold(trio: str, threshold: float, origin: str, bands: Sequence[tup
                 rewards[-1]["upper"] = threshold
                 rewards[-1].pop("lower", None)
         table["threshold"], table["threshold_from"] = threshold, origin
+        table.pop("tuned", None)
+        if figures is not None:
+            table["tuned"] = tomlkit.inline_table()
+            table["tuned"].update(dataclasses.asdict(figures))
         file.parent.mkdir(parents=True, exist_ok=True)
         unfinished = file.with_name(file.name + ".part")
         unfinished.write_text(tomlkit.dumps(document), encoding="utf-8", errors="replace")

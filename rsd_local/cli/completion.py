@@ -166,7 +166,7 @@ def _values(parameter: click.Parameter, command: str, current: str) -> Candidate
     found = _begun(make(), current) if make else []
     if (parameter.metavar or "").strip("[].") == "DIR":
         return [(FOLDER, "")]
-    takes_file = parameter.type.name == "Path" or make in (_trios, _datasets)
+    takes_file = parameter.type.name in ("Path", "file_or_url") or make in (_trios, _datasets)
     return [*found, (FILE, "")] if takes_file else found
 
 

@@ -14,13 +14,15 @@ from rsd_local.cli.flags import adapter_of, make_params, make_trio
 from rsd_local.cli.options import StrictCommand, run_options, trio_options
 from rsd_local.cli.text import say
 from rsd_local.cli.words import in_words
-from rsd_local.config import ROLES, RoleConfig
+from rsd_local.config import ROLES, RemoteRole, RoleConfig, TunedFigures
 
 _FLAGS = {"gpu_layers": "n_gpu_layers", "flash_attention": "flash_attn", "kind": "weighting", "tokens": "max_tokens",
           "steps": "max_steps", "temperature": "temp", "penalty_last_n": "repeat_last_n",
           "mode": "think", "budget": "think_budget", "effort": "reasoning_effort", "template": "template_kwargs",
           "scored": "score_thoughts"}  # fmt: skip
 """Settings whose flag has another name."""
+_LEFT_OUT = ("threshold", "grammar")
+"""Settings of a run that are shown otherwise: the trio's own, and the file that it comes from."""
 _WIDE = 20  # characters of the column of values; a longer one goes beyond it
 
 
@@ -64,12 +66,12 @@ def settings(ctx: click.Context, flags: dict[str, Any]) -> list[Setting]:
     origins: dict[str, Path] = trio_origins(named) if named else {}
 
     def source(field: str, role: str | None = None) -> str:
-        flag = role if field == "path" and role else _FLAGS.get(field, field)
+        flag = role if field in ("path", "url") and role else _FLAGS.get(field, field)
         adapted = [name for name in ("lora", "lora_scaled") for given in flags[name] if adapter_of(given)[0] == role]
         if adapted and (field in ("lora", "lora_scale") or (field == "path" and not flags[flag] and f"{role}.path" not in origins)):
             flag = adapted[0]
         given = flags.get(flag)
-        if role and field != "path" and flag not in adapted and given is not None:
+        if role and field not in ("path", "url") and flag not in adapted and given is not None:
             given = next((value for value in given if value.rpartition("=")[0] in ("", role)), None)
         if given not in (None, ()) and (how := ctx.get_parameter_source(flag)) in _SAID:
             return _SAID[how].format(flag=flag.replace("_", "-"), variable=f"RSD_{flag.upper()}")
@@ -79,14 +81,15 @@ def settings(ctx: click.Context, flags: dict[str, Any]) -> list[Setting]:
     found = [Setting("trio", named or "named by flags", source("trio"))]
     for entry in dataclasses.fields(trio):
         value = getattr(trio, entry.name)
-        if isinstance(value, RoleConfig):
+        if isinstance(value, RoleConfig | RemoteRole):
             rows = [(inner.name, getattr(value, inner.name)) for inner in dataclasses.fields(value)]
             found += [Setting(f"{entry.name}.{name}", _plain(one), source(name, entry.name)) for name, one in rows]
         elif entry.name not in (*ROLES, *_OF_PARAMS):
             found.append(Setting(entry.name, _plain(value), source(entry.name)))
     for group in (params.weighting, params.sampling, params.limits, params.search, params.thinking):
-        rows = [(entry.name, getattr(group, entry.name)) for entry in dataclasses.fields(group) if entry.name != "threshold"]
+        rows = [(entry.name, getattr(group, entry.name)) for entry in dataclasses.fields(group) if entry.name not in _LEFT_OUT]
         found += [Setting(_FLAGS.get(name, name).replace("_", "-"), value, source(name)) for name, value in rows]
+    found += [Setting(name.replace("_", "-"), _plain(flags[name]), source(name)) for name in ("grammar_file", "json_schema_file")]
     chosen = next(place for place, one in enumerate(found) if one.name == "threshold")
     found[chosen] = Setting("threshold", params.weighting.threshold, source("threshold"))
     return found
@@ -102,4 +105,6 @@ _OF_PARAMS = ("unchecked", "stop_after", "redrafts", "retries", "think", "think_
 
 def _plain(value: Any) -> Any:
     """As JSON can hold it."""
+    if isinstance(value, TunedFigures):
+        return dataclasses.asdict(value)
     return str(value) if isinstance(value, Path) else value

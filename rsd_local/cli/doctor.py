@@ -6,7 +6,8 @@ import importlib.metadata
 import json
 import platform
 import time
-from dataclasses import asdict
+from contextlib import closing
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +19,12 @@ from rsd_local.cli.words import gigabytes
 from rsd_local.errors import RSDError
 
 if TYPE_CHECKING:
+    from rsd_local.catalogue import Catalogue
+    from rsd_local.config import RemoteRole
     from rsd_local.runtime.devices import Device
 
 _PACKAGES = ("rsd-local", "llama-cpp-python", "numpy", "huggingface-hub")
+_PATIENCE = 10.0  # seconds that a server is waited for
 _QUESTION, _ANSWER = "(37+48)*6-129", "381"
 _NO_AMX = "weights stay as in the file, for some compilers break llama.cpp's AMX kernel; RSD_AMX=1 says that this build is sound"
 
@@ -30,8 +34,8 @@ _NO_AMX = "weights stay as in the file, for some compilers break llama.cpp's AMX
 def doctor(as_json: bool) -> int:
     """Look at this machine, and whether rsd works on it.
 
-    Shows versions, devices, memory, caches and trios, what programs are kept from in the sandbox, and answers one question
-    with abacus. Ends with 1 where that answer is wrong or does not come.
+    Shows versions, devices, memory, caches and trios, the servers that these name, what programs are kept from in the sandbox,
+    and answers one question with abacus. Ends with 1 where that answer is wrong or does not come.
     """
     from rsd_local.catalogue import Catalogue, user_models_file
     from rsd_local.cli.wheels import advice
@@ -59,6 +63,7 @@ def doctor(as_json: bool) -> int:
         "settings": {"file": str(user_models_file()), "there": user_models_file().exists()},
         "trios": {name: catalogue.state(name) for name in catalogue.trios},
         "to_pull": {name: size for name in catalogue.trios if (size := catalogue.to_pull(name))},
+        "servers": servers(catalogue),
         "sandbox": sandbox(),
         "self_test": self_test(),
     }
@@ -67,6 +72,32 @@ def doctor(as_json: bool) -> int:
     else:
         click.echo(printable("\n".join(_lines(report, found))))
     return 0 if report["self_test"]["works"] else 1
+
+
+def servers(catalogue: Catalogue) -> dict[str, str]:
+    """What the servers that trios name say of themselves, or why they say nothing."""
+    from rsd_local.config import RemoteRole
+
+    found: dict[str, str] = {}
+    for name in catalogue.trios:
+        try:
+            trio = catalogue.trio(name)
+        except RSDError:
+            continue  # its state says what is wrong
+        for role in (trio.draft, trio.target):
+            if isinstance(role, RemoteRole) and f"{role.url} {role.model}".strip() not in found:
+                found[f"{role.url} {role.model}".strip()] = _server(role)
+    return found
+
+
+def _server(role: RemoteRole) -> str:
+    from rsd_local.remote import RemoteEngine
+
+    try:
+        with closing(RemoteEngine(replace(role, read_timeout=min(role.read_timeout, _PATIENCE)), "server")) as engine:
+            return engine.about()
+    except RSDError as error:
+        return f"{error}; {error.hint}" if error.hint else str(error)
 
 
 def sandbox() -> dict[str, Any]:
@@ -124,6 +155,7 @@ def _lines(report: dict[str, Any], found: list[Device]) -> list[str]:
             "not here" if size and state.endswith(" missing") and "incomplete: " not in state else state
         )  # the files' names are in rsd show
         lines.append(f"trio       {name}: {said}" + (f" (rsd pull {name}: {gigabytes(size)})" if size else ""))
+    lines += [f"server     {address}: {told}" for address, told in report["servers"].items()]
     lines += _sandbox_lines(report["sandbox"])
     outcome = f"{test['question']} = {test['answer']} in {test['seconds']:.2f} s" if "seconds" in test else test["why"]
     return [*lines, f"self-test  {'works' if test['works'] else 'FAILS'}: {outcome}"]
@@ -149,9 +181,9 @@ def _sandbox_lines(found: dict[str, Any]) -> list[str]:
 
 
 def _cache() -> Path:
-    from huggingface_hub.constants import HF_HUB_CACHE
+    from rsd_local.catalogue.cache import hub_cache
 
-    return Path(HF_HUB_CACHE)
+    return hub_cache()
 
 
 def _version(package: str) -> str:

@@ -12,7 +12,7 @@ from rsd_local.cli.flags import make_trio
 from rsd_local.cli.options import StrictCommand, trio_options
 from rsd_local.cli.text import printable, say
 from rsd_local.cli.words import gigabytes
-from rsd_local.config import require
+from rsd_local.config import RemoteRole, require
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping
@@ -40,7 +40,8 @@ def fit(name: str | None, parallel: int, measured: bool, as_json: bool, **flags:
     Shows the memory of weights, cache and batches by role, how many layers go to the GPU, and the speed that memory allows
     at best. TRIO is a name or a TOML file, as for --trio. Without --measure no model is loaded, and what a named trio has no files of
     yet is told from the catalogue's figures. Where the catalogue does not know the shape of a model, its weights alone are counted, and the
-    rest stands as unknown. Ends with 1 where the trio does not fit.
+    rest stands as unknown. A model on a server takes no memory here, and the server is asked what it has. Ends with 1 where the trio does
+    not fit.
     """
     if name is not None and flags["trio"] is not None:
         raise click.UsageError("TRIO and --trio exclude each other")
@@ -61,10 +62,11 @@ def fit(name: str | None, parallel: int, measured: bool, as_json: bool, **flags:
     heads = (None,) * len(trio.stages) if any(not file.exists() for file in trio.files) else load_heads(trio)
     plan = make_plan(capacities(trio, heads), devices(), published)
     missing = {path: header.size for path, header in published.items() if path in trio.files}
-    from_memory = not any(one.offloaded for one in plan.roles) and plan.roles[-1].footprint.read > _CACHED
+    away = _servers(trio)
+    from_memory = bool(plan.roles) and not any(one.offloaded for one in plan.roles) and plan.roles[-1].footprint.read > _CACHED
     bandwidth = memory_bandwidth(machine.threads())
     experts = [other for other, entry in entries.items() if entry.active is not None and entry.path in published]
-    speeds = tokens_per_second(plan, bandwidth) if from_memory and not experts else {}
+    speeds = tokens_per_second(plan, bandwidth) if from_memory and not experts and not away else {}
     gains = {accepted: gain(speeds, accepted) for accepted in _ACCEPTED} if speeds else {}
     try:
         plan.check()
@@ -73,10 +75,10 @@ def fit(name: str | None, parallel: int, measured: bool, as_json: bool, **flags:
         why = f"{error}; {error.hint}"
     times = _measured(trio, missing, why) if measured else None
     if as_json:
-        shown = _object(plan, bandwidth, speeds, gains) | _gaps(plan, missing, unknown)
+        shown = _object(plan, bandwidth, speeds, gains) | _gaps(plan, missing, unknown) | {"servers": away}
         click.echo(json.dumps(shown | ({"measured": times} if times is not None else {})))
     else:
-        click.echo(printable("\n".join(_table(plan, unknown))))
+        click.echo(printable("\n".join([*_table(plan, unknown), *(f"{role:<8} {told['about']}" for role, told in away.items())])))
         if times is None:
             _say_speeds(bandwidth, speeds, gains, experts)
         else:
@@ -91,6 +93,24 @@ def fit(name: str | None, parallel: int, measured: bool, as_json: bool, **flags:
         say(f"not counted: what the context and the batches of {names} take, which is unknown until the file is here", err=True)
     say(f"does not fit: {why}" if why else "fits, as far as is known" if unknown else "fits", err=True)
     return 1 if why else 0
+
+
+def _servers(trio: Trio) -> dict[str, dict[str, Any]]:
+    """What the servers of a trio say of themselves, by role.
+
+    Raises:
+        RemoteError: one cannot be reached.
+    """
+    from contextlib import closing
+
+    from rsd_local.remote import RemoteEngine
+
+    told: dict[str, dict[str, Any]] = {}
+    for role, config in (("draft", trio.draft), ("target", trio.target)):
+        if isinstance(config, RemoteRole):
+            with closing(RemoteEngine(config, role)) as engine:
+                told[role] = dataclasses.asdict(engine.facts) | {"url": config.url, "about": engine.about()}
+    return told
 
 
 def _say_speeds(bandwidth: float, speeds: dict[Role, float], gains: dict[float, float], experts: list[str]) -> None:
@@ -115,11 +135,12 @@ def _measured(trio: Trio, missing: Mapping[Path, int], why: str) -> dict[str, An
     require(not missing, "--measure needs the models' files, and some are not here", "leave it away, or rsd pull the trio")
     require(not why, f"--measure loads the models, and that {why}", "leave it away")
 
-    from rsd_local.fit.measured import gain_of, measure
+    from rsd_local.fit.measured import gain_of, measure, measure_server
     from rsd_local.reasoner import Reasoner
 
     with Reasoner.open(trio) as reasoner:
         speeds = {role: measure(engine) for role, engine in reasoner.engines().items()}
+        speeds |= {role: measure_server(engine) for role, engine in reasoner.trio.servers().items()}
         gain = gain_of(speeds, reasoner.trio.rewards.costs(), ahead=reasoner.trio.rewards.ahead)
     return {
         "roles": {role: dataclasses.asdict(speed) for role, speed in speeds.items()},
@@ -130,7 +151,8 @@ def _measured(trio: Trio, missing: Mapping[Path, int], why: str) -> dict[str, An
 def _say_measured(times: dict[str, Any]) -> None:
     click.echo()
     for role, speed in times["roles"].items():
-        say(f"{role:<8} writes {1 / speed['decode']:.3g} tokens/s one by one, reads {1 / speed['prefill']:.3g} in a prompt")
+        trip = f"; the way to its server and back takes {1e3 * speed['trip']:.3g} ms" if speed["trip"] else ""
+        say(f"{role:<8} writes {1 / speed['decode']:.3g} tokens/s one by one, reads {1 / speed['prefill']:.3g} in a prompt{trip}")
     gains = ", ".join(f"{accepted:.0%} → {gain:.2f}" for accepted, gain in times["gain_by_accepted_share"].items())
     say(f"RSD against the target alone, times as fast by the share of drafted steps that stand, measured: {gains}")
 

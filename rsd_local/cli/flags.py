@@ -15,8 +15,10 @@ from rsd_local.config import (
     NEEDS_MODEL,
     ROLES,
     TAKES_MODEL,
+    AnyRole,
     Limits,
     Params,
+    RemoteRole,
     RoleConfig,
     Sampling,
     Search,
@@ -26,6 +28,7 @@ from rsd_local.config import (
     Ways,
     Weighting,
     default_temperature,
+    is_url,
     require,
     sequences_needed,
 )
@@ -37,12 +40,14 @@ _OF_THE_TRIO = ("threshold", "unchecked", "stop_after", "redrafts", "retries")
 """What a trio has where no flag is given."""
 
 
-def make_trio(flags: dict[str, Any], parallel: int = 1, width: int | None = None, *, compares: bool = False, loads: bool = True) -> Trio:
+def make_trio(
+    flags: dict[str, Any], parallel: int | None = 1, width: int | None = None, *, compares: bool = False, loads: bool = True
+) -> Trio:
     """The trio that the flags name, with what they change.
 
     Args:
         flags: of ``trio_options``, and of ``run_options`` where the command has them.
-        parallel: prompts at once.
+        parallel: prompts at once; None for the trio's own.
         width: sequences of one prompt; without it, what the flags' strategy needs, or the trio's own.
         compares: whether figures are compared: then no prompt goes on from what earlier ones left in the caches.
         loads: whether the models are to be loaded, so that their files must be here.
@@ -63,7 +68,7 @@ def make_trio(flags: dict[str, Any], parallel: int = 1, width: int | None = None
         if missing:
             raise ConfigError(f"no {' and no '.join(missing)} model is named", hint="give --draft, --target and --reward, or --trio")
         _check_kind(kind, adapters)
-        roles: dict[str, Any] = _adapted({role: RoleConfig(path) for role, path in named.items()}, adapters)
+        roles: dict[str, Any] = _adapted({role: _named(path) for role, path in named.items()}, adapters)
         trio = Trio(**roles, reward_kind=kind, head=flags["head"], **checks)
     else:
         trio = _changed(
@@ -100,6 +105,7 @@ def make_trio(flags: dict[str, Any], parallel: int = 1, width: int | None = None
         trio = trio.with_models(lambda role: dataclasses.replace(role, trusted=True))
     if width is None:
         width = sequences_needed(plain.get("strategy", trio.strategy), make_search(flags)) if "samples" in flags else 1
+    parallel = trio.parallel if parallel is None else parallel
     return dataclasses.replace(trio, parallel=parallel, width=width, reuse=trio.reuse and not compares, **plain)
 
 
@@ -141,29 +147,39 @@ def _check_kind(kind: str, adapters: Adapters) -> None:
     require(takes or "reward" not in adapters, f"reward kind {kind} reads no model, so it takes no adapter", "choose another --reward-kind")
 
 
-def _adapted(roles: dict[str, RoleConfig], adapters: Adapters) -> dict[str, RoleConfig]:
+def _named(path: Path | str, before: AnyRole | None = None) -> AnyRole:
+    """A model by its file or its server's URL, with the settings of the one that it takes the place of, where they are of its kind."""
+    if is_url(path):
+        return dataclasses.replace(before, url=str(path)) if isinstance(before, RemoteRole) else RemoteRole(str(path))
+    path = Path(path)
+    if isinstance(before, RoleConfig):
+        return dataclasses.replace(before, path=path, lora=None, lora_scale=1.0)
+    return RoleConfig(path)
+
+
+def _adapted(roles: dict[str, AnyRole], adapters: Adapters) -> dict[str, AnyRole]:
     """Roles with adapters; a reward without a model is the target's weights with its adapter."""
     made = dict(roles)
     for role, (path, scale) in adapters.items():
         base = roles.get(role) or (roles.get("target") if role == "reward" else None)
         require(base is not None, f"--lora {role}={path}: no {role} model is named", f"give --{role}")
-        if base is not None:
+        require(not isinstance(base, RemoteRole), f"--lora {role}={path}: that model is on a server", "start the server with its --lora")
+        if isinstance(base, RoleConfig):
             made[role] = dataclasses.replace(base, lora=path, lora_scale=scale)
     return made
 
 
-def _changed(trio: Trio, named: dict[str, Path], adapters: Adapters, kind: str | None, head: Path | None, checks: dict[str, Any]) -> Trio:
+def _changed(
+    trio: Trio, named: dict[str, Path | str], adapters: Adapters, kind: str | None, head: Path | None, checks: dict[str, Any]
+) -> Trio:
     """The trio with other files, or with another kind of reward, which takes over no model that it cannot use.
 
     A threshold belongs to a combination: of another one nobody knows it, and the usual one is taken.
     """
-    models = {
-        role: dataclasses.replace(getattr(trio, role) or RoleConfig(path), path=path, lora=None, lora_scale=1.0)
-        for role, path in named.items()
-    }
+    models = {role: _named(path, getattr(trio, role)) for role, path in named.items()}
     if not trio.rewards or kind is not None:
         _check_kind(kind or trio.reward_kind, adapters)
-    own: dict[str, RoleConfig] = {role: model for role in ROLES if (model := getattr(trio, role)) is not None}
+    own: dict[str, AnyRole] = {role: model for role in ROLES if (model := getattr(trio, role)) is not None}
     roles = models | {role: model for role, model in _adapted(own | models, adapters).items() if role in adapters}
     rewarded = checks if head is None else checks | {"head": head}
     if "verifier" in checks and not trio.rewards:  # the files of another one go with it
@@ -173,7 +189,7 @@ def _changed(trio: Trio, named: dict[str, Path], adapters: Adapters, kind: str |
         gone: dict[str, Any] = {"verifier": "", "tests": None, "schema": None, "rewards": ()}
         rewarded = gone | {"reward": keeps, "reward_kind": kind, "head": head} | checks
     if rewarded or roles:
-        rewarded = rewarded | {"threshold": math.nan, "threshold_from": ""}
+        rewarded = rewarded | {"threshold": math.nan, "threshold_from": "", "tuned": None}
     return dataclasses.replace(trio, **rewarded | roles)
 
 
@@ -187,6 +203,8 @@ def _place(trio: Trio, flag: str, field: str, read: Callable[[str], Any], given:
         raise ConfigError(f"--{flag.replace('_', '-')} {given}: {text!r} is no number") from None
     if role == "reward" and not any(stage.model for stage in trio.stages):
         raise ConfigError(f"--{flag.replace('_', '-')} {given}: this trio has no reward model", hint="it uses the target's, or none")
+    if role and isinstance(getattr(trio, role), RemoteRole):
+        raise ConfigError(f"--{flag.replace('_', '-')} {given}: the {role} is on a server", hint="start the server with it")
     return trio.with_models(lambda one: dataclasses.replace(one, **{field: value}), (role,) if role else ROLES)
 
 
@@ -222,7 +240,14 @@ def make_params(flags: dict[str, Any], trio: Trio) -> Params:
     penalties = {name: flags[name] for name in ("repeat_penalty", "presence_penalty", "frequency_penalty")}
     return Params(
         Sampling(
-            temperature, flags["top_k"], flags["top_p"], flags["min_p"], flags["seed"], **penalties, penalty_last_n=flags["repeat_last_n"]
+            temperature,
+            flags["top_k"],
+            flags["top_p"],
+            flags["min_p"],
+            flags["seed"],
+            **penalties,
+            penalty_last_n=flags["repeat_last_n"],
+            grammar=make_grammar(flags, trio),
         ),
         Weighting(
             flags["weighting"],
@@ -245,6 +270,29 @@ def make_params(flags: dict[str, Any], trio: Trio) -> Params:
         search,
         make_thinking(flags, trio),
     )
+
+
+def make_grammar(flags: dict[str, Any], trio: Trio) -> str:
+    """The grammar that answers follow, as the flags have it.
+
+    Raises:
+        ConfigError: a file cannot be read or used, or the trio's answers follow none.
+    """
+    grammar, schema = flags["grammar_file"], flags["json_schema_file"]
+    require(grammar is None or schema is None, "--grammar-file and --json-schema-file exclude each other")
+    if grammar is None and schema is None:
+        return ""
+    require(
+        trio.task != "arithmetic", "this trio answers arithmetic alone, and no grammar", "leave the grammar away, or choose another --trio"
+    )
+    if schema is None:
+        return read_text(grammar, hint="give a file of GBNF with a rule root")
+    from rsd_local.json_grammar import json_schema_to_grammar
+
+    try:
+        return json_schema_to_grammar(read_text(schema))
+    except ConfigError as error:
+        raise ConfigError(f"{schema}: {error}", hint=error.hint) from None
 
 
 def make_thinking(flags: dict[str, Any], trio: Trio) -> Thinking:

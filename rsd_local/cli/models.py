@@ -24,7 +24,7 @@ Command = Callable[..., Any]
 def _offline(command: Command) -> Command:
     def switch(_ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
         if value:
-            os.environ["HF_HUB_OFFLINE"] = "1"  # huggingface_hub reads it when it is imported, which is later
+            os.environ["HF_HUB_OFFLINE"] = "1"  # also for huggingface_hub, which reads it when it is imported, later
 
     return click.option("--offline", is_flag=True, expose_value=False, callback=switch, help="Open no socket.")(command)
 

@@ -24,12 +24,19 @@ from rsd_local.config import (
     ThinkMode,
     Unchecked,
     WeightingKind,
+    is_url,
 )
 
-__all__ = ["StrictCommand", "option", "question_options", "run_options", "trio_options"]
+__all__ = ["StrictCommand", "option", "question_options", "run_options", "several_trios_options", "trio_options"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 Option = Callable[[Any], Any]
+
+
+def file_or_url(value: str) -> Path | str:
+    """A file, or the address of a server, which stays a text: a path would lose one of its slashes."""
+    return value if is_url(value) else Path(value)
+
 
 _SECTIONS = {
     "Models": "--trio --draft --target --reward --lora --lora-scaled --head --system --delimiter --trust-file --no-fit-check",
@@ -40,7 +47,8 @@ _SECTIONS = {
     "--branches --aggregate --speculate --fallback --retries --replay",
     "Thinking": "--think --think-budget --score-thoughts --reasoning-effort --template-kwargs",
     "Limits": "--max-tokens --max-steps --repeats --stop --stop-after",
-    "Sampling": "--temp --top-k --top-p --min-p --repeat-penalty --presence-penalty --frequency-penalty --repeat-last-n --seed",
+    "Sampling": "--temp --top-k --top-p --min-p --repeat-penalty --presence-penalty --frequency-penalty --repeat-last-n --seed "
+    "--grammar-file --json-schema-file",
 }
 """Headings of the help, and the options below them."""
 
@@ -63,9 +71,9 @@ def _per_role(*names: str, metavar: str, help: str) -> Option:
 
 _TRIO: list[Option] = [
     option("--trio", metavar="NAME|FILE", help="A trio by name (rsd list), or its TOML file. Default: abacus, built in."),
-    option("-md", "--draft", type=Path, metavar="FILE", help="GGUF file of the draft model, or ollama:NAME."),
-    option("-m", "--target", type=Path, metavar="FILE", help="GGUF file of the target model, or ollama:NAME."),
-    option("-mr", "--reward", type=Path, metavar="FILE", help="The same of the reward model, for kinds that take one."),
+    option("-md", "--draft", type=file_or_url, metavar="FILE", help="GGUF file of the draft model, ollama:NAME, or a server's URL."),
+    option("-m", "--target", type=file_or_url, metavar="FILE", help="GGUF file of the target model, ollama:NAME, or a server's URL."),
+    option("-mr", "--reward", type=file_or_url, metavar="FILE", help="The same of the reward model, for kinds that take one."),
     _per_role("--lora", metavar="FILE", help="LoRA adapter of a role (without ROLE, the target); of the reward, on the target's weights."),
     _per_role("--lora-scaled", metavar="FILE:SCALE", help="The same with its effect multiplied by SCALE."),
     option("--reward-kind", metavar="KIND[,KIND…]", help=f"How a step is scored: {', '.join(get_args(RewardKind))}."),
@@ -155,6 +163,8 @@ _PARAMS: list[Option] = [
     option("--frequency-penalty", type=float, default=0.0, show_default=True, help="Subtracted once for each time."),
     option("--repeat-last-n", type=int, default=64, show_default=True, help="Tokens that count as written lately."),
     option("-s", "--seed", type=int, default=0, show_default=True, help="Seed of the question."),
+    option("--grammar-file", type=Path, metavar="FILE", help="Grammar in GBNF that the answer follows."),
+    option("-jf", "--json-schema-file", type=Path, metavar="FILE", help="JSON schema that the answer fits."),
 ]
 
 _QUESTIONS: list[Option] = [
@@ -172,6 +182,12 @@ def question_options(command: F) -> F:
 def trio_options(command: F) -> F:
     """Adds the options that choose and place the models."""
     return _stack(command, _TRIO)
+
+
+def several_trios_options(command: F) -> F:
+    """Adds the options of a command that may name several trios; the others hold for each of them."""
+    about = "A trio by name (rsd list), or its TOML file; again for each further one. Default: abacus, built in."
+    return _stack(command, [option("--trio", multiple=True, type=click.Path(), metavar="NAME|FILE", help=about), *_TRIO[1:]])
 
 
 def run_options(command: F) -> F:

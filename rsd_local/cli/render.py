@@ -128,6 +128,8 @@ def stats(result: Result, reasoner: Reasoner) -> None:
     engines = reasoner.engines()
     for role, engine in engines.items():
         click.echo(f"{role:<7} {printable(engine.about())}", err=True)
+    for role, server in reasoner.trio.servers().items():
+        click.echo(f"{role:<7} {printable(server.about())}", err=True)
     click.echo(f"GPU offload in this build of llama.cpp: {'yes' if supports_gpu() else 'no'}", err=True)
 
 

@@ -1,7 +1,8 @@
-"""``rsd report``: what a bench found, as tables, plots and a page."""
+"""``rsd report``: what a bench found or a server wrote down, as tables, plots and a page."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
@@ -14,12 +15,29 @@ from rsd_local.cli.text import printable
 @click.argument("folder", metavar="DIR", type=Path)
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as one object.")
 def report(folder: Path, as_json: bool) -> None:
-    """Write the report of a bench: tables, plots, a page.
+    """Write the report of a bench or a run log: tables, plots, a page.
 
-    Puts report.md, its plots and report.html into DIR, a folder of rsd bench. The tables go to standard output, and before
-    them what was run: models, machine, threads, date and versions, as they were at the time of the run. The page needs no
-    other file and no network.
+    Puts report.md, its plots and report.html into DIR, a folder of rsd bench, or of rsd serve --run-log. The tables go to
+    standard output, and before them what was run: models, machine, threads, date and versions, as they were at the time of
+    the run. The page needs no other file and no network.
     """
+    from rsd_local.run_log.folder import is_run_log
+
+    if is_run_log(folder):
+        _run_log(folder, as_json)
+    else:
+        _bench(folder, as_json)
+
+
+def _run_log(folder: Path, as_json: bool) -> None:
+    from rsd_local.run_log.report import as_object, text, write_report
+
+    figures, files = write_report(folder)
+    click.echo(json.dumps(as_object(figures)) if as_json else printable(text(figures)))
+    click.echo(printable("wrote " + ", ".join(map(str, files))), err=True)
+
+
+def _bench(folder: Path, as_json: bool) -> None:
     from rsd_local.bench.report import write_report
     from rsd_local.bench.tables import pair_table, setting
     from rsd_local.cli.bench import show_summary

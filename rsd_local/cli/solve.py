@@ -11,6 +11,7 @@ import click
 
 from rsd_local.cli.flags import make_params, make_trio
 from rsd_local.cli.options import StrictCommand, run_options, trio_options
+from rsd_local.cli.streams import start_log
 from rsd_local.cli.text import call, json_line, printable
 from rsd_local.errors import ConfigError, QuestionRefused
 
@@ -35,7 +36,9 @@ def solve(words: tuple[str, ...], stats: bool, as_json: bool, as_jsonl: bool, qu
     trio = make_trio(flags)
     params = make_params(flags, trio)
     question = _question(words)
-    logging.basicConfig(stream=sys.stderr, level=logging.DEBUG if verbose else logging.WARNING, format="%(name)s: %(message)s")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(name)s: %(message)s"))
+    start_log(handler, logging.DEBUG if verbose else logging.WARNING)
 
     from rsd_local.cli import render
     from rsd_local.cli.thoughts import with_thoughts

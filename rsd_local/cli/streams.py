@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import io
+import logging
 import os
 import sys
 import unicodedata
@@ -26,6 +27,18 @@ _GREEK = "GREEK SMALL LETTER "
 _INPUT = "rsd-input-"
 
 
+def start_log(handler: logging.Handler, level: int) -> None:
+    """Log by a handler, in place of the bare warnings that ``prepare`` lets through.
+
+    Args:
+        handler: of all records.
+        level: from which on there are records.
+    """
+    if logging.lastResort is not None:
+        logging.root.removeHandler(logging.lastResort)
+    logging.basicConfig(handlers=[handler], level=level)
+
+
 def prepare() -> None:
     """Makes the standard streams usable, before anything is read or printed; a second call changes nothing.
 
@@ -33,6 +46,8 @@ def prepare() -> None:
     prints. What standard output cannot encode is printed as a stand-in. Standard error never fails.
     """
     _fill_closed()
+    if not logging.root.handlers and logging.lastResort is not None:
+        logging.root.addHandler(logging.lastResort)  # warnings: the package itself is silent, for it may be a part of any program
     sys.stdout, sys.stderr = _guarded(sys.stdout), _guarded(sys.stderr, lenient=True)
     if isinstance(sys.stdin, io.TextIOWrapper):
         if sys.stdin.isatty():

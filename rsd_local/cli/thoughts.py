@@ -25,7 +25,8 @@ def with_thoughts(params: Params, reasoner: Reasoner) -> Params:
     """
     if not reasoner.trio.thinks(params.thinking):
         return params
-    advice = reasoner.trio.target.model.header.metadata
+    target = reasoner.engines().get("target")
+    advice = target.model.header.metadata if target is not None else {}  # a server does not tell what its file advises
     found = {name: advice.get(f"general.sampling.{key}") for name, key in _SAMPLING.items() if not _said(_FLAGS.get(name, name))}
     usable: dict[str, Any] = {
         name: value for name, value in found.items() if isinstance(value, int | float) and not isinstance(value, bool)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rsd_local.rewards.heads import ReadOut
     from rsd_local.sandbox import Sandbox
 
-_OF_NO_MATTER = ("parallel", "width", "threshold", "threshold_from", "strategy")
+_OF_NO_MATTER = ("parallel", "width", "threshold", "threshold_from", "tuned", "strategy")
 """Settings of a trio that rollouts do not depend on."""
 
 
@@ -72,7 +72,7 @@ class Training:
         with_target = self.role == "target" or self.labelling.label == "advantage"
         opened = self.trio if with_target else dataclasses.replace(self.trio, target=self.trio.draft)  # a target that nobody asks
         with self._rollouts() as kept, Reasoner.open(opened, render.loading()) as reasoner:
-            return train(self._steps(reasoner, kept), self.role, reasoner.engines()[self.role].config, held_out, seed)
+            return train(self._steps(reasoner, kept), self.role, reasoner.trio.here(self.role).config, held_out, seed)
 
     def _rollouts(self) -> Rollouts:
         """The folder of rollouts, new or to be gone on with."""
@@ -114,9 +114,9 @@ class Training:
         from rsd_local.cli.progress import counting
         from rsd_local.events import CancelToken
 
-        stateless = self.role == "draft" and not reasoner.trio.draft.probe_states()
+        stateless = self.role == "draft" and not reasoner.trio.here("draft").probe_states()
         require(not stateless, "the draft is of a kind that gives no hidden states while it writes", "fit it on the target: --role target")
-        cancel, width = CancelToken(), reasoner.engines()[self.role].model.n_embd
+        cancel, width = CancelToken(), reasoner.trio.here(self.role).model.n_embd
         if self.role == "target":
             try_target(reasoner, self.items[0], cancel)
         previous = signal.signal(signal.SIGINT, lambda *_: cancel.cancel())

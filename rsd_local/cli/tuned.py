@@ -75,7 +75,8 @@ def keep(found: Tuned, plot: Path | None, *, dry_run: bool) -> Kept:
     file, drawn, problem = None, None, found.problem
     try:
         if found.choice is not None and not dry_run:
-            file = save_threshold(found.name, found.choice.threshold, found.origin, found.banded.bands if found.banded else ())
+            bands = found.banded.bands if found.banded else ()
+            file = save_threshold(found.name, found.choice.threshold, found.origin, bands, found.choice.figures)
     except RSDError as error:
         problem = problem or error
     try:

@@ -21,9 +21,11 @@ from rsd_local.config.params import (
     default_temperature,
     sequences_needed,
 )
+from rsd_local.config.remote import OnFailure, RemoteRole, is_url
 from rsd_local.config.rewards import NEEDS_HEAD, NEEDS_MODEL, TAKES_MODEL, VERIFIERS, RewardConfig, RewardKind, TagLayout
 from rsd_local.config.roles import CacheType, FlashAttention, RoleConfig
-from rsd_local.config.trio import ROLES, SYSTEM_PROMPT, OnVerifierError, SandboxLevel, Trio
+from rsd_local.config.trio import ROLES, SYSTEM_PROMPT, AnyRole, OnVerifierError, SandboxLevel, Trio
+from rsd_local.config.tuned import TunedFigures
 
 __all__ = [
     "NEEDS_HEAD",
@@ -33,12 +35,15 @@ __all__ = [
     "TAKES_MODEL",
     "VERIFIERS",
     "Aggregate",
+    "AnyRole",
     "CacheType",
     "Fallback",
     "FlashAttention",
     "Limits",
+    "OnFailure",
     "OnVerifierError",
     "Params",
+    "RemoteRole",
     "RewardConfig",
     "RewardKind",
     "RoleConfig",
@@ -52,6 +57,7 @@ __all__ = [
     "ThinkMode",
     "Thinking",
     "Trio",
+    "TunedFigures",
     "Unchecked",
     "Ways",
     "Weighting",
@@ -59,6 +65,7 @@ __all__ = [
     "default_temperature",
     "from_home",
     "is_ollama",
+    "is_url",
     "require",
     "require_choice",
     "sequences_needed",

@@ -19,6 +19,7 @@ StopAfter = Literal["never", "code-block"]
 ThinkMode = Literal["auto", "on", "off"]
 TemplateValue = str | bool | int | float | None
 _AGAIN = 0.7
+_GRAMMAR = 1 << 18
 _TEMPLATES_OWN = ("messages", "add_generation_prompt", "bos_token", "eos_token")
 
 
@@ -36,6 +37,8 @@ class Sampling:
         presence_penalty: subtracted from the logit of each token that was written lately.
         frequency_penalty: subtracted for each time that it was written.
         penalty_last_n: how many tokens count as lately; 0 switches the penalties off.
+        grammar: that the answer follows, in GBNF with a rule ``root``; empty for none. A thought before the answer is free of it.
+            ``json_schema_to_grammar`` makes one of a JSON schema.
     """
 
     temperature: float = 0.0
@@ -47,6 +50,7 @@ class Sampling:
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     penalty_last_n: int = 64
+    grammar: str = ""
 
     def __post_init__(self) -> None:
         require(0.0 <= self.temperature <= 5.0, f"temperature {self.temperature} is outside 0 to 5")
@@ -60,6 +64,7 @@ class Sampling:
         require(-2 <= self.presence_penalty <= 2, f"presence_penalty {self.presence_penalty} is outside -2 to 2")
         require(-2 <= self.frequency_penalty <= 2, f"frequency_penalty {self.frequency_penalty} is outside -2 to 2")
         require(self.penalty_last_n >= 0, f"penalty_last_n {self.penalty_last_n} is negative", "0 switches the penalties off")
+        require(len(self.grammar) <= _GRAMMAR, f"a grammar of {len(self.grammar):,} characters is longer than {_GRAMMAR:,}")
 
     @property
     def again(self) -> Sampling:

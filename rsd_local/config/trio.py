@@ -22,10 +22,14 @@ from rsd_local.config.params import (
     Unchecked,
     Weighting,
 )
+from rsd_local.config.remote import OnFailure, RemoteRole
 from rsd_local.config.rewards import MOST_REWARDS, NEEDS_HEAD, TAKES_MODEL, Checker, RewardConfig, TagLayout
 from rsd_local.config.roles import RoleConfig
+from rsd_local.config.tuned import TunedFigures
 
 ROLES = ("draft", "target", "reward")
+AnyRole = RoleConfig | RemoteRole
+"""A model here, or on a server."""
 SYSTEM_PROMPT = "Please reason step by step, and put your final answer within \\boxed{}."
 Task = Literal["any", "math", "arithmetic"]
 SandboxLevel = Literal["auto", "strict"]
@@ -48,6 +52,7 @@ class Trio:
         rewards: the cascade with a model and a band for each, in place of the keys above: ``[[reward]]`` in a file.
         threshold: the trio's own δ, used where the caller names none; 1 where the last reward is a verifier, otherwise 0.7.
         threshold_from: where δ comes from, for people; empty where nobody measured it.
+        tuned: what ``rsd tune`` saw at that δ; None where it did not, or an earlier version chose it.
         system: the system prompt of draft and target, empty for none.
         task: ``arithmetic`` sends questions through abacus' reader, which refuses everything else; ``math`` is any question, and in a
             chat too the system prompt that asks for steps and a boxed answer.
@@ -60,6 +65,7 @@ class Trio:
         run_code: whether programs that a model wrote, and those that a verifier names, may be run. No file can say so.
         sandbox: ``strict`` refuses to run a program that cannot be kept from files and network.
         on_verifier_error: whether a verifier that does not work ends the answer, or the target writes the step.
+        on_failure: where the target's server fails: whether that ends the answer, or the draft's best step stands.
         delimiter: where steps end, see ``segments.Segmenter``.
         parallel: prompts answered at once; each takes its own share of every context.
         queue: how many more may wait for their turn.
@@ -70,14 +76,15 @@ class Trio:
         fit_check: whether a trio that needs more memory than is free is refused before it is loaded.
     """
 
-    draft: RoleConfig
-    target: RoleConfig
+    draft: AnyRole
+    target: AnyRole
     reward: RoleConfig | None = None
     reward_kind: str = "tag-logits"
     layout: TagLayout = "math-shepherd"
     head: Path | None = None
     threshold: float = math.nan
     threshold_from: str = ""
+    tuned: TunedFigures | None = None
     system: str = SYSTEM_PROMPT
     task: Task = "any"
     machine: str = ""
@@ -106,6 +113,7 @@ class Trio:
     run_code: bool = False
     sandbox: SandboxLevel = "auto"
     on_verifier_error: OnVerifierError = "error"
+    on_failure: OnFailure = "error"
     fit_check: bool = True
 
     def __post_init__(self) -> None:
@@ -115,10 +123,13 @@ class Trio:
         for name in ("head", "tests", "schema"):
             given = getattr(self, name)
             object.__setattr__(self, name, given and from_home(given))
+        require(self.tuned is None or isinstance(self.tuned, TunedFigures), "tuned is no table", "rsd tune writes it")
         require_choice(self.task, Task, "task")
         require_choice(self.strategy, Strategy, "strategy")
         require_choice(self.sandbox, SandboxLevel, "sandbox")
         require_choice(self.on_verifier_error, OnVerifierError, "on_verifier_error")
+        require_choice(self.on_failure, OnFailure, "on_failure")
+        self._check_remote()
         require(0 <= self.queue <= 1_000_000, f"queue {self.queue} is outside 0 to 1,000,000")
         require(1 <= self.parallel <= 64, f"parallel {self.parallel} is outside 1 to 64")
         require(1 <= self.parallel * self.width <= 256, f"{self.parallel} questions of {self.width} sequences are more than 256")
@@ -126,6 +137,16 @@ class Trio:
         if math.isnan(self.threshold):
             object.__setattr__(self, "threshold", (1.0 if last.kind == "verifier" else 0.7) if last.upper is None else last.upper)
         self.params()  # checks the rest
+
+    def _check_remote(self) -> None:
+        """Refuses reward models on a server, and rewards that look into a model which is on one."""
+        for stage in self.stages:
+            here = stage.model is None or isinstance(stage.model, RoleConfig)
+            require(here, "the reward model is on a server, which is not supported", "give a file of this machine (--reward)")
+            looks = _LOOKS_INTO.get(stage.kind, ()) if stage.model is None else ()
+            away = next((role for role in looks if isinstance(getattr(self, role), RemoteRole)), None)
+            fix = "choose another --reward-kind, such as judge with a model that runs here (--reward)"
+            require(away is None, f"reward kind {stage.kind} needs a {away} that runs here, and this one is on a server", fix)
 
     @property
     def stages(self) -> tuple[RewardConfig, ...]:
@@ -163,18 +184,20 @@ class Trio:
     @property
     def files(self) -> tuple[Path, ...]:
         """All models', adapters' and heads' files."""
-        models = [self.draft, self.target, *(stage.model for stage in self.stages if stage.model is not None)]
+        models = [one for one in (self.draft, self.target, *(stage.model for stage in self.stages)) if isinstance(one, RoleConfig)]
         beside = [*(model.lora for model in models), *(stage.head for stage in self.stages)]
         return tuple(dict.fromkeys([*(model.path for model in models), *(file for file in beside if file is not None)]))
 
     def with_models(self, change: Callable[[RoleConfig], RoleConfig], roles: Container[str] = ROLES) -> Trio:
-        """The same with the models of some roles changed, ``reward`` standing for those of all rewards.
+        """The same with the models of some roles changed, ``reward`` standing for those of all rewards; those on servers stay.
 
         Args:
             change: gives a model's settings anew.
             roles: whose.
         """
-        changed: dict[str, Any] = {role: change(getattr(self, role)) for role in ROLES if role in roles and getattr(self, role) is not None}
+        changed: dict[str, Any] = {
+            role: change(getattr(self, role)) for role in ROLES if role in roles and isinstance(getattr(self, role), RoleConfig)
+        }
         if "reward" in roles:
             changed["rewards"] = [dataclasses.replace(stage, model=stage.model and change(stage.model)) for stage in self.rewards]
         return dataclasses.replace(self, **changed)
@@ -190,6 +213,12 @@ class Trio:
             ),
         )
 
+
+_LOOKS_INTO = {
+    "judge": ("target",), "digit": ("target",), "likelihood": ("target",), "likelihood-least": ("target",),
+    "likelihood-running": ("target",), "contrast": ("target", "draft"), "confidence": ("draft",),
+}  # fmt: skip
+"""Whose weights, probabilities or states a kind of reward without a model of its own needs; those of a read-out are its head's."""
 
 _SINGLE = ("reward", "reward_kind", "layout", "head", "verifier", "tests", "schema", "code_file")
 """Settings of a trio with one reward, or with a short list of kinds."""

@@ -50,6 +50,11 @@ class Ahead:
         self._step: Step | None = None
         self._pending: Pending[Reading] | None = None
 
+    @property
+    def devices(self) -> frozenset[str]:
+        """Of this machine that the target computes on."""
+        return self.writer.abilities.devices
+
     def read(self, step: Step, *, tokens: bool, state: bool) -> Pending[Reading]:
         """Begin to read the next step."""
         if self._pending is None or self._step is not step:

@@ -134,8 +134,9 @@ class Chooser:
 
 
 def _spent(draft: Writer, target: Writer, reward: Reward) -> float:
-    """Seconds of batches so far."""
-    return sum(one.seconds for one in (draft.counters(), target.counters(), *reward.counters().values()))
+    """Seconds of batches so far, and of a model on a server those of the way there and back."""
+    made = (draft.counters(), target.counters(), *reward.counters().values())
+    return sum(one.seconds + (one.waiting_seconds if one.rounds else 0.0) for one in made)
 
 
 def auto(prompt: Prompt, trio: OpenTrio, params: Params) -> Iterator[Event]:

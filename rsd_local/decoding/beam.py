@@ -8,7 +8,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 
 from rsd_local.config import Params
-from rsd_local.decoding.candidates import Candidate, candidates
+from rsd_local.decoding.candidates import Candidate, Place, candidates
 from rsd_local.decoding.sampled import chosen
 from rsd_local.decoding.solution import Solution
 from rsd_local.decoding.trio import OpenTrio
@@ -70,15 +70,20 @@ def close_all(beams: list[Beam]) -> None:
 
 
 def _grown(beams: list[Beam], params: Params, depth: int, turn: int) -> list[Beam]:
-    """The best ``params.search.beams`` of all continuations by one step, and of those that have ended."""
+    """The best ``params.search.beams`` of all continuations by one step, and of those that have ended.
+
+    The continuations of all beams are written at once, each from a random stream of its own.
+    """
     search, seed = params.search, params.sampling.seed
-    with ExitStack() as tried:
-        grown = [one for one in beams if one.solution.reason is not None]
-        for number, one in enumerate(beams):
-            if one.solution.reason is not None:
-                continue
-            streams = [Stream(seed, DRAFT, turn, depth, number * search.branches + branch) for branch in range(search.branches)]
-            for made in tried.enter_context(candidates(one.writer, one.reward, streams, params.sampling, one.solution)):
+    grown = [one for one in beams if one.solution.reason is not None]
+    growing = [(number, one) for number, one in enumerate(beams) if one.solution.reason is None]
+    places = []
+    for number, one in growing:
+        streams = [Stream(seed, DRAFT, turn, depth, number * search.branches + branch) for branch in range(search.branches)]
+        places.append(Place(one.writer, one.reward, streams, one.solution))
+    with candidates(places, params.sampling) as tried:
+        for (_, one), branches in zip(growing, tried, strict=True):
+            for made in branches:
                 solution = deepcopy(one.solution)
                 solution.accept(made.step, "draft")
                 rank = one.rank if made.step.blank else made.rank  # a blank end adds nothing to judge

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing
 
 from rsd_local.config import Aggregate, Params
-from rsd_local.decoding.candidates import start_score
+from rsd_local.decoding.candidates import start_score, start_scores
 from rsd_local.decoding.sampled import chosen, sampled
 from rsd_local.decoding.solution import Solution
 from rsd_local.decoding.trio import OpenTrio
@@ -38,13 +38,16 @@ def best_of_n(prompt: Prompt, trio: OpenTrio, params: Params) -> Iterator[Event]
 
 
 def scored(reward: Reward, solutions: list[list[Step]]) -> list[list[Score]]:
-    """The score of every step of every solution, step by step with all solutions side by side."""
+    """The score of every step of every solution, all solutions side by side: in one pass, or step by step where the reward reads so."""
     reward.settle()
     scorers: list[Reward] = []
     scores: list[list[Score]] = [[] for _ in solutions]
     try:
         for _ in solutions:
             scorers.append(reward.fork())
+        if reward.abilities.whole:
+            started = [start_scores(*one) for one in zip(scorers, solutions, strict=True)]
+            return [one.result() for one in started]
         for index in range(max(map(len, solutions))):
             live = [number for number, steps in enumerate(solutions) if index < len(steps)]
             scorings = [start_score(scorers[number], solutions[number][index]) for number in live]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import islice, zip_longest
 
 from rsd_local.config import Params, Sampling
 from rsd_local.decoding.solution import Solution
@@ -32,6 +32,23 @@ class Known:
         """There is nothing to end."""
 
 
+@dataclass(frozen=True, slots=True)
+class ScoresWithBlanks:
+    """Scores of the steps of an answer that are not blank, which are being read."""
+
+    pending: Pending[list[Score]]
+    steps: list[Step]
+
+    def result(self) -> list[Score]:
+        """Wait for them; one for each step."""
+        scores = iter(self.pending.result())
+        return [UNCHECKED if step.blank else next(scores) for step in self.steps]
+
+    def cancel(self) -> None:
+        """End it."""
+        self.pending.cancel()
+
+
 @dataclass(slots=True)
 class Candidate:
     """A draft step, the writer and the reward that hold it, and its score.
@@ -51,6 +68,23 @@ class Candidate:
         return rank(self.score)
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where next steps are tried.
+
+    Attributes:
+        writer: of the draft, at the end of the solution so far.
+        reward: there too.
+        streams: of the draws, one for each try.
+        solution: so far.
+    """
+
+    writer: Writer
+    reward: Reward
+    streams: list[Stream]
+    solution: Solution
+
+
 def rank(score: Score) -> float:
     """For comparing: the score's value; a step that was not checked, or whose reward failed, comes last."""
     return -math.inf if score.value is None else score.value
@@ -61,8 +95,21 @@ def start_score(reward: Reward, step: Step) -> Pending[Score]:
     return Known(UNCHECKED) if step.blank else reward.start_score(step)
 
 
+def start_scores(reward: Reward, steps: list[Step]) -> ScoresWithBlanks:
+    """Begin to score all further steps of an answer; of those of white space alone there is nothing to check."""
+    told = [step for step in steps if not step.blank]
+    return ScoresWithBlanks(reward.start_scores(told, frozenset(range(len(told)))), steps)
+
+
 def draft_step(
-    draft: Writer, reward: Reward, solution: Solution, trio: OpenTrio, params: Params, turn: int, attempt: int = 0
+    draft: Writer,
+    reward: Reward,
+    solution: Solution,
+    trio: OpenTrio,
+    params: Params,
+    turn: int,
+    attempt: int = 0,
+    begun: PendingStep | None = None,
 ) -> Generator[Event, None, tuple[Step, Pending[Score]]]:
     """The draft's next step and its score, which was begun; writer and reward then hold the step provisionally.
 
@@ -73,16 +120,18 @@ def draft_step(
         params: of the answer.
         turn: of the conversation.
         attempt: how often the draft tried before at this place.
+        begun: the step where it is being written already.
     """
     count, sampling = params.search.candidates, params.sampling.again if attempt else params.sampling
     if count == 1:
-        draft.begin()
-        stream = Stream(sampling.seed, DRAFT, turn, solution.steps, attempt)
-        pending = draft.start_writing(solution.room, solution.scan(), sampling, stream)
-        step = yield from shown(written(pending, live=trio.shows_text), trio, solution, "draft", attempt)
+        if begun is None:
+            draft.begin()
+            stream = Stream(sampling.seed, DRAFT, turn, solution.steps, attempt)
+            begun = draft.start_writing(solution.room, solution.scan(), sampling, stream)
+        step = yield from shown(written(begun, live=trio.shows_text), trio, solution, "draft", attempt)
         return step, start_score(reward, step)
     streams = [Stream(sampling.seed, DRAFT, turn, solution.steps, attempt * count + number) for number in range(count)]
-    with candidates(draft, reward, streams, sampling, solution) as made:
+    with candidates([Place(draft, reward, streams, solution)], sampling) as (made,):
         best = max(made, key=lambda candidate: candidate.rank)
         draft.adopt(best.writer)
         reward.adopt(best.reward)
@@ -91,38 +140,38 @@ def draft_step(
 
 
 @contextmanager
-def candidates(draft: Writer, reward: Reward, streams: list[Stream], sampling: Sampling, solution: Solution) -> Iterator[list[Candidate]]:
-    """Sample and score next steps side by side, one a stream; writer and reward stay where they are.
+def candidates(places: list[Place], sampling: Sampling) -> Iterator[list[list[Candidate]]]:
+    """Sample and score next steps at several places, all of them side by side; writers and rewards stay where they are.
 
-    The prefix is evaluated once and its cells are shared. What is neither adopted nor kept is discarded at the context's end.
+    Each prefix is evaluated once and its cells are shared. What is neither adopted nor kept is discarded at the context's end.
 
     Args:
-        draft: at the end of the solution so far.
-        reward: there too.
-        streams: of the draws.
+        places: where steps are tried.
         sampling: of the answer.
-        solution: so far.
     """
-    draft.settle()
-    reward.settle()
+    for place in places:
+        place.writer.settle()
+        place.reward.settle()
     writers: list[Writer] = []
     rewards: list[Reward] = []
     pending: list[PendingStep] = []
     made: list[Candidate] = []
     written = False
     try:
-        for _ in streams:
-            writers.append(draft.fork())
-            rewards.append(reward.fork())
-        pending = [
-            writer.start_writing(solution.room, solution.scan(), sampling, stream) for writer, stream in zip(writers, streams, strict=True)
-        ]
+        for place in places:
+            for _ in place.streams:
+                writers.append(place.writer.fork())
+                rewards.append(place.reward.fork())
+        tries = [(place.solution, stream) for place in places for stream in place.streams]
+        for writer, (solution, stream) in zip(writers, tries, strict=True):
+            pending.append(writer.start_writing(solution.room, solution.scan(), sampling, stream))
         steps = [one.result() for one in pending]
         scorings = [start_score(scorer, step) for scorer, step in zip(rewards, steps, strict=True)]
         scores = [scoring.result() for scoring in scorings]
         made = [Candidate(*parts) for parts in zip(steps, scores, writers, rewards, strict=True)]
         written = True
-        yield made
+        rest = iter(made)
+        yield [list(islice(rest, len(place.streams))) for place in places]
     except Cancelled:
         for one in pending:
             with suppress(Cancelled):

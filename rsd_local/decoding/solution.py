@@ -87,6 +87,17 @@ class Solution:
         scan.begin()
         return scan
 
+    def scan_after(self, step: Step) -> Scan:
+        """A scanner at the beginning of the step behind one that is not accepted yet."""
+        scan = self._scan.copy()
+        _pass_over(scan, step)
+        scan.begin()
+        return scan
+
+    def room_after(self, step: Step) -> int:
+        """Tokens that the step behind one that is not accepted yet may take."""
+        return min(self._limits.step_tokens, self._limits.tokens - self.tokens - len(step.tokens))
+
     @property
     def held_back(self) -> int:
         """How many bytes at the end of what is written may turn out to begin a stop string."""
@@ -117,9 +128,7 @@ class Solution:
         del before[max(0, len(before) - step.takes_back) :]  # of a thought, the tags are not kept
         self._parts[step.part] += step.shown
         self._part = step.part
-        self._scan.begin()
-        self._scan.feed(step.raw)
-        self._scan.thought_tokens += len(step.tokens) if step.part == "thought" else 0
+        _pass_over(self._scan, step)
         self.steps += 1
         self.tokens += len(step.tokens)
         self.target_tokens += len(step.tokens) if author == "target" else 0
@@ -187,3 +196,10 @@ class Solution:
             if len(last) >= length * times and last[-length * times :] == cycle * times:
                 return any(character.isalnum() for step in cycle for character in step.decode("utf-8", "replace"))
         return False
+
+
+def _pass_over(scan: Scan, step: Step) -> None:
+    """Let a scanner go on behind a step that is accepted."""
+    scan.begin()
+    scan.feed(step.raw)
+    scan.thought_tokens += len(step.tokens) if step.part == "thought" else 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from rsd_local.config import OnFailure
 from rsd_local.decoding.ahead import Ahead
 from rsd_local.events import Author
 from rsd_local.prompt import Prompt
@@ -32,6 +33,10 @@ class OpenTrio(Protocol):
     @property
     def checked(self) -> bool:
         """Whether a program checks steps."""
+
+    @property
+    def on_failure(self) -> OnFailure:
+        """What becomes of an answer whose target's server fails."""
 
     @property
     def way_costs(self) -> WayCosts:

@@ -81,7 +81,7 @@ class Journal(Generic[R]):
             known, given = there.get(cls.grows) or {}, here[cls.grows]  # of a folder of another kind there are none
             here = here | {cls.grows: known | given}
             grown = there | {cls.grows: known | {name: value for name, value in given.items() if name not in known}}
-        _refuse_other(folder, grown, here)
+        refuse_other(folder, grown, here)
         if grown != there:
             _write_config(folder, grown)
         return here
@@ -262,7 +262,14 @@ def _write_config(folder: Path, config: Config) -> None:
     draft.replace(folder / CONFIG)
 
 
-def _refuse_other(folder: Path, there: Config, here: Config) -> None:
+def refuse_other(folder: Path, there: Config, here: Config) -> None:
+    """Raises ConfigError, which names the first difference, where a folder was begun with another configuration.
+
+    Args:
+        folder: it.
+        there: its configuration.
+        here: of this run.
+    """
     one, other = _flat(there), _flat(here)
     for key in one | other:
         if one.get(key) != other.get(key):

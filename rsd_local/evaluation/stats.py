@@ -6,16 +6,19 @@ import math
 from collections.abc import Sequence
 
 RESAMPLES = 10_000
-_Z = 1.959963984540054  # the normal distribution's 97.5 % point
+Z95 = 1.959963984540054
+"""The normal distribution's 97.5 % point: two-sided intervals of 95 %."""
+Z99 = 2.5758293035489004
+"""Its 99.5 % point: two-sided intervals of 99 %."""
 
 
-def wilson(right: int, total: int) -> tuple[float, float]:
-    """The 95 % score interval of a share (Wilson 1927); 0 to 1 where nothing was counted."""
+def wilson(right: float, total: float, z: float = Z95) -> tuple[float, float]:
+    """The score interval of a share (Wilson 1927), of 95 % where ``z`` is not given; 0 to 1 where nothing was counted."""
     if total == 0:
         return 0.0, 1.0
-    share, spread = right / total, _Z * _Z / total
+    share, spread = right / total, z * z / total
     middle = (share + spread / 2) / (1 + spread)
-    half = _Z * math.sqrt(share * (1 - share) / total + spread / (4 * total)) / (1 + spread)
+    half = z * math.sqrt(share * (1 - share) / total + spread / (4 * total)) / (1 + spread)
     # At the ends the formula gives the share itself, but for a rounding that would put it outside its interval.
     return (0.0 if right == 0 else middle - half), (1.0 if right == total else middle + half)
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 
+from rsd_local.config import Sampling
 from rsd_local.events import Role
 from rsd_local.fit.speed import STEP
+from rsd_local.remote import Call, Ended, RemoteEngine, Wanted
 from rsd_local.roles import StepCost
 from rsd_local.runtime import Engine, Sequence
 
@@ -25,11 +28,13 @@ class Speed:
         decode: seconds of a batch of one token.
         read: seconds of a batch of a step.
         prefill: seconds of a token in a prompt.
+        trip: seconds of the way to its server and back; 0 of a model that runs here.
     """
 
     decode: float
     read: float
     prefill: float
+    trip: float = 0.0
 
 
 def measure(engine: Engine, step: int = STEP) -> Speed:
@@ -54,6 +59,37 @@ def measure(engine: Engine, step: int = STEP) -> Speed:
         singles = [timed(sequence, tokens(1)) for _ in range(_SINGLES)]
         steps = [timed(sequence, tokens(step)) for _ in range(_READS)]
     return Speed(statistics.median(singles), statistics.median(steps), prompt / max(step, min(_PROMPT, room)))
+
+
+def measure_server(engine: RemoteEngine, step: int = STEP) -> Speed:
+    """Times a model on a server, as it times itself, and the way there and back.
+
+    Args:
+        engine: it.
+        step: tokens of a step.
+
+    Raises:
+        RemoteError: it does not answer.
+    """
+    server, vocabulary, slot = engine.server, engine.facts.vocabulary or 4 * _FIRST, engine.take_slot()
+    try:
+        trips = []
+        for _ in range(_READS):
+            began = time.perf_counter()
+            server.tokenize("1")
+            trips.append(time.perf_counter() - began)
+        room = max(1, engine.context - _SINGLES - _READS * step - 10)
+        tokens = [min(_FIRST, vocabulary // 2) + place % (vocabulary // 4) for place in range(min(_PROMPT, room))]
+        prompt = server.evaluate(tokens, slot, Call(), reuse=False)
+        reads = []
+        for _ in range(_READS):
+            tokens += tokens[:step]
+            reads.append(server.evaluate(tokens, slot, Call(), reuse=True).reading)
+        ends = [one for one in server.write(Wanted(tokens, _SINGLES, (), Sampling(), 0, slot), Call()) if isinstance(one, Ended)]
+    finally:
+        engine.give_slot(slot)
+    singles = [end.timing.writing / max(1, end.timing.written - 1) for end in ends]
+    return Speed(statistics.median(singles), statistics.median(reads), prompt.reading / max(1, prompt.read), statistics.median(trips))
 
 
 def read(sequence: Sequence) -> None:
@@ -81,7 +117,8 @@ def gain_of(speeds: Mapping[Role, Speed], rewards: tuple[StepCost, ...], *, ahea
     Returns:
         A function of that share, 0 to 1. Counted are: the draft's tokens; each reward's reading of the step and its query, and of
         what the target wrote instead; the target's reading; of a rejected step its tokens by the target and the draft's reading
-        of them. What the target keeps of a rejected step is not.
+        of them. What the target keeps of a rejected step is not. A target on a server reads what stands while the draft writes on, which
+        costs nothing here, and each of its steps costs the way there and back.
     """
     draft, target = speeds["draft"], speeds["target"]
     scored = sum(speeds[reward.role].read + reward.query * speeds[reward.role].prefill for reward in rewards)
@@ -89,8 +126,9 @@ def gain_of(speeds: Mapping[Role, Speed], rewards: tuple[StepCost, ...], *, ahea
 
     def gain(accepted: float) -> float:
         rejected = 1 - accepted
-        reading = target.read * (1 if ahead else accepted)
-        step = length * draft.decode + scored + reading + rejected * (length * target.decode + draft.read + noted)
+        reading = 0.0 if target.trip else target.read * (1 if ahead else accepted)
+        written = target.trip + length * target.decode
+        step = length * draft.decode + scored + reading + draft.trip + rejected * (written + draft.read + noted)
         return length * target.decode / step
 
     return gain

@@ -20,10 +20,18 @@ _BESIDE = 8 << 20
 
 @dataclass(frozen=True, slots=True)
 class RoleCapacity:
-    """What a role is to hold: its model and where that runs, and how many sequences at once."""
+    """What a role is to hold: its model and where that runs, and how many sequences at once.
+
+    Attributes:
+        config: of the model.
+        slots: sequences.
+        reads_states, shares_prefixes: see ``runtime.Engine``.
+    """
 
     config: RoleConfig
     slots: int
+    reads_states: bool = False
+    shares_prefixes: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +159,7 @@ class Footprint:
         """
         shape, config = Shape.of(header), capacity.config
         on_gpu = on_gpu and config.gpu_layers != 0
-        sizes = Sizes.of(config, capacity.slots, shape.trained_context, on_gpu=on_gpu)
+        sizes = Sizes.of(config, capacity.slots, shape.trained_context, on_gpu=on_gpu, reads_states=capacity.reads_states)
         blocks, head, table, active = [0] * len(shape.kept), 0, shape.vocabulary * _VOCABULARY_BYTES, 0
         for tensor in header.tensors:
             kind, _, rest = tensor.name.partition(".")
@@ -166,11 +174,13 @@ class Footprint:
         tied = all(tensor.name != "output.weight" for tensor in header.tensors)
         caches = tuple(int(sizes.cells * kept * _CACHE_BYTES[config.cache_type]) for kept in shape.kept)
         # The largest of three moments, in 32-bit floats: the feed-forward part or the attention, with the mask beside it, or the logits.
-        cells = sizes.context if shape.window else sizes.cells  # with windows, each sequence has a cache and scores of its own
+        apart = shape.window or not capacity.shares_prefixes  # then each sequence has a cache and scores of its own
+        cells = sizes.context if apart else sizes.cells
         forward = sizes.rows * (6 * cells + 4 * (2 * shape.inner + 4 * shape.width))
         scores = 0 if shape.fuses(config, on_gpu=on_gpu) else sizes.rows * (4 * cells * (shape.heads + 1) + 4 * 6 * shape.width)
         logits = 4 * sizes.outputs * shape.vocabulary
-        compute = max(forward, scores, logits) + _BESIDE
+        copied = logits if capacity.reads_states else 0  # for reading; otherwise a few rows
+        compute = max(forward, scores, logits) + copied + _BESIDE
         adapters, read = [0] * len(blocks), active + (table if tied else head)
         for tensor in () if adapter is None else adapter.tensors:
             layer = tensor.name.removeprefix("blk.").partition(".")[0]

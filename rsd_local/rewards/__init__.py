@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from rsd_local.config import RewardConfig, RoleConfig, TagLayout, Trio, require
+from rsd_local.config import AnyRole, RemoteRole, RewardConfig, RoleConfig, TagLayout, Trio, require
 from rsd_local.errors import BadHead, MissingTokens
 from rsd_local.events import CancelToken, Role
 from rsd_local.prompt import Prompt
@@ -58,7 +58,9 @@ def _load_head(stage: RewardConfig, trio: Trio) -> Head | None:
     if not isinstance(head, wanted):
         raise BadHead(f"{stage.head} is no {stage.kind}", hint="choose the --reward-kind that it was made for")
     if isinstance(head, ReadOut):
-        model = trio.draft if head.role == "draft" else trio.target
+        model: AnyRole = trio.draft if head.role == "draft" else trio.target
+        if isinstance(model, RemoteRole):
+            raise BadHead(f"{stage.head} reads states of the {head.role}, which is on a server", hint="choose another --reward-kind")
         head.check(model.path, model.lora, model.lora_scale)
     return head
 
@@ -70,9 +72,10 @@ def reward_models(trio: Trio) -> dict[Role, tuple[int, RoleConfig]]:
     where no further model is named.
     """
     reading = [
-        (place, stage.model or trio.target)
+        (place, model)
         for place, stage in enumerate(trio.stages)
         if stage.kind not in ("confidence", "verifier", "read-out", *_AHEAD)
+        if isinstance(model := stage.model or trio.target, RoleConfig)  # a trio refuses all that need a server's weights
     ]
     return dict(zip(_ROLES, reading, strict=False))
 
@@ -125,17 +128,22 @@ class StepReward:
             return "off"
         return "states" if isinstance(self.head, ReadOut) and {"last", "lasts"} & set(self.head.parts) else "numbers"
 
-    def check(self, draft: Engine, target: Engine) -> None:
+    def check(self, draft: Engine | None, target: Engine | None) -> None:
         """Fail before the first prompt where a model cannot be read in this way.
 
         Args:
-            draft, target: with no prompt open, to see whether they give states beside logits.
+            draft, target: with no prompt open, to see whether they give states beside logits; None for one on a server.
 
         Raises:
             MissingTokens, NoChatTemplate, BadHead: why.
         """
         head, ahead = self.head, self.reads_ahead is not None
-        model = (self.engine or (target if ahead else draft)).model
+        engine = self.engine or (target if ahead else draft)
+        if engine is None or draft is None or target is None:  # a trio refuses what would look into a model on a server
+            if self.engine is not None:
+                self._check_engine(self.engine)
+            return
+        model = engine.model
         if ahead and head is not None:
             target.probe_states()
         if self.tracing == "states" and not draft.probe_states():
@@ -148,6 +156,11 @@ class StepReward:
                 f"a contrast needs one vocabulary, and {draft.model.path.name} and {target.model.path.name} have two",
                 hint="choose --reward-kind likelihood, or a draft of the target's family",
             )
+        self._check_engine(engine)
+
+    def _check_engine(self, engine: Engine) -> None:
+        """Whether the engine that reads steps can be read with this head and in this layout."""
+        head, model = self.head, engine.model
         if head is not None and not head.matches(model.n_embd):
             raise BadHead(f"the head is not for states of {model.n_embd} numbers, as {model.path.name} has", hint="choose another one")
         if self.engine is not None:
@@ -242,7 +255,7 @@ class Rewards:
         prompt = Prompt.of("1+1", self.stages[0].trio.system)
         return tuple(StepCost(stage.role, stage.query(prompt)) for stage in self.stages if stage.engine is not None)
 
-    def check(self, draft: Engine, target: Engine) -> None:
+    def check(self, draft: Engine | None, target: Engine | None) -> None:
         """As ``StepReward.check``, for all of them."""
         for stage in self.stages:
             stage.check(draft, target)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
@@ -11,8 +11,8 @@ import numpy as np
 
 from rsd_local.events import Counters, Role
 from rsd_local.rewards.base import sigmoid
-from rsd_local.rewards.reading import PendingScore, as_score
-from rsd_local.roles import Reader
+from rsd_local.rewards.reading import PendingScore, PendingScores, as_score, one_by_one
+from rsd_local.roles import Reader, RewardAbilities
 from rsd_local.runtime import Floats
 from rsd_local.steps import UNCHECKED, Reading, Score, Step
 
@@ -105,6 +105,11 @@ class AheadReward:
         self._reader, self._score, self._by, self._state, self._role = reader, score, by, state, role
         self._past = self._before = past
 
+    @property
+    def abilities(self) -> RewardAbilities:
+        """Of the target that reads."""
+        return RewardAbilities(devices=self._reader.devices)
+
     def start_score(self, step: Step) -> PendingScore:
         """Begin to score the next step; the target reads it, unless it is its own, with an empty trace."""
         self._before = self._past
@@ -118,6 +123,10 @@ class AheadReward:
             return as_score(value, self._by)
 
         return PendingScore(finish, pending.cancel)
+
+    def start_scores(self, steps: list[Step], asked: Set[int]) -> PendingScores:
+        """Score steps, one after another."""
+        return one_by_one(self, steps, asked)
 
     def forget(self) -> None:
         """Take back the step that was scored last."""

@@ -5,14 +5,14 @@ The idea is ConfSpec's (arXiv 2602.18447), there with two rewards.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, replace
 from typing import Self
 
-from rsd_local.events import Counters, Role
-from rsd_local.rewards.reading import PendingScore
-from rsd_local.roles import Pending, Reward
-from rsd_local.steps import UNCHECKED, Score, Step
+from rsd_local.events import CancelToken, Counters, Role
+from rsd_local.rewards.reading import PendingScore, PendingScores, one_by_one
+from rsd_local.roles import Pending, Reward, RewardAbilities
+from rsd_local.steps import SKIPPED, UNCHECKED, Score, Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,26 @@ class Stage:
     def marked(self, score: Score) -> Score:
         """Its score with its own threshold."""
         return score if self.band is None else replace(score, threshold=self.band[1])
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What the rewards of a cascade have said of a step so far."""
+
+    best: Score = UNCHECKED
+    failed: bool = False
+
+    def settled_by(self, stage: Stage, score: Score) -> bool:
+        """Take a stage's score; say whether no other one need be asked."""
+        self.failed = self.failed or score.failed
+        if score.value is not None:
+            self.best = stage.marked(score)
+        return stage.settles(score)
+
+    @property
+    def score(self) -> Score:
+        """The step's."""
+        return self.best if self.best.value is not None else Score(None, failed=self.failed)
 
 
 class Cascade:
@@ -65,20 +85,16 @@ class Cascade:
         stopped = False
 
         def finish() -> Score:
-            best, failed = UNCHECKED, False
+            verdict = Verdict()
             for place, stage in enumerate(self._stages):
                 if place:
                     self._asked = place + 1
                     pending.append(stage.reward.start_score(step))
                     if stopped:
                         pending[-1].cancel()
-                score = pending[-1].result()
-                failed = failed or score.failed
-                if score.value is not None:
-                    best = stage.marked(score)
-                if stage.settles(score):
-                    return best
-            return best if best.value is not None else Score(None, failed=failed)
+                if verdict.settled_by(stage, pending[-1].result()):
+                    break
+            return verdict.score
 
         def stop() -> None:
             nonlocal stopped
@@ -86,6 +102,40 @@ class Cascade:
             pending[-1].cancel()
 
         return PendingScore(finish, stop)
+
+    @property
+    def abilities(self) -> RewardAbilities:
+        """What all of them can do."""
+        each = [stage.reward.abilities for stage in self._stages]
+        whole, immediate = all(one.whole for one in each), all(one.immediate for one in each)
+        return RewardAbilities(whole, immediate, frozenset().union(*(one.devices for one in each)))
+
+    def start_scores(self, steps: list[Step], asked: Set[int]) -> PendingScores:
+        """Begin to score steps with the first reward; the others are asked about what is left while the result is waited for."""
+        if not self.abilities.whole:
+            return one_by_one(self, steps, asked)
+        self._catch_up()
+        pending = [self._stages[0].reward.start_scores(steps, asked)]
+        stopped = CancelToken()
+
+        def finish() -> list[Score]:
+            verdicts = [Verdict() for _ in steps]
+            left = asked
+            for place, stage in enumerate(self._stages):
+                if place:
+                    pending.append(stage.reward.start_scores(steps, left))
+                with stopped.calling(pending[-1].cancel):
+                    scores = pending[-1].result()
+                left = {at for at in left if not verdicts[at].settled_by(stage, scores[at])}
+                if not left:
+                    break
+            return [verdict.score if at in asked else SKIPPED for at, verdict in enumerate(verdicts)]
+
+        def stop() -> None:
+            stopped.cancel()
+            pending[-1].cancel()
+
+        return PendingScores(finish, stop)
 
     def forget(self) -> None:
         """Take back the step that was scored last."""

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Set
 from concurrent import futures
 from typing import Self
 
 from rsd_local.errors import Cancelled, Closed, RSDError, VerifierFailed
 from rsd_local.events import CancelToken, Counters, Role
 from rsd_local.prompt import Prompt
-from rsd_local.rewards.reading import PendingScore
+from rsd_local.rewards.reading import PendingScore, PendingScores, one_by_one
 from rsd_local.rewards.verifier.base import Verifier
 from rsd_local.rewards.verifier.values import reward_of, said
+from rsd_local.roles import RewardAbilities
 from rsd_local.steps import UNCHECKED, Score, Step
 
 _SECONDS_TO_LEAVE = 2.0  # for a check that was cancelled; after them nobody waits for it
@@ -35,6 +37,11 @@ class CheckReward:
     ) -> None:
         self._verifier, self._prompt, self._by, self._tolerant, self._cancel = verifier, prompt, by, tolerant, cancel
         self._steps = self._before = steps
+
+    @property
+    def abilities(self) -> RewardAbilities:
+        """A program is no device's, but some checks take no time."""
+        return RewardAbilities(immediate=getattr(self._verifier, "immediate", False))
 
     @property
     def can_check(self) -> bool:
@@ -92,6 +99,10 @@ class CheckReward:
         if isinstance(error, RSDError):
             return VerifierFailed(str(error), hint=error.hint)
         return VerifierFailed(f"verifier {self._by} raised {said(error)}")
+
+    def start_scores(self, steps: list[Step], asked: Set[int]) -> PendingScores:
+        """Score steps, one after another."""
+        return one_by_one(self, steps, asked)
 
     def forget(self) -> None:
         """Take back the step that was scored last."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Set
 from dataclasses import dataclass
 from typing import Self
 
+import numpy as np
+
 from rsd_local.events import CancelToken, Counters, Role, total
 from rsd_local.rewards.layouts import Layout
+from rsd_local.roles import Reward, RewardAbilities
 from rsd_local.runtime import Engine, Sequence
-from rsd_local.steps import Score, Step
+from rsd_local.steps import SKIPPED, Score, Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,41 @@ class PendingScore:
     def cancel(self) -> None:
         """End it within one batch."""
         self.stop()
+
+
+@dataclass(frozen=True, slots=True)
+class PendingScores:
+    """Scores of several steps that are being read."""
+
+    finish: Callable[[], list[Score]]
+    stop: Callable[[], None]
+
+    def result(self) -> list[Score]:
+        """Wait for the scores."""
+        return self.finish()
+
+    def cancel(self) -> None:
+        """End it within one batch."""
+        self.stop()
+
+
+def one_by_one(reward: Reward, steps: list[Step], asked: Set[int]) -> PendingScores:
+    """The scores of steps by a reward that looks at one after another; it begins when they are waited for."""
+    stop = CancelToken()
+
+    def finish() -> list[Score]:
+        scores: list[Score] = []
+        for place, step in enumerate(steps):
+            if place not in asked:
+                reward.read(step)
+                scores.append(SKIPPED)
+                continue
+            pending = reward.start_score(step)
+            with stop.calling(pending.cancel):
+                scores.append(pending.result())
+        return scores
+
+    return PendingScores(finish, stop.cancel)
 
 
 def as_score(value: float, by: str) -> Score:
@@ -48,6 +86,11 @@ class ReadReward:
     """
 
     can_check = True
+
+    @property
+    def abilities(self) -> RewardAbilities:
+        """It reads steps of a whole answer where they end; not with a query behind them, which no later step may see."""
+        return RewardAbilities(whole=not self._layout.query, devices=self._sequence.engine.devices)
 
     def __init__(
         self,
@@ -90,6 +133,29 @@ class ReadReward:
             return as_score(self._layout.reward(values), self._by)
 
         return PendingScore(finish, read.cancel)
+
+    def start_scores(self, steps: list[Step], asked: Set[int]) -> PendingScores:
+        """Begin to score steps, in one pass where there is no query behind them."""
+        layout, sequence = self._layout, self._sequence
+        if layout.query or not asked:
+            return one_by_one(self, steps, asked)
+        tokens: list[int] = []
+        places: list[int] = []
+        for place, step in enumerate(steps[: max(asked) + 1]):
+            tokens += layout.step(self._steps + place, step)
+            if place in asked:
+                places.append(len(sequence) + len(tokens) - 1)
+        sequence.append(tokens)
+        if layout.hidden:  # a head is for the caller's thread, the logits of a vocabulary are too many to keep
+            states = sequence.read_at(places, hidden=True, take=np.copy, cancel=self._cancel)
+            return PendingScores(lambda: self._spread(map(layout.reward, states.future.result()), asked, steps), states.cancel)
+        values = sequence.read_at(places, hidden=False, take=layout.reward, cancel=self._cancel)
+        return PendingScores(lambda: self._spread(values.future.result(), asked, steps), values.cancel)
+
+    def _spread(self, values: Iterable[float], asked: Set[int], steps: list[Step]) -> list[Score]:
+        """What was read of the steps that were asked for, in the places of all."""
+        rest = iter(values)
+        return [as_score(next(rest), self._by) if place in asked else SKIPPED for place in range(len(steps))]
 
     def forget(self) -> None:
         """Take back the step that was scored last."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Self
 
 from rsd_local.events import Counters, Role
-from rsd_local.rewards.reading import PendingScore
-from rsd_local.roles import Pending, Reward
+from rsd_local.rewards.reading import PendingScore, PendingScores
+from rsd_local.roles import Pending, Reward, RewardAbilities
 from rsd_local.steps import SKIPPED, Score, Step
 
 
@@ -35,6 +36,31 @@ class SomeThoughts:
             return self._reward.start_score(step)
         self.read(step)
         return PendingScore(lambda: SKIPPED, lambda: None)
+
+    @property
+    def abilities(self) -> RewardAbilities:
+        """Of the reward."""
+        return self._reward.abilities
+
+    def start_scores(self, steps: list[Step], asked: Set[int]) -> PendingScores:
+        """Begin to score those that are to be scored."""
+        seen: list[int] = []
+        wanted: set[int] = set()
+        for place, step in enumerate(steps):
+            if place in asked and self._is_asked(step):
+                wanted.add(len(seen))
+            if self._sees(step):
+                seen.append(place)
+            self._note(step)
+        pending = self._reward.start_scores([steps[place] for place in seen], wanted)
+
+        def finish() -> list[Score]:
+            scores = [SKIPPED] * len(steps)
+            for place, score in zip(seen, pending.result(), strict=True):
+                scores[place] = score
+            return scores
+
+        return PendingScores(finish, pending.cancel)
 
     def forget(self) -> None:
         """Take back the step that was scored or read last."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Self
 
 from rsd_local.errors import EngineError
 from rsd_local.events import Counters, Role
 from rsd_local.rewards.features import Course
-from rsd_local.rewards.reading import PendingScore, as_score
+from rsd_local.rewards.reading import PendingScore, PendingScores, as_score, one_by_one
+from rsd_local.roles import RewardAbilities
 from rsd_local.steps import UNCHECKED, Step, Trace
 
 TraceScore = Callable[[Trace, Course], float]
@@ -30,7 +31,7 @@ class TraceReward:
         self._score, self._by, self._course = score, by, course
         self._before = course  # the last step
 
-    can_check = True
+    can_check, abilities = True, RewardAbilities(whole=True, immediate=True)
 
     def start_score(self, step: Step) -> PendingScore:
         """Score the next step at once; of a step of the target, whose trace is empty, there is nothing to read."""
@@ -42,6 +43,10 @@ class TraceReward:
         score = as_score(self._score(step.trace, self._course), self._by)
         self._before, self._course = self._course, self._course.after(step.trace)
         return PendingScore(lambda: score, lambda: None)
+
+    def start_scores(self, steps: list[Step], asked: Set[int]) -> PendingScores:
+        """Score steps, each by its own trace."""
+        return one_by_one(self, steps, asked)
 
     def forget(self) -> None:
         """Take back the step that was scored last."""

@@ -57,3 +57,8 @@ class Batch:
             self._output[row] = row >= end - outputs
         self.rows = self.struct.n_tokens = end
         self.outputs += outputs
+
+    def give_output(self, row: int) -> None:
+        """Lets a row that was added without one give an output."""
+        self._output[row] = 1
+        self.outputs += 1

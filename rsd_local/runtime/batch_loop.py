@@ -130,6 +130,11 @@ class BatchLoop:
         if sequence.failure is not None:
             raise EngineError(f"{self._name}: the sequence has no place in the cache: {sequence.failure}") from sequence.failure
         self.slots.sync(sequence)
+        if request.positions:
+            if sequence.cached > request.positions[0]:
+                self.slots.step_back(sequence, request.positions[0])
+                self.slots.sync(sequence)
+            return
         if not request.reads_last:
             if sequence.cached >= request.start - 1:
                 self._finish(request, request.process_output([]))

@@ -42,20 +42,27 @@ class Engine:
         slots: how many sequences can be open at once.
         name: the role, for messages.
         reuse: whether a new sequence goes on from what closed ones left in the cache.
+        reads_states: whether hidden states are read at many places of a text at once (``Sequence.read_at``): the buffer for outputs
+            is then larger, and batches too.
+        shares_prefixes: whether sequences may begin with the same tokens; otherwise each has a part of the cache for itself, so that none
+            looks at cells of others.
 
     Raises:
         EngineError: llama.cpp cannot make such a context.
         ModelNotFound, BadAdapter: there is no such adapter, or it is not one for the model.
     """
 
-    def __init__(self, model: Model, config: RoleConfig, slots: int = 1, name: str = "engine", *, reuse: bool = True) -> None:
+    def __init__(
+        self, model: Model, config: RoleConfig, slots: int = 1, name: str = "engine", *, reuse: bool = True, reads_states: bool = False,
+        shares_prefixes: bool = True,
+    ) -> None:  # fmt: skip
         self.model, self.name, self.slots, self.config = model, name, slots, config
         self.threads = config.threads or machine.threads()
         self._on_gpu = llama.supports_gpu() and config.layers_on_gpu != 0
-        sizes = Sizes.of(config, slots, model.trained_context, on_gpu=self._on_gpu)
+        sizes = Sizes.of(config, slots, model.trained_context, on_gpu=self._on_gpu, reads_states=reads_states)
         self.context, self.chunk = sizes.context, sizes.chunk
         # In a cache of one piece llama.cpp writes over what another sequence's window has left behind, but a rollback needs it.
-        self.shares_cells = slots == 1 or model.sliding_window == 0
+        self.shares_cells = slots > 1 and shares_prefixes and model.sliding_window == 0
         self.device = self._choose_device()
         self._context = self._make_context(sizes)
         self._memory = C.llama_get_memory(self._context)
@@ -93,6 +100,15 @@ class Engine:
     def gives_both(self) -> bool:
         """Whether it is known that logits stand beside hidden states (``probe_states``)."""
         return self.loop.gives_both
+
+    @property
+    def devices(self) -> frozenset[str]:
+        """What it computes on: ``cpu``, ``gpu``, or both."""
+        if not self._on_gpu:
+            return frozenset({"cpu"})
+        with self.model.in_use() as handle:
+            layers = C.llama_model_n_layer(handle) + 1  # the head counts as one
+        return frozenset({"gpu"} if not 0 <= self.config.layers_on_gpu < layers else {"gpu", "cpu"})
 
     @property
     def can_cut(self) -> bool:

@@ -9,7 +9,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llama_cpp import llama_cpp as C
 
@@ -25,6 +25,7 @@ from rsd_local.runtime.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from rsd_local.runtime.engine import Engine
+    from rsd_local.runtime.grammar import Compiled
 
 Progress = Callable[[float], None]
 _SHORT = 256  # bytes: a text that is tokenized sooner than the interpreter's lock comes back
@@ -92,6 +93,7 @@ class Model:
         self.can_cut: bool | None = None  # what its engines have found: whether its memory can be cut,
         self.gives_states: bool | None = None  # and whether it gives hidden states beside logits
         self.adapters = Adapters(self)
+        self.grammars: dict[str, Compiled] = {}  # that answers followed, the latest last
         self._engines: weakref.WeakSet[Engine] = weakref.WeakSet()
         self._users, self._uses = 0, threading.Condition()
         self.spelling = Spelling(self)
@@ -116,6 +118,11 @@ class Model:
             with self._uses:
                 self._users -= 1
                 self._uses.notify_all()
+
+    @property
+    def vocab(self) -> Any:
+        """The C pointer of the vocabulary, to be used inside ``in_use``."""
+        return self._vocab
 
     @property
     def description(self) -> str:

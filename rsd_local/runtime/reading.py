@@ -1,9 +1,10 @@
-"""Reading a step ahead: one pass over the tokens that another model wrote says how likely each was, and what would have stood there."""
+"""Reading more than one output of a sequence in one pass: those of a step that another model wrote, or those at chosen places."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Sequence as Tokens
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from rsd_local.steps import Reading, Trace
 if TYPE_CHECKING:
     from rsd_local.runtime.sequence import Sequence
 
+R = TypeVar("R")
 _CHUNK = 1024  # tokens in one batch; the batch's own room is less
 
 
@@ -81,6 +83,34 @@ class ReadAhead(Request[Reading]):
         state = last.hidden if self.hidden else None
         self.value = Reading(trace_of(self._tracer, state), tuple(self._own), self._kept)
         return True
+
+
+class ReadAt(Request[list[R]]):
+    """Logits or hidden states to read at several places of what a sequence holds; the tokens between are evaluated once.
+
+    Args:
+        sequence: that is read.
+        positions: of the tokens to read at, ascending. What the cache holds from the first of them on is evaluated again.
+        hidden: whether states (n_embd,) are read, otherwise logits (n_vocab,).
+        take: makes of llama.cpp's own row what is kept; called in the device's thread, so it must not wait.
+        cancel: ends it.
+    """
+
+    def __init__(
+        self, sequence: Sequence, positions: Tokens[int], hidden: bool, take: Callable[[Floats], R], cancel: CancelToken | None
+    ) -> None:
+        super().__init__(sequence, cancel)
+        self.positions, self.hidden, self._take = list(positions), hidden, take
+        self.value: list[R] = []
+
+    def process_output(self, outputs: list[Output]) -> bool:
+        """Take the outputs of the next places."""
+        for output in outputs:
+            values = output.hidden if self.hidden else output.logits
+            assert values is not None
+            self.value.append(self._take(values))
+            del self.positions[0]
+        return not self.positions
 
 
 def trace_of(tracer: Tracer | None, state: Floats | None) -> Trace:

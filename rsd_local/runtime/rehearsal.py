@@ -161,14 +161,14 @@ def _try(path: Path, now: Rehearsed, adapter: Header | None) -> bool:
     if state == "refused":
         raise _refused(path, adapter, f"cannot be loaded: {reason}", _OTHER_FILE)
     if state in _DOING:
-        why = f"did not end within {now.limit:.0f} s" if code is None else f"ended the process: {_last_words(code, said)}"
+        why = f"did not end within {now.limit:.0f} s" if code is None else f"ended the process: {last_words(code, said)}"
         raise _refused(path, adapter, f"cannot be used: while llama.cpp {_DOING[state]}, it {why}", _HINT)
     if state != "done":
         log.warning("%s could not be tried in a child process: %s", path, reason or f"exit code {code}")
     return state == "done"
 
 
-def _last_words(code: int, said: bytes) -> str:
+def last_words(code: int, said: bytes) -> str:
     """Why a process ended, in one line."""
     found = list(_LAST_WORDS.finditer(said.decode("utf-8", "replace")))
     if found:

@@ -39,6 +39,7 @@ class Request(ABC, Generic[T]):
     def __init__(self, sequence: Sequence, cancel: CancelToken | None) -> None:
         self.sequence, self._token, self._cancelled = sequence, cancel, False
         self.start = len(sequence.tokens)
+        self.positions: list[int] = []  # of tokens whose outputs are still to come, where it reads several (``ReadAt``)
         self.ahead: list[int] = []
         self.chunk = 0  # the most of them in one batch
         self.future: Future[T] = Future()
@@ -234,6 +235,7 @@ class Generation(Request[Step]):
         sequence, spelling = self.sequence, self.sequence.engine.model.spelling
         sequence.keep = min(sequence.keep, len(sequence.tokens) - 1)
         for token in spelling.closing:
+            self._draws.pass_by(token)
             sequence.tokens.append(token)
             sequence.written.append(0)
             if self._tracer is not None:

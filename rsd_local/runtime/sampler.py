@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,7 @@ Mask = npt.NDArray[np.bool_]
 
 BLOCK = 256  # words whose weights are summed in float32; the sums of blocks are added in float64
 FEW = 4096  # words that are sorted and weighed in float64
+_LAST_BITS = 2.0**26  # of the 53 that a random number has
 
 
 def greedy(logits: Floats) -> int:
@@ -38,6 +40,19 @@ def greedy(logits: Floats) -> int:
     return best
 
 
+class Constraint(Protocol):
+    """What may be drawn next, such as a grammar's state."""
+
+    def allows(self, token: int) -> bool:
+        """Whether a token may come next."""
+
+    def narrowed(self, logits: Floats, temperature: float) -> Floats:
+        """A copy of the logits with −inf for tokens that may not come next, and for such as hardly ever would."""
+
+    def accept(self, token: int) -> None:
+        """Go on behind a token that may come next."""
+
+
 class Draws:
     """Draws the tokens of one step, each from its logits and one number u of a random stream.
 
@@ -45,14 +60,18 @@ class Draws:
     whose part holds u is drawn (inverse transform sampling). So a draft and a target that draw with the same u get the same
     token wherever its parts overlap, which is most often where their probabilities are alike.
 
+    Of a grammar, as in llama.cpp, the token is drawn first and looked at then: only where the grammar does not take it, another one
+    is drawn from those that it takes. Most tokens are taken, and to look at all of them is slow.
+
     Args:
         sampling: how.
         stream: of the random numbers. Above temperature 0 each token takes exactly one; at 0 none is taken.
         skip: how many numbers of the stream belong to tokens drawn before.
+        grammar: what may come next; it follows the draws.
     """
 
-    def __init__(self, sampling: Sampling, stream: Stream, skip: int = 0) -> None:
-        self.sampling = sampling
+    def __init__(self, sampling: Sampling, stream: Stream, skip: int = 0, grammar: Constraint | None = None) -> None:
+        self.sampling, self._grammar = sampling, grammar
         self._generator = stream.generator(skip) if sampling.temperature > 0 else None
         penalties = (sampling.repeat_penalty, sampling.presence_penalty, sampling.frequency_penalty)
         self._penalties = sampling.penalty_last_n > 0 and penalties != (1, 0, 0)
@@ -69,10 +88,25 @@ class Draws:
         """
         if self._penalties and len(context):
             logits = penalized(logits, context, self.sampling)
+        u = 0.0 if self._generator is None else self._generator.random()
+        token = self._pick(logits, u)
+        if self._grammar is not None:
+            if not self._grammar.allows(token):
+                # The number's last bits say nothing of the token that was refused.
+                token = self._pick(self._grammar.narrowed(logits, self.sampling.temperature), math.fmod(u * _LAST_BITS, 1.0))
+            self._grammar.accept(token)
+        return token
+
+    def pass_by(self, token: int) -> None:
+        """Take note of a token that stands behind those that were drawn, and was given."""
+        if self._grammar is not None:
+            self._grammar.accept(token)
+
+    def _pick(self, logits: Floats, u: float) -> int:
         best = greedy(logits)
         if self._generator is None:
             return best
-        peak, u = float(logits[best]), self._generator.random()
+        peak = float(logits[best])
         with np.errstate(over="ignore"):  # a logit far below the best becomes −inf
             few = narrow(logits, peak, self.sampling)
             return pick_among_few(*few, u) if few else pick_among_all(weigh_kept(logits, peak, self.sampling), u)

@@ -36,14 +36,19 @@ def schedule(
     """
     batch.clear()
     scheduled: list[ScheduledRows] = []
-    ready = [request for request in requests if request.hidden and _left(request) == 1]
-    alone = all(request.reads_last and _left(request) == 1 and (both or request.hidden) for request in requests)
-    hidden_only = bool(ready) and (hidden_only or alone)
+    ready = any(request.hidden and _is_near(request, outputs) for request in requests)
+    alone = all(request.hidden and _is_near(request, outputs) or (both and _needs_one(request)) for request in requests)
+    hidden_only = ready and (hidden_only or alone)
     for request in sorted(requests, key=_left):
         sequence, left = request.sequence, _left(request)
         rows = min(left, batch.room)
         if at_marks:
             rows = min([rows, *(mark - sequence.cached for mark in sequence.marks if mark > sequence.cached)])
+        if request.positions:
+            share = _rows_of_several(batch, request, rows, outputs, hidden_only=hidden_only)
+            if share.rows:
+                scheduled.append(share)
+            continue
         whole = rows == left and request.reads_last
         if hidden_only and not (whole and rows == 1 and (both or request.hidden)):
             continue
@@ -61,6 +66,41 @@ def schedule(
     return scheduled
 
 
+def _rows_of_several(batch: Batch, request: Request[Any], rows: int, outputs: int, *, hidden_only: bool) -> ScheduledRows:
+    """Add rows of a request that reads at several places; none where this batch is not for them."""
+    sequence, before = request.sequence, request.positions[0] - request.sequence.cached
+    room = outputs - batch.outputs
+    if hidden_only:
+        rows = min(rows, room) if request.hidden and _is_near(request, outputs) else 0
+    elif request.hidden:
+        rows = 0 if _is_near(request, outputs) else min(rows, before)
+    elif len(request.positions) > room:
+        rows = min(rows, request.positions[room] - sequence.cached)
+    first = batch.rows
+    if rows > 0:
+        batch.add(sequence.slot, sequence.cached, sequence.tokens[sequence.cached : sequence.cached + rows], rows if hidden_only else 0)
+    read = [first + at - sequence.cached for at in request.positions if at < sequence.cached + rows]
+    if not hidden_only:
+        for row in read:
+            batch.give_output(row)
+    return ScheduledRows(request, max(rows, 0), read)
+
+
+def _is_near(request: Request[Any], outputs: int) -> bool:
+    """Whether a request's next output is so near that the rows before it, which then give outputs too, fit a batch with it."""
+    if request.positions:
+        return request.positions[0] - request.sequence.cached < outputs
+    return _needs_one(request)
+
+
+def _needs_one(request: Request[Any]) -> bool:
+    """Whether the next row of a request gives the only output that it waits for."""
+    return request.reads_last and not request.positions and _left(request) == 1
+
+
 def _left(request: Request[Any]) -> int:
-    """How many rows a request still needs for its next output."""
-    return (len(request.sequence.tokens) if request.reads_last else request.start - 1) - request.sequence.cached
+    """How many rows a request still needs: for its next output, or for all where it reads at several places."""
+    sequence = request.sequence
+    if request.positions:
+        return request.positions[-1] + 1 - sequence.cached
+    return (len(sequence.tokens) if request.reads_last else request.start - 1) - sequence.cached

@@ -7,13 +7,14 @@ from collections.abc import Callable
 from collections.abc import Sequence as Tokens
 from concurrent.futures import Future
 from dataclasses import replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from rsd_local.errors import Closed, ContextFull, EngineError, SequenceBusy
 from rsd_local.events import CancelToken, Counters
 from rsd_local.roles import NO_HINT, Hint
 from rsd_local.runtime.outputs import Output
-from rsd_local.runtime.reading import ReadAhead
+from rsd_local.runtime.reading import ReadAhead, ReadAt
 from rsd_local.runtime.requests import Generation, Prefill, Read, Request
 from rsd_local.runtime.sampler import Draws, Floats
 from rsd_local.runtime.slots import common_prefix
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from rsd_local.segments import Scan
 
 R = TypeVar("R", bound=Request[Any])
+V = TypeVar("V")
 
 
 class Sequence:
@@ -159,6 +161,27 @@ class Sequence:
         """Start to read the hidden state or the logits of the last token; ``cancel`` of what is returned ends it."""
         self._check_readable()
         return self._submit(Read(self, hidden, cancel))
+
+    def read_at(self, positions: Tokens[int], *, hidden: bool, take: Callable[[Floats], V], cancel: CancelToken | None = None) -> ReadAt[V]:
+        """Start to read hidden states or logits at several tokens, in one pass over what is not evaluated yet.
+
+        Args:
+            positions: of the tokens, ascending; what the cache holds from the first of them on is evaluated again.
+            hidden: whether states (n_embd,) are read, otherwise logits (n_vocab,).
+            take: makes of a row what is kept, such as ``np.copy``: the row itself is overwritten by the next batch. Called in the
+                device's thread, so it must not wait.
+            cancel: leaves the sequence as it was before the call.
+
+        Returns:
+            The request, whose ``future`` gives what was taken at each position.
+
+        Raises:
+            EngineError: a position is outside the sequence, or they do not ascend.
+        """
+        self._check_readable()
+        if not positions or positions[0] < 0 or positions[-1] >= len(self.tokens) or any(a >= b for a, b in pairwise(positions)):
+            raise EngineError(f"{self.engine.name}: {list(positions)} are no ascending positions of {len(self.tokens)} tokens")
+        return self._submit(ReadAt(self, positions, hidden, take, cancel))
 
     def exact_rows(self, most: int) -> int:
         """Up to how many tokens of one sequence can share a batch and get bit for bit the logits that they get one by one.

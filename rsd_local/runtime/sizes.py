@@ -9,6 +9,7 @@ from rsd_local.config import RoleConfig
 DEFAULT_CONTEXT = 4096
 _CPU_CHUNK, _GPU_CHUNK = 128, 512  # tokens of one prefill batch: a cancel waits for one batch at most
 _AHEAD = 32  # rows for guesses in one batch, of all sequences together
+_STATES = 128  # rows that give an output in one batch, where states of whole texts are read
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,16 +20,19 @@ class Sizes:
         context: tokens of one sequence.
         slots: sequences.
         chunk: tokens of one prefill batch.
+        reads_states: whether hidden states of whole texts are read, in batches in which every row gives an output.
     """
 
     context: int
     slots: int
     chunk: int
+    reads_states: bool = False
 
     @classmethod
-    def of(cls, config: RoleConfig, slots: int, trained_context: int, *, on_gpu: bool) -> Sizes:
+    def of(cls, config: RoleConfig, slots: int, trained_context: int, *, on_gpu: bool, reads_states: bool = False) -> Sizes:
         """The sizes that a role's settings give with a model that was trained on so many tokens."""
-        return cls(config.ctx_size or min(trained_context, DEFAULT_CONTEXT), slots, _GPU_CHUNK if on_gpu else _CPU_CHUNK)
+        context = config.ctx_size or min(trained_context, DEFAULT_CONTEXT)
+        return cls(context, slots, _GPU_CHUNK if on_gpu else _CPU_CHUNK, reads_states)
 
     @property
     def cells(self) -> int:
@@ -43,4 +47,4 @@ class Sizes:
     @property
     def outputs(self) -> int:
         """The most rows of a batch that give an output."""
-        return self.slots + _AHEAD
+        return self.slots + (_STATES if self.reads_states else _AHEAD)

@@ -56,7 +56,7 @@ class Slots:
         rollback: how a slot forgets tokens.
         count: how many there are.
         reuse: whether closed sequences leave their cells behind.
-        shared: whether several slots can have cells in common; otherwise a prefix is gone on from in the slot that holds it.
+        shared: whether several slots can have cells in common without a copy; otherwise a prefix is gone on from in the slot that holds it.
     """
 
     def __init__(self, rollback: Rollback, count: int, *, reuse: bool, shared: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
@@ -12,6 +13,7 @@ from rsd_local.errors import ContextFull
 from rsd_local.events import CancelToken, Counters, total
 from rsd_local.roles import NO_HINT, Abilities, Hint, Stream
 from rsd_local.runtime.engine import Engine
+from rsd_local.runtime.grammar import Follower
 from rsd_local.runtime.latency import LatencyModel
 from rsd_local.runtime.reading import ReadAhead, trace_of
 from rsd_local.runtime.requests import Generation, Read
@@ -21,6 +23,7 @@ from rsd_local.runtime.trace import Tracing, surprise
 from rsd_local.steps import Reading, Step
 
 if TYPE_CHECKING:
+    from rsd_local.runtime.thinking import Reader
     from rsd_local.segments import Scan
 
 
@@ -71,19 +74,38 @@ class LocalWriter:
         shared: how many tokens, from the first on, mean the same to the other model.
         tracing: what trace its steps are to carry.
         cancel: ends whatever it writes.
+        follower: of the answer's grammar, where it has one.
     """
 
-    def __init__(self, sequence: Sequence, family: list[Sequence], shared: int, tracing: Tracing, cancel: CancelToken | None) -> None:
-        self.sequence, self._family = sequence, family
+    def __init__(
+        self, sequence: Sequence, family: list[Sequence], shared: int, tracing: Tracing, cancel: CancelToken | None, follower: Follower
+    ) -> None:
+        self.sequence, self._family, self._follower = sequence, family, follower
         self._shared, self._tracing, self._cancel = shared, tracing, cancel
         self._before = len(sequence)
         self._spelling = sequence.engine.model.spelling
         self._reader = self._spelling.reader()
+        self._ahead: tuple[LocalStep, int, Reader, int, int] | None = None  # and what stood before it was begun
         family.append(sequence)
 
     @classmethod
-    def open(cls, engine: Engine, prompt: list[int], *, shared: int, tracing: Tracing = "off", cancel: CancelToken | None = None) -> Self:
+    def open(
+        cls,
+        engine: Engine,
+        prompt: list[int],
+        *,
+        shared: int,
+        tracing: Tracing = "off",
+        cancel: CancelToken | None = None,
+        in_thought: bool = False,
+    ) -> Self:
         """A writer at a prompt's tokens.
+
+        Args:
+            engine: that holds them.
+            prompt: the tokens.
+            shared, tracing, cancel: as of the class.
+            in_thought: whether the answer begins inside a thought that the prompt opened.
 
         Raises:
             ContextFull: they do not fit, or leave no room for an answer.
@@ -96,13 +118,16 @@ class LocalWriter:
             )
         sequence = engine.sequence(prompt)
         sequence.counters.opening_tokens = len(prompt)
-        return cls(sequence, [], shared, tracing, cancel)
+        return cls(sequence, [], shared, tracing, cancel, Follower(engine.model, len(prompt), in_thought=in_thought))
 
     @property
     def abilities(self) -> Abilities:
         """What its engine can do."""
         engine = self.sequence.engine
-        return Abilities(verifies=engine.can_cut, states=engine.gives_states, tokens=True, forks=True, reads_ahead=True)
+        return Abilities(
+            verifies=engine.can_cut, states=engine.gives_states, tokens=True, forks=True, reads_ahead=True, writes_ahead=True,
+            devices=engine.devices,
+        )  # fmt: skip
 
     @property
     def latency(self) -> LatencyModel:
@@ -132,8 +157,9 @@ class LocalWriter:
             self.sequence.truncate(self._before + kept)
         known = next((place for place, token in enumerate(hint.tokens) if token >= self._shared), len(hint.tokens))
         written: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        grammar = self._follower.state(sampling.grammar, [*self.sequence.tokens, *own[kept:]]) if sampling.grammar else None
         generation = self.sequence.generate(
-            Draws(sampling, stream, skip + len(own)),
+            Draws(sampling, stream, skip + len(own), grammar),
             limit,
             until=until,
             hint=replace(hint, tokens=hint.tokens[:known]),
@@ -145,6 +171,30 @@ class LocalWriter:
             kept=kept,
         )
         return LocalStep(generation, written)
+
+    def start_ahead(self, limit: int, until: Scan | None, sampling: Sampling, stream: Stream) -> LocalStep:
+        """Begin a step behind the one written last, which may be taken back yet."""
+        counters = self.sequence.counters
+        before = self._before, self._reader, counters.generated_tokens, counters.discarded_tokens
+        self.begin()
+        pending = self.start_writing(limit, until, sampling, stream)
+        self._ahead = pending, *before
+        return pending
+
+    def end_ahead(self, *, kept: bool) -> None:
+        """Say whether the step before the one written ahead was accepted; otherwise take this one back."""
+        ahead, self._ahead = self._ahead, None
+        if kept or ahead is None:
+            return
+        pending, before, reader, generated, discarded = ahead
+        pending.cancel()
+        with suppress(Exception):  # whatever came of it is of no interest any more
+            pending.result()
+        self.sequence.truncate(self._before)
+        self._before, self._reader = before, reader
+        counters = self.sequence.counters
+        counters.unused_tokens += counters.generated_tokens - generated
+        counters.generated_tokens, counters.discarded_tokens = generated, discarded
 
     def entropy(self) -> float:
         """In nats, of what the next token would be drawn from at temperature 1."""
@@ -163,7 +213,7 @@ class LocalWriter:
         if state and not self.sequence.engine.gives_states:
             self.sequence.append(read)
             return LocalReading(self.sequence.start_reading(hidden=True, cancel=self._cancel))
-        drawn = None if draws is None else Draws(*draws)
+        drawn = None if draws is None else Draws(*draws, grammar=self._follower.state(draws[0].grammar, self.sequence.tokens))
         return LocalReading(self.sequence.read_ahead(read, drawn, traced=tokens, state=state, cancel=self._cancel))
 
     def read(self, step: Step) -> None:
@@ -196,11 +246,12 @@ class LocalWriter:
 
     def fork(self) -> Self:
         """Another writer that goes on from here and shares the cache."""
-        return type(self)(self.sequence.fork(), self._family, self._shared, self._tracing, self._cancel)
+        return type(self)(self.sequence.fork(), self._family, self._shared, self._tracing, self._cancel, self._follower.copy())
 
     def adopt(self, fork: Self) -> None:
         """Go on where a fork has come to; the fork gets what this one had."""
         self.sequence, fork.sequence = fork.sequence, self.sequence
+        self._follower, fork._follower = fork._follower, self._follower
 
     def settle(self) -> None:
         """Begin a step, and evaluate what is noted but for its last token, so that forks share it."""

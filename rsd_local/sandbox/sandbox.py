@@ -53,6 +53,8 @@ class Sandbox:
             SandboxTooWeak: ``strict``, and something does not hold; or nothing can be run at all.
         """
         require_choice(level, Level, "sandbox")
+        if hasattr(sys, "frozen"):  # sys.executable is the application itself
+            raise SandboxTooWeak("an application that was made of Python has no Python to run programs with", hint="use another verifier")
         with _finding:
             if not _found:
                 _found.append(_strongest())

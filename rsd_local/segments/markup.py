@@ -13,6 +13,8 @@ _INFO_LIMIT = 32
 
 LINE, BLANK, CLOSED = 1, 2, 4
 """What a byte can end: a line, a line without anything in it, the line that closes a code block."""
+_ENDS = {LINE: ("\n",), BLANK: ("\n\n", "\n\r\n"), CLOSED: ("```\n", "~~~\n")}
+_MATH_ENDS = ("$$", "\\]")
 
 _NEWLINE, _RETURN, _TAB, _SPACE = b"\n\r\t "
 _TICK, _TILDE, _BACKSLASH, _DOLLAR, _OPEN, _CLOSE = b"`~\\$[]"
@@ -66,6 +68,12 @@ class Markup:
     def inside(self) -> bool:
         """Whether a code block or mathematics is open."""
         return bool(self._fence or self._math)
+
+    def ends(self, events: int) -> tuple[str, ...]:
+        """Texts with which events that count come about; inside of code and mathematics, those with which these may end."""
+        if events and self._math:
+            return _MATH_ENDS
+        return tuple(text for event, texts in _ENDS.items() if (CLOSED if self._fence else events) & event for text in texts if events)
 
     @property
     def language(self) -> bytes:

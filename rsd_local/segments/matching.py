@@ -38,11 +38,13 @@ class Wanted:
         pattern: what is searched.
         reach: characters before a token in which a match may begin.
         refuses: takes back a match.
+        text: that every match is; empty where it may be several.
     """
 
     pattern: re.Pattern[str]
     reach: int = REACH
     refuses: Refusal | None = None
+    text: str = ""
 
 
 def literal(text: str) -> Wanted:
@@ -53,7 +55,7 @@ def literal(text: str) -> Wanted:
     """
     plain = unescaped(text)
     require(0 < len(plain) <= MAX_LENGTH, f"the text of a delimiter has {len(plain)} characters", f"give 1 to {MAX_LENGTH}")
-    return Wanted(re.compile(re.escape(plain)), reach=max(len(plain), 32))
+    return Wanted(re.compile(re.escape(plain)), reach=max(len(plain), 32), text=plain)
 
 
 def unescaped(text: str) -> str:

@@ -182,6 +182,23 @@ class Scan:
         """How many of the last bytes may turn out to begin a stop string."""
         return max(map(len, self._rule.stops), default=1) - 1
 
+    @property
+    def ends(self) -> tuple[str, ...] | None:
+        """Texts of which one stands at the end of a step from here on, and elsewhere too; None where there are none such.
+
+        For whoever writes elsewhere and can only be told texts to stop at. Where a step ends without one of them, all the same it ends.
+        """
+        rule, given = self._rule, [text.decode() for text in (*self._rule.stops, *self._rule.tags[1:])]
+        if self._steps and rule.wanted is not None:
+            return (*given, rule.wanted.text) if rule.wanted.text else None
+        events = (rule.events if self._steps else 0) | (CLOSED if rule.stops_after_code else 0)
+        return tuple(dict.fromkeys((*given, *self._markup.ends(events))))
+
+    @property
+    def tokens_left(self) -> int | None:
+        """Tokens behind which the step ends in any case, None where they are not counted."""
+        return self._rule.tokens - self._count if self._rule.tokens and self._steps else None
+
     def begin(self) -> None:
         """Start a step here. What is open stays open: a code block, mathematics, a thought, a stop string half written."""
         self.part = "thought" if self.thinks else "answer"

@@ -77,6 +77,11 @@ class Answer:
         self.account: Account | None = None
         self._live = job.strategy in ("target", "draft", "speculative")
 
+    @property
+    def id(self) -> str:
+        """As clients have it."""
+        return str(self._about["id"])
+
     def first(self) -> dict[str, Any]:
         """The chunk that a stream begins with."""
         return self._chunk({"role": "assistant", "content": ""}) if self._chat else self._chunk("")

@@ -16,6 +16,8 @@ from rsd_local.errors import (
     ModelError,
     QuestionRefused,
     QueueFull,
+    RemoteBusy,
+    RemoteError,
     RSDError,
     SandboxTooWeak,
     VerifierFailed,
@@ -71,9 +73,19 @@ class NoSuchRoute(RSDError):
 
 
 class WrongMethod(RSDError):
-    """A method that an address does not have."""
+    """A method that an address does not have.
+
+    Args:
+        message: what is wrong.
+        allow: the methods that it has, as the header ``Allow`` names them.
+        hint: what to do.
+    """
 
     code = "method_not_allowed"
+
+    def __init__(self, message: str, allow: str, *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.allow = allow
 
 
 class BodyTooLarge(RSDError):
@@ -147,6 +159,8 @@ TABLE: dict[type[RSDError], Row] = {
     Cancelled: Row(503, _UNAVAILABLE),
     DoesNotFit: Row(503, _UNAVAILABLE),
     TookTooLong: Row(504, _OURS),
+    RemoteBusy: Row(503, _UNAVAILABLE),
+    RemoteError: Row(502, _OURS),
     VerifierFailed: Row(500, _OURS),
     SandboxTooWeak: Row(500, _OURS),
     ModelError: Row(500, _OURS),

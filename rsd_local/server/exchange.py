@@ -8,7 +8,7 @@ import json
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from starlette.responses import Response
@@ -18,11 +18,12 @@ from rsd_local.errors import Cancelled, Closed, RSDError
 from rsd_local.events import Event, Finished
 from rsd_local.run import Run
 from rsd_local.server.answers import Answer
-from rsd_local.server.errors import TookTooLong, as_ours, body_of, row_of
+from rsd_local.server.errors import TookTooLong, WrongMethod, as_ours, body_of, row_of
 from rsd_local.server.usage import Account
 
 _LOOKS = 0.5  # seconds between two looks at the place in the queue
-_STREAM_HEADERS = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]  # the second one is nginx's
+STREAM_HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
+"""Of a stream of events; the last one is nginx's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,10 @@ class Patience:
     keep_alive: float = 10.0
     write: float = 60.0
     end: float = 30.0
+
+    def with_answer(self, seconds: float) -> Patience:
+        """The same with another limit for an answer."""
+        return replace(self, answer=seconds)
 
 
 class Feed:
@@ -112,6 +117,7 @@ class Exchange(Response):
         self.run, self._answer, self._stream, self._patience, self._ended = run, answer, stream, patience, ended
         self._cause: RSDError | None = None  # of a cancellation
         self._started = self._gone = False
+        self.begun = False  # whether the headers of a stream were sent before, while its trio was loaded
         self.background = None
 
     def stop(self, cause: RSDError) -> None:
@@ -191,9 +197,7 @@ class Exchange(Response):
     async def _write(self, send: Send, chunks: list[dict[str, Any]]) -> None:
         """Send chunks, or a comment where there is none; the first time behind the headers and the chunk that all begin with."""
         if not self._started:
-            await self._start(
-                200, b"text/event-stream; charset=utf-8", [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")], send
-            )
+            await self._start(200, STREAM_HEADERS, send)
             chunks = [self._answer.first(), *chunks]
         await self._write_text(send, "".join(f"data: {to_json(chunk)}\n\n" for chunk in chunks) or ": keep-alive\n\n")
 
@@ -201,7 +205,7 @@ class Exchange(Response):
         """Say what went wrong: as a response where none has begun, otherwise as the stream's last event."""
         if self._gone or isinstance(error, ClientStalled):
             return
-        if not self._started:
+        if not self._started and not self.begun:
             await failure_response(error)(scope, receive, send)
         elif self._stream:
             with contextlib.suppress(ClientStalled):
@@ -209,13 +213,14 @@ class Exchange(Response):
 
     async def _send_json(self, status: int, content: dict[str, Any], send: Send) -> None:
         body = to_json(content)
-        await self._start(status, b"application/json", [(b"content-length", str(len(body.encode("utf-8", "replace"))).encode())], send)
+        length = str(len(body.encode("utf-8", "replace"))).encode()
+        await self._start(status, [(b"content-type", b"application/json"), (b"content-length", length)], send)
         await self._write_text(send, body, more=False)
 
-    async def _start(self, status: int, kind: bytes, headers: list[tuple[bytes, bytes]], send: Send) -> None:
+    async def _start(self, status: int, headers: list[tuple[bytes, bytes]], send: Send) -> None:
         self._started = True
-        if not self._gone:
-            await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", kind), *headers]})
+        if not self._gone and not self.begun:
+            await send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def _write_text(self, send: Send, text: str, *, more: bool = True) -> None:
         if self._gone:
@@ -248,4 +253,5 @@ def failure_response(error: RSDError, retry_after: int = 1) -> Response:
     row = row_of(error)
     headers = {"retry-after": str(retry_after)} if row.status in (429, 503) else {}
     headers |= {"www-authenticate": "Bearer"} if row.status == 401 else {}
+    headers |= {"allow": error.allow} if isinstance(error, WrongMethod) else {}
     return Response(to_json(body_of(error)).encode("utf-8", "replace"), row.status, headers, "application/json")

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from rsd_local.config import Strategy, TemplateValue
+from rsd_local.errors import ConfigError
+from rsd_local.json_grammar import JSON_OBJECT, json_schema_to_grammar
 from rsd_local.server.errors import BadField, Unsupported
 
 _MOST = 2**31 - 1
@@ -23,6 +25,32 @@ class Kind:
 
     schema: dict[str, Any]
     read: Callable[[Any, str], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseFormat:
+    """What an answer must be.
+
+    Attributes:
+        schema: of its JSON; None for any text.
+        where: the field that has it.
+    """
+
+    schema: dict[str, Any] | bool | None = None
+    where: str = "response_format"
+
+    def grammar(self) -> str:
+        """The grammar of such answers; empty for any text.
+
+        Raises:
+            BadField: the schema cannot be used.
+        """
+        if self.schema is None:
+            return ""
+        try:
+            return json_schema_to_grammar(self.schema)
+        except ConfigError as error:
+            raise BadField(str(error), self.where, hint=error.hint) from None
 
 
 def _wrong(name: str, wanted: str, value: object) -> BadField:
@@ -107,6 +135,23 @@ def _variables(value: Any, name: str) -> tuple[tuple[str, TemplateValue], ...]:
     return tuple(value.items())
 
 
+def _response_format(value: Any, name: str) -> ResponseFormat:
+    """A format as OpenAI has it; ``json_object`` may have a schema, as llama-server's."""
+    kind = one_of(*_FORMATS).read(_table(value, name).get("type"), f"{name}.type")
+    if kind == "text":
+        return ResponseFormat()
+    holder, where = value, name
+    if kind == "json_schema" and "schema" not in value:
+        where = f"{name}.json_schema"
+        holder = _table(value.get("json_schema"), where)
+    schema = holder.get("schema")
+    if schema is None and kind == "json_object":
+        return ResponseFormat(JSON_OBJECT, name)
+    if not isinstance(schema, dict | bool):
+        raise _wrong(f"{where}.schema", "an object", schema)
+    return ResponseFormat(schema, f"{where}.schema")
+
+
 FLAG = Kind({"type": "boolean"}, _flag)
 TEXT = Kind({"type": "string"}, _text)
 TABLE = Kind({"type": "object"}, _table)
@@ -114,6 +159,18 @@ LIST = Kind({"type": "array"}, _list)
 TEXTS = Kind({"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}, _texts)
 VARIABLES = Kind({"type": "object", "additionalProperties": {"type": ["string", "number", "boolean", "null"]}}, _variables)
 COUNT = whole(1)
+_FORMATS = ("text", "json_object", "json_schema")
+RESPONSE_FORMAT = Kind(
+    {
+        "type": "object",
+        "required": ["type"],
+        "properties": {
+            "type": {"type": "string", "enum": list(_FORMATS)},
+            "json_schema": {"type": "object", "properties": {"name": {"type": "string"}, "schema": {"type": ["object", "boolean"]}}},
+        },
+    },
+    _response_format,
+)
 
 SHARED: dict[str, Kind] = {
     "model": TEXT,
@@ -139,6 +196,7 @@ CHAT = SHARED | {
     "max_completion_tokens": COUNT,
     "reasoning_effort": one_of("none", "minimal", "low", "medium", "high", "xhigh"),
     "chat_template_kwargs": VARIABLES,
+    "response_format": RESPONSE_FORMAT,
 }
 COMPLETION = SHARED | {"prompt": TEXTS}
 STREAM_OPTIONS: dict[str, Kind] = {"include_usage": FLAG, "include_obfuscation": FLAG}

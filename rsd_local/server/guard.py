@@ -11,10 +11,11 @@ from starlette.datastructures import Headers
 
 from rsd_local.config import require
 from rsd_local.server.errors import BadKey, NotAllowed
+from rsd_local.server.page import is_public
 from rsd_local.text_files import read_text
 
 _OPEN = ("/health",)
-"""Paths that need no key."""
+"""Paths that need no key, besides the page."""
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
@@ -45,7 +46,7 @@ class Guard:
         origin = headers.get("origin")
         if origin is not None and "*" not in self.origins and origin not in self.origins and _host_of(origin) != host.lower():
             raise NotAllowed(f"pages of {origin[:100]!r} may not ask", hint="start rsd with --cors-origin ORIGIN")
-        if self.keys and path not in _OPEN and not self._knows(_key(headers)):
+        if self.keys and path not in _OPEN and not is_public(path) and not self._knows(_key(headers)):
             raise BadKey("a valid API key is needed", hint="send it as Authorization: Bearer KEY")
 
     def _knows(self, given: bytes) -> bool:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
 
+from rsd_local.events import acceptance
+from rsd_local.server.served import Served
 from rsd_local.server.usage import Account, finite
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -59,8 +62,18 @@ class Metrics:
         self._seconds = counter("role_seconds", "Time of batches, by model.", "role")
         self._rewards = histogram("rewards", "Rewards of drafted steps.", _REWARDS)
         self._first = histogram("first_text_seconds", "From a request to the first text of its answer.", _SECONDS)
+        self._is_loaded = Gauge("rsd_model_loaded", "1 where a trio is loaded.", ("model",), registry=own)
+        self._loads = Gauge("rsd_model_loads", "Times that a trio was loaded.", ("model",), registry=own)
         self._by = {"draft": 0, "target": 0}
-        self._drafts = {"accepted": 0, "rejected": 0}
+        self._accepted = self._drafted = 0
+        self._drifts = _DriftGauges()
+        own.register(self._drifts)
+
+    def watch(self, served: Served) -> None:
+        """Show of a trio whether it is loaded, how often it was, and its drift where it was tuned."""
+        self._drifts.served.append(served)
+        self._is_loaded.labels(served.name).set_function(lambda: float(served.loaded is not None))
+        self._loads.labels(served.name).set_function(lambda: float(served.loads))
 
     def request(self, path: str, method: str, status: int, seconds: float) -> None:
         """Count a request; ``path`` is that of its route, never what a client wrote."""
@@ -87,13 +100,11 @@ class Metrics:
             self._written.labels(step.author).inc(step.tokens)
             self._steps.labels(step.author).inc()
             self._by[step.author] += 1
-            if step.rejected is not None:
-                self._rejected.inc()
-                self._drafts["rejected"] += 1
-            elif step.author == "draft":
-                self._drafts["accepted"] += 1
             if (reward := finite(step.reward)) is not None:
                 self._rewards.observe(reward)
+        accepted, drafted = acceptance(account.steps)
+        self._rejected.inc(drafted - accepted)
+        self._accepted, self._drafted = self._accepted + accepted, self._drafted + drafted
         if account.times.first:
             self._first.observe(max(0.0, account.times.first - account.times.asked))
 
@@ -102,7 +113,30 @@ class Metrics:
         return generate_latest(self._registry)
 
     def _acceptance(self) -> float:
-        return self._drafts["accepted"] / max(1, sum(self._drafts.values()))
+        return self._accepted / max(1, self._drafted)
 
     def _target_share(self) -> float:
         return self._by["target"] / max(1, sum(self._by.values()))
+
+
+class _DriftGauges:
+    """Gauges that are there only for loaded trios that were tuned."""
+
+    def __init__(self) -> None:
+        self.served: list[Served] = []
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """The gauges that there are figures for."""
+        expected = GaugeMetricFamily("rsd_acceptance_expected", "Share of drafted steps accepted when rsd tune chose.", labels=["model"])
+        recent = GaugeMetricFamily("rsd_acceptance_recent", "The same in the answers of the last check and since.", labels=["model"])
+        drift = GaugeMetricFamily("rsd_acceptance_drift", "1 where the two differ by more than chance.", labels=["model"])
+        for served in self.served:
+            recorder = served.loaded.recorder if served.loaded is not None else None
+            watch = recorder.drift if recorder is not None else None
+            if watch is None:
+                continue
+            expected.add_metric([served.name], watch.expected)
+            drift.add_metric([served.name], float(watch.drift))
+            if watch.recent is not None:
+                recent.add_metric([served.name], watch.recent)
+        yield from (family for family in (expected, recent, drift) if family.samples)

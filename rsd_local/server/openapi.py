@@ -22,6 +22,8 @@ _MESSAGE = {
         "name": {"type": "string"},
     },
 }
+_PROMPT = {"type": "string", "minLength": 1}
+_ONE_PROMPT = {"type": "array", "minItems": 1, "maxItems": 1, "items": _PROMPT}
 _ERROR = {
     "type": "object",
     "required": ["error"],
@@ -56,7 +58,7 @@ def document() -> dict[str, Any]:
     paths["/v1/models/{name}"] = {"get": _reading("One model.", "application/json") | {"parameters": [one]}}
     schemas = {
         "Chat": _schema(CHAT, ["messages"], messages={"type": "array", "minItems": 1, "items": _MESSAGE}),
-        "Completion": _schema(COMPLETION, ["prompt"]),
+        "Completion": _schema(COMPLETION, ["prompt"], prompt={"oneOf": [_PROMPT, _ONE_PROMPT]}),
         "Error": _ERROR,
     }
     return {
@@ -84,7 +86,7 @@ def _nullable(kinds: dict[str, Kind]) -> dict[str, Any]:
 
 def _asking(schema: str, about: str) -> dict[str, Any]:
     body = {"required": True, "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}}
-    found = {"application/json": {"schema": {"type": "object"}}, "text/event-stream": {"schema": {"type": "string"}}}
+    found = {"application/json": {"schema": {"type": "object"}}, "text/event-stream": {}}
     return {"summary": about, "requestBody": body, "responses": {"200": {"description": "The answer.", "content": found}} | _failures()}
 
 

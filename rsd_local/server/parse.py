@@ -20,6 +20,7 @@ from rsd_local.server.fields import (
     STREAM_OPTIONS,
     TABLE,
     TEXT,
+    ResponseFormat,
     read_fields,
     refuse,
 )
@@ -80,6 +81,7 @@ class Asked:
         effort: ``reasoning_effort``, empty where not given.
         template: further variables of the chat template.
         extension: the object ``rsd``.
+        response_format: what the answer must be; None where nothing is said.
     """
 
     form: Form
@@ -94,6 +96,7 @@ class Asked:
     effort: str = ""
     template: tuple[tuple[str, TemplateValue], ...] = ()
     extension: Extension = Extension()
+    response_format: ResponseFormat | None = None
 
     @property
     def thinks(self) -> bool | None:
@@ -118,6 +121,8 @@ class Asked:
         sampling = replace(base.sampling, seed=seed if self.seed is None else self.seed, **self.sampling)
         if "temperature" not in self.sampling and sampling.temperature == 0:
             sampling = replace(sampling, temperature=usual)
+        if self.response_format is not None:
+            sampling = replace(sampling, grammar=self.response_format.grammar())
         require(sampling.temperature > 0 or not usual, f"{strategy} samples: at temperature 0 every try is the same")
         weighting = base.weighting
         weighting = weighting if own.threshold is None else replace(weighting, threshold=own.threshold)
@@ -218,6 +223,7 @@ def _asked(form: Form, prompt: Prompt, values: dict[str, Any], max_tokens: int |
         values.get("reasoning_effort", ""),
         values.get("chat_template_kwargs", ()),
         Extension(**read_fields(extension, EXTENSION, "rsd.")),
+        values.get("response_format"),
     )
 
 

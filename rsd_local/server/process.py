@@ -17,11 +17,12 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from rsd_local.config import Trio
 from rsd_local.errors import Cancelled, ConfigError
 from rsd_local.server.app import MOST_HEADER_BYTES, make_app
 from rsd_local.server.exchange import Patience
 from rsd_local.server.guard import Guard
-from rsd_local.server.models import Loader, Models
+from rsd_local.server.models import Loader, Models, Offer
 from rsd_local.server.routes import Service
 
 _HEADERS = 15.0  # seconds in which the head of a request must be there
@@ -40,6 +41,10 @@ class Settings:
         guard: which requests are taken; without hosts, those of this machine are, where it listens for this machine alone.
         grace: seconds that running answers get to their end once the server is told to stop.
         patience: further time limits.
+        others: further trios.
+        models_max: how many trios are loaded at once.
+        idle_unload: seconds after which a trio that nobody asks for is unloaded; 0 for never.
+        config: of the trio, as far as it is known before it is loaded.
     """
 
     host: str = "127.0.0.1"
@@ -48,6 +53,10 @@ class Settings:
     guard: Guard = field(default_factory=Guard)
     grace: float = 30.0
     patience: Patience = field(default_factory=Patience)
+    others: tuple[Offer, ...] = ()
+    models_max: int = 1
+    idle_unload: float = 0.0
+    config: Trio | None = None
 
 
 def serve(settings: Settings, loader: Loader, listening: Callable[[str], None], ready: Callable[[], None]) -> int:
@@ -98,7 +107,8 @@ def bound_socket(settings: Settings) -> Iterator[socket.socket]:
 
 
 async def _serve(settings: Settings, loader: Loader, listener: socket.socket, ready: Callable[[], None]) -> int:
-    models = Models(settings.name, loader)
+    first = Offer(settings.name, loader, settings.config)
+    models = Models((first, *settings.others), settings.models_max, settings.idle_unload)
     service = Service(models, settings.patience)
     loop = asyncio.get_running_loop()
 
@@ -133,6 +143,7 @@ async def _serve(settings: Settings, loader: Loader, listener: socket.socket, re
         await server.serve(sockets=[listener])
     finally:
         await asyncio.wait({loading}, timeout=_LAST)
+        await models.trios.settle(_LAST)
         await asyncio.to_thread(models.close)
     failure = loading.exception() if loading.done() else None
     if failure is not None and not (server.signal and isinstance(failure, Cancelled)):

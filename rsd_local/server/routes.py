@@ -29,9 +29,12 @@ from rsd_local.server.errors import (
 )
 from rsd_local.server.exchange import Exchange, Patience, failure_response, to_json
 from rsd_local.server.metrics import CONTENT_TYPE, Metrics
-from rsd_local.server.models import Job, Models
+from rsd_local.server.models import Job, Models, Place
+from rsd_local.server.page import page_routes
 from rsd_local.server.parse import Asked, read_chat, read_completion, read_json
+from rsd_local.server.served import Served
 from rsd_local.server.usage import Account
+from rsd_local.server.waiting import Waiting
 
 MOST_BYTES = 8 << 20
 """Of a body."""
@@ -51,13 +54,20 @@ class Service:
     def __init__(self, models: Models, patience: Patience) -> None:
         self.models, self.patience = models, patience
         self.exchanges: set[Exchange] = set()
+        self._parallel = 1  # of the trio that was asked last
         self.started = int(time.time())
-        self.metrics = Metrics(lambda: len(self.exchanges) - self.waiting(), self.waiting, lambda: models.ready)
+        self.metrics = Metrics(self.running, self.waiting, lambda: models.ready)
+        for served in models.trios.served.values():
+            self.metrics.watch(served)
         self._seconds = 1.0  # of an answer, faded
 
+    def running(self) -> int:
+        """How many answers are being written."""
+        return sum(exchange.run.position == 0 for exchange in self.exchanges)
+
     def waiting(self) -> int:
-        """How many answers wait in the queue."""
-        return sum(exchange.run.position > 0 for exchange in self.exchanges)
+        """How many answers wait in the queue of their trio, or for it to be loaded."""
+        return self.models.trios.waiting + sum(exchange.run.position > 0 for exchange in self.exchanges)
 
     def end_all(self) -> None:
         """End all answers that are being written."""
@@ -70,21 +80,57 @@ class Service:
         request.state.facts["error"] = code_of(error)
         return failure_response(error, self._retry_after() if isinstance(error, QueueFull) else 1)
 
-    def answer(self, request: Request, job: Job, asked: float) -> Exchange:
-        """Begin an answer.
+    async def respond(self, request: Request, asked: Asked, when: float) -> Response:
+        """The response to a request: its answer, at once or when its trio is loaded.
+
+        Raises:
+            NoSuchModel, BadField, QuestionRefused: it cannot be answered.
+            QueueFull: too many wait already.
+            Stopping: no new work is taken.
+        """
+        place = self.models.enter(asked)
+
+        async def begin(patience: Patience) -> Exchange:
+            try:
+                return self.answer(request, await asyncio.to_thread(self.models.job, asked, place), when, place, patience)
+            except BaseException:
+                place.leave()
+                raise
+
+        def ended(error: RSDError | None) -> None:
+            if error is None:
+                self.metrics.gone()
+            else:
+                self.metrics.error(code_of(error))
+                request.state.facts["error"] = code_of(error)
+
+        return await begin(self.patience) if place.granted.done() else Waiting(place, begin, asked.stream, self.patience, ended)
+
+    def answer(self, request: Request, job: Job, asked: float, place: Place, patience: Patience) -> Exchange:
+        """Begin an answer, whose end gives its place back.
 
         Raises:
             QuestionRefused: the trio cannot take the question.
             QueueFull: too many wait already.
             Stopping: no new work is taken.
         """
-        run = job.reasoner.run(job.prompt, job.params, strategy=job.strategy)
-        answer = Answer(job, uuid.uuid4().hex, asked)
+        answer, recorder = Answer(job, uuid.uuid4().hex, asked), job.recorder
+        try:
+            run = job.reasoner.run(job.prompt, job.params, strategy=job.strategy)
+        except RSDError as error:
+            if recorder is not None:
+                recorder.ended(answer.id, job, answer.times, None, error)
+            raise
         facts = request.state.facts
         facts |= {"model": job.model, "strategy": job.strategy, "stream": job.asked.stream}
 
+        self._parallel = job.reasoner.config.parallel
+
         def ended(account: Account | None, error: RSDError | None) -> None:
             self.exchanges.discard(exchange)
+            if recorder is not None:
+                recorder.ended(answer.id, job, answer.times, account, error)
+            place.leave()
             if account is not None:
                 self.metrics.answer(account)
                 self._seconds = _FADE * self._seconds + (1 - _FADE) * max(0.0, account.times.end - account.times.admitted)
@@ -96,14 +142,13 @@ class Service:
             elif account is None or account.finished.reason == "cancelled":
                 self.metrics.gone()
 
-        exchange = Exchange(run, answer, job.asked.stream, self.patience, ended)
+        exchange = Exchange(run, answer, job.asked.stream, patience, ended)
         self.exchanges.add(exchange)
         return exchange
 
     def _retry_after(self) -> int:
         """Seconds in which a place in the queue may be free: as long as an answer took of late, by those that are written at once."""
-        parallel = self.models.loaded.reasoner.config.parallel
-        return min(_LONGEST_WAIT, max(1, math.ceil(self._seconds / parallel)))
+        return min(_LONGEST_WAIT, max(1, math.ceil(self._seconds / self._parallel)))
 
 
 def routes(service: Service) -> list[BaseRoute]:
@@ -126,7 +171,7 @@ def routes(service: Service) -> list[BaseRoute]:
         return _json(_model(service, name))
 
     async def props(request: Request) -> Response:
-        return _json(await asyncio.to_thread(_props, service.models))
+        return _json(await asyncio.to_thread(_props, service.models.find(request.query_params.get("model", ""))))
 
     async def metrics(request: Request) -> Response:
         return Response(service.metrics.text(), headers={"content-type": CONTENT_TYPE})
@@ -143,27 +188,28 @@ def routes(service: Service) -> list[BaseRoute]:
         Route("/props", props, methods=["GET"]),
         Route("/metrics", metrics, methods=["GET"]),
         Route("/openapi.json", description, methods=["GET"]),
+        *page_routes(),
     ]
 
 
 def as_error(error: HTTPException) -> RSDError:
     """What the router could not find, as an error of ours."""
     if error.status_code == 405:
-        return WrongMethod("this address does not have this method", hint="/openapi.json has what there is")
+        allow = (error.headers or {}).get("Allow", "")
+        return WrongMethod("this address does not have this method", allow, hint="/openapi.json has what there is")
     return NoSuchRoute("nothing is at this address", hint="/openapi.json has what there is")
 
 
 def _answering(service: Service, read: Callable[[dict[str, Any]], Asked]) -> Callable[[Request], Any]:
     async def endpoint(request: Request) -> Response:
         asked = time.perf_counter()
-        models = service.models
-        models.loaded  # noqa: B018  whoever asks too early need not send a body
+        service.models.trios.check()  # whoever asks too early need not send a body
         body = await _body(request, service.patience.body)
         if len(body) > _READ_IN_LOOP:
             parsed = await asyncio.to_thread(lambda: read(read_json(body)))
         else:
             parsed = read(read_json(body))
-        return service.answer(request, await asyncio.to_thread(models.job, parsed), asked)
+        return await service.respond(request, parsed, asked)
 
     return endpoint
 
@@ -201,11 +247,18 @@ def _model(service: Service, name: str) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": service.started, "owned_by": "rsd-local"}
 
 
-def _props(models: Models) -> dict[str, Any]:
-    """What llama-server's ``/props`` has, and what there is to know of the trio."""
-    loaded = models.loaded
+def _props(served: Served) -> dict[str, Any]:
+    """What llama-server's ``/props`` has, and what there is to know of the trio.
+
+    Raises:
+        Loading: it is not loaded.
+    """
+    loaded = served.loaded
+    if loaded is None:
+        raise Loading(f"{served.name} is not loaded", hint="the next request to it loads it")
     trio, config, sampling = loaded.reasoner.trio, loaded.reasoner.config, loaded.params.sampling
-    target = trio.target.model
+    target = trio.engines().get("target")
+    servers = trio.servers()
     return {
         "default_generation_settings": {
             "n_ctx": min(trio.draft.context, trio.target.context),
@@ -220,15 +273,19 @@ def _props(models: Models) -> dict[str, Any]:
             },
         },
         "total_slots": config.parallel,
-        "model_alias": models.name,
-        "model_path": str(target.path),
-        "chat_template": target.chat_template or "",
+        "model_alias": served.name,
+        "model_path": str(target.model.path if target is not None else servers["target"].config.url),
+        "chat_template": (target.model.chat_template if target is not None else servers["target"].facts.template) or "",
         "modalities": {"vision": False, "audio": False},
         "build_info": f"rsd-local {VERSION}",
         "rsd": {
             "roles": {
                 role: {"model": engine.model.path.name, "context": engine.context, "parameters": engine.model.active_params}
                 for role, engine in loaded.reasoner.engines().items()
+            }
+            | {
+                role: {"model": engine.facts.model, "url": engine.config.url, "context": engine.context, "parameters": engine.parameters}
+                for role, engine in servers.items()
             },
             "strategy": config.strategy,
             "strategies": loaded.strategies(),

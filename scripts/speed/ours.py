@@ -100,7 +100,7 @@ def memory(turn: Turn) -> Result:
     _prepare(turn)
     with Reasoner.open(_trio(turn)) as reasoner:
         asked = question(0)
-        while len(reasoner.trio.target.model.tokenize(asked)) < turn.context // 3:
+        while len(reasoner.trio.here("target").model.tokenize(asked)) < turn.context // 3:
             asked += " " + question(0)
         began = time.perf_counter()
         reasoner.solve(asked, _params(turn), strategy="rsd")

@@ -13,8 +13,8 @@ PLAIN_PROMPT = "You are a helpful assistant. Write short paragraphs with a blank
 """The system prompt of a conversation about anything. A paragraph is a step, so there is something to accept or reject early."""
 
 
-def chat_trio(flags: dict[str, Any]) -> Trio:
-    """The trio that the flags name.
+def chat_trio(flags: dict[str, Any], parallel: int | None = 1) -> Trio:
+    """The trio that the flags name, for so many prompts at once; for as many as it says itself where that is None.
 
     Where neither they nor the trio's file give a system prompt and the trio is not for mathematics, it gets a plain one in place of
     the one that asks for a boxed answer.
@@ -25,7 +25,7 @@ def chat_trio(flags: dict[str, Any]) -> Trio:
     """
     from rsd_local.catalogue import trio_origins
 
-    trio = make_trio(flags)
+    trio = make_trio(flags, parallel)
     missing = [str(file) for file in trio.files if not file.exists()]
     if missing:
         raise ModelNotFound(f"no model file {missing[0]}", hint="check the path")

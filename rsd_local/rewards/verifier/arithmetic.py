@@ -59,6 +59,8 @@ def equations(text: str) -> tuple[Equation, ...]:
 class Arithmetic:
     """A step's equations: 1.0 where all are right, 0.0 where one is wrong, None where none could be read."""
 
+    immediate = True
+
     def check(self, prompt: Prompt, steps: tuple[str, ...], step: str, cancel: CancelToken | None = None) -> float | None:
         """The reward of a step."""
         verdicts = [equation.holds for equation in equations(step)]

@@ -13,7 +13,10 @@ Check = Callable[[Prompt, tuple[str, ...], str], float | None]
 
 
 class Verifier(Protocol):
-    """Checks steps, from any number of threads at once, of any number of answers; it keeps nothing of one answer."""
+    """Checks steps, from any number of threads at once, of any number of answers; it keeps nothing of one answer.
+
+    One with ``immediate = True`` takes no time: while others check, the draft writes the next step already.
+    """
 
     def check(self, prompt: Prompt, steps: tuple[str, ...], step: str, cancel: CancelToken | None) -> float | None:
         """The reward of a step.

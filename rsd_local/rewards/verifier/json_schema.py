@@ -44,6 +44,8 @@ class JsonSchema:
         ConfigError: jsonschema is not installed; the schema cannot be read, is none, or refers to one elsewhere.
     """
 
+    immediate = True
+
     def __init__(self, schema: Path | Mapping[str, Any]) -> None:
         try:
             import jsonschema

@@ -26,6 +26,8 @@ _WORD = re.compile(r"[A-Za-z_]\w*")
 class PythonCompiles:
     """Gives 1.0 to code whose syntax, names and imports are in order, 0.0 to other code, and nothing to steps without code."""
 
+    immediate = True
+
     def check(self, prompt: Prompt, steps: tuple[str, ...], step: str, cancel: CancelToken | None) -> float | None:
         """Whether the step's Python blocks compile, use no name that is bound nowhere, and import what is installed."""
         code = step_code(steps, step)

@@ -29,6 +29,8 @@ class Pattern:
         ConfigError: it is no pattern, could take too long, or is found in an empty text.
     """
 
+    immediate = True
+
     def __init__(self, text: str) -> None:
         self._forbidden = text.startswith("!")
         source = text[1:] if self._forbidden else text

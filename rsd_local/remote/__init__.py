@@ -1,0 +1,8 @@
+"""Models on servers: what asks them, and the writers over them. Nothing else of the package imports an HTTP client, but for the hub's."""
+
+from rsd_local.remote.api import Ended, Wanted
+from rsd_local.remote.engine import RemoteEngine
+from rsd_local.remote.transport import Call
+from rsd_local.remote.writer import RemoteWriter
+
+__all__ = ["Call", "Ended", "RemoteEngine", "RemoteWriter", "Wanted"]

@@ -1,0 +1,160 @@
+"""What is asked of a server, whatever it speaks."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from rsd_local.config import Sampling, TemplateValue
+from rsd_local.prompt import Prompt
+from rsd_local.remote.transport import Call
+
+Ending = Literal["end", "word", "limit", "context"]
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a server says of itself and of its model.
+
+    Attributes:
+        api: that it speaks.
+        model: its name there.
+        context: tokens that one question may take.
+        slots: questions at once; 0 where it does not say.
+        vocabulary: how many tokens there are; 0 where it does not say.
+        parameters: weights that a token meets; 0 where it does not say.
+        template: of its chats; empty where it does not say.
+        build: of the server, for people.
+    """
+
+    api: str
+    model: str
+    context: int
+    slots: int = 0
+    vocabulary: int = 0
+    parameters: int = 0
+    template: str = ""
+    build: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A text to go on with.
+
+    Attributes:
+        tokens: all that stands, from the prompt's first one on.
+        limit: most tokens to write.
+        stops: texts that end the writing; None where whoever reads along ends it.
+        sampling: how tokens are drawn.
+        seed: of the draws, below 2^32.
+        slot: where its cache is; −1 for any.
+    """
+
+    tokens: Sequence[int]
+    limit: int
+    stops: tuple[str, ...] | None
+    sampling: Sampling
+    seed: int
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """What a request took on the server.
+
+    Attributes:
+        cached: tokens of the prompt that were in its cache.
+        read: tokens of the prompt that were evaluated.
+        written: tokens that were drawn; the last one is not evaluated.
+        reading, writing: seconds of both.
+    """
+
+    cached: int
+    read: int
+    written: int
+    reading: float
+    writing: float
+
+    @property
+    def seconds(self) -> float:
+        """Of both."""
+        return self.reading + self.writing
+
+    @property
+    def rows(self) -> int:
+        """Tokens that went through the model."""
+        return self.read + max(0, self.written - 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What came of an answer.
+
+    Attributes:
+        tokens: that came.
+        text: that came; text which may begin a stop string comes later.
+        lost: tokens before these that the server did not send, for they end inside a character.
+        timing: so far, where it was asked for.
+    """
+
+    tokens: tuple[int, ...]
+    text: str
+    lost: int = 0
+    timing: Timing | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The end of an answer.
+
+    Attributes:
+        how: by itself, with a stop string, at the limit, or where the context is full.
+        word: the stop string, which is in no text.
+        timing: of the whole request.
+        lost: tokens at the end that were not sent.
+    """
+
+    how: Ending
+    word: str
+    timing: Timing
+    lost: int = 0
+
+
+class Server(Protocol):
+    """A server with one model."""
+
+    def facts(self) -> Facts:
+        """Asks what it is."""
+
+    def tokenize(self, text: str, *, special: bool = False, opening: bool = False, call: Call | None = None) -> list[int]:
+        """The tokens of a text.
+
+        Args:
+            text: the text.
+            special: whether the text of a control token is one.
+            opening: whether a beginning-of-text token stands before it, where the model has one.
+            call: the request, to end it.
+        """
+
+    def piece(self, token: int) -> str:
+        """The text of a token."""
+
+    def chat(self, prompt: Prompt, variables: Mapping[str, TemplateValue]) -> str:
+        """A conversation as the model's template writes it, ready for the assistant's turn."""
+
+    def evaluate(self, tokens: Sequence[int], slot: int, call: Call, *, reuse: bool) -> Timing:
+        """Take tokens into a slot's cache.
+
+        Args:
+            tokens: all that stands, from the prompt's first one on.
+            slot: as in ``Wanted``.
+            call: the request, to end it.
+            reuse: whether what the cache has of them already may stay.
+        """
+
+    def write(self, wanted: Wanted, call: Call) -> Generator[Piece | Ended, None, None]:
+        """Go on with a text: pieces, and the end. Leaving early closes the connection, so that the server stops."""
+
+    def close(self) -> None:
+        """Close the connections."""

@@ -1,0 +1,234 @@
+"""A draft or target on a server: a writer over one of its slots.
+
+The server keeps what it has evaluated, token for token, and each request names all tokens from the first on: what is in the cache
+stays. The last token of what stands is left for the request that writes, so that nothing is evaluated twice. What was accepted meanwhile is
+sent ahead, while the other model writes on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Self
+
+from rsd_local.config import Sampling
+from rsd_local.errors import Cancelled, Closed, ConfigError, ContextFull, RemoteError
+from rsd_local.events import CancelToken, Counters, total
+from rsd_local.remote.api import Timing, Wanted
+from rsd_local.remote.engine import RemoteEngine, RemoteLatency
+from rsd_local.remote.place import Place
+from rsd_local.remote.step import RemoteStep, Written, follow
+from rsd_local.remote.transport import Call
+from rsd_local.roles import NO_HINT, Abilities, Hint, Pending, Stream
+from rsd_local.steps import Reading, Step
+
+if TYPE_CHECKING:
+    from rsd_local.segments import Scan
+
+_CANNOT = "leave it away, or choose a model that runs here"
+
+
+class RemoteWriter:
+    """A writer over a server's slot; see ``roles.Writer``.
+
+    Args:
+        place: holds the prompt's tokens.
+        family: places of all writers that were forked from the same; this one's is added.
+        shared: how many tokens, from the first on, mean the same to the other model.
+        cancel: ends whatever it writes.
+    """
+
+    def __init__(self, place: Place, family: list[Place], shared: int, cancel: CancelToken | None) -> None:
+        self._place, self._family, self._shared, self._cancel = place, family, shared, cancel
+        family.append(place)
+
+    @classmethod
+    def open(cls, engine: RemoteEngine, prompt: list[int], *, shared: int, cancel: CancelToken | None = None) -> Self:
+        """A writer at a prompt's tokens, which the server begins to evaluate.
+
+        Raises:
+            ContextFull: they leave no room for an answer.
+        """
+        if len(prompt) >= engine.context:
+            raise ContextFull(
+                f"{engine.name}: a prompt of {len(prompt)} tokens leaves no room in the server's context of {engine.context}",
+                hint="shorten the question, or start the server with a larger --ctx-size",
+            )
+        place = Place(engine, list(prompt), bytearray(len(prompt)), shared)
+        place.counters.opening_tokens = len(prompt)
+        place.send_ahead()
+        return cls(place, [], shared, cancel)
+
+    @property
+    def abilities(self) -> Abilities:
+        """What can be done with a server: it gives no probabilities of what it did not write, and no states."""
+        return Abilities(tokens=self._shared > 0, forks=True)
+
+    @property
+    def latency(self) -> RemoteLatency:
+        """Of its model."""
+        return self._place.engine.latency
+
+    def begin(self) -> None:
+        """Start a step here; what was noted is sent ahead."""
+        self._place.begin()
+
+    def start_writing(
+        self,
+        limit: int,
+        until: Scan | None,
+        sampling: Sampling,
+        stream: Stream,
+        hint: Hint = NO_HINT,
+        *,
+        skip: int = 0,
+        reading: Reading | None = None,
+    ) -> RemoteStep:
+        """Go on writing; see ``roles.Writer``. Hints have no effect, and the server draws, from a seed of the stream."""
+
+        def write(call: Call, on_text: Callable[[bytes], None]) -> Step:
+            return self._written(call, on_text, limit, until, sampling, stream, skip)
+
+        place, cancel = self._place, self._cancel
+        if cancel is None:
+            return RemoteStep(write, place.stop)
+
+        def work(call: Call, on_text: Callable[[bytes], None]) -> Step:
+            def end() -> None:
+                call.cancel()
+                place.stop()
+
+            with cancel.calling(end):
+                return write(call, on_text)
+
+        return RemoteStep(work, place.stop)
+
+    def _written(
+        self, call: Call, on_text: Callable[[bytes], None], limit: int, until: Scan | None, sampling: Sampling, stream: Stream, skip: int
+    ) -> Step:
+        place, engine, began = self._place, self._place.engine, time.perf_counter()
+        written, done = Written(engine.server, engine.language, until, limit, on_text), False
+        spent = place.counters.seconds
+        try:
+            place.started(call)
+            engine.check_up()
+            place.settle()
+            if call.cancelled:
+                raise Cancelled("cancelled")
+            spent = place.counters.seconds
+            place.spell(call)
+            self._requests(call, written, limit, until, sampling, stream, skip)
+            step = written.step(written.ended or "context")
+            place.wrote(step.tokens, written.flags)
+            done = True
+            return step
+        except Cancelled:
+            if place.closed:
+                raise Closed(f"{engine.name}: the writer was closed") from None
+            raise
+        except RemoteError as error:
+            engine.note_failure(error)
+            raise
+        finally:
+            drawn = len(written.tokens) - written.given
+            place.counters.generated_tokens += drawn
+            place.counters.discarded_tokens += 0 if done else drawn
+            place.ended(call)
+            place.counters.waiting_seconds += max(0.0, time.perf_counter() - began - (place.counters.seconds - spent))
+
+    def _requests(
+        self, call: Call, written: Written, limit: int, until: Scan | None, sampling: Sampling, stream: Stream, skip: int
+    ) -> None:
+        """As many requests as the step takes: a text that may end it need not."""
+        place, engine = self._place, self._place.engine
+        while written.ended is None:
+            done = len(written.tokens)
+            tokens = place.tokens + written.tokens
+            room = engine.context - len(tokens)
+            if room < 1:
+                return
+            most = min(limit - done, room)
+            if until is not None and until.tokens_left is not None:
+                most = min(most, until.tokens_left)
+            seed = int(stream.generator(skip + done).integers(2**32 - 1))
+            stops = () if until is None else until.ends
+            follow(engine.server, Wanted(tokens, most, stops, sampling, seed, place.slot), written, call, self._took)
+            if written.ended is None and (len(written.tokens) >= limit or len(written.tokens) == done):
+                written.ended = "length"  # where nothing came, the limit has cut a character
+
+    def _took(self, length: int, timing: Timing) -> None:
+        place = self._place
+        place.engine.latency.note(timing)
+        place.took(min(length, len(place.tokens)), timing, wrote=True)  # what is behind, this step wrote in requests before
+
+    def start_ahead(self, limit: int, until: Scan | None, sampling: Sampling, stream: Stream) -> RemoteStep:
+        """Steps that may be taken back yet are not written on a server.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError("a model on a server does not write ahead of a reward", hint=_CANNOT)
+
+    def end_ahead(self, *, kept: bool) -> None:
+        """There is nothing to end."""
+
+    def entropy(self) -> float:
+        """A server does not tell it.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError("a model on a server does not tell how sure it is, which --route-entropy asks", hint=_CANNOT)
+
+    def read_ahead(self, step: Step, draws: tuple[Sampling, Stream] | None = None, *, tokens: bool, state: bool) -> Pending[Reading]:
+        """A server does not read ahead.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError("a model on a server does not say how likely a step is that another one wrote", hint=_CANNOT)
+
+    def read(self, step: Step) -> None:
+        """Begin a step and note one of the other model as it."""
+        self.begin()
+        self.correct(step)
+
+    def correct(self, step: Step) -> None:
+        """Note a step in place of everything since ``begin``."""
+        self._place.take_back()
+        self._place.note(step)
+
+    def forget(self) -> None:
+        """Take back everything since ``begin``."""
+        self._place.take_back()
+
+    def pieces(self, tokens: list[int]) -> list[bytes]:
+        """The bytes of each token; an end-of-text token has none."""
+        language, server = self._place.engine.language, self._place.engine.server
+        reader = language.reader() if language.reader is not None else None
+        return [reader.piece(token) if reader is not None else server.piece(token).encode() for token in tokens]
+
+    def exact_rows(self, most: int) -> int:
+        """How a server's batches are rounded is its own affair."""
+        return 0
+
+    def fork(self) -> Self:
+        """Another writer that goes on from here; a slot of its own evaluates what stands anew, unless the server has it."""
+        return type(self)(self._place.fork(), self._family, self._shared, self._cancel)
+
+    def adopt(self, fork: Self) -> None:
+        """Go on where a fork has come to; the fork gets what this one had."""
+        self._place, fork._place = fork._place, self._place
+
+    def settle(self) -> None:
+        """Begin a step, and wait until all that is noted is evaluated but for its last token."""
+        self.begin()
+        self._place.join()
+
+    def counters(self) -> Counters:
+        """What was evaluated and written so far, by this one and all that were forked from the same."""
+        return total(place.counted() for place in self._family)
+
+    def close(self) -> None:
+        """Give the slot back; a step that is being written fails with Closed."""
+        self._place.close()

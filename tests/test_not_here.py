@@ -191,7 +191,9 @@ def test_a_context_beyond_what_a_model_was_trained_for_is_said_once(tiny: dict[s
 
 def test_a_reasoner_that_is_opened_again_says_it_once(tiny: dict[str, Path]) -> None:
     code = f"""
+import logging
 from rsd_local import Reasoner, RoleConfig, Trio
+logging.basicConfig()
 for _ in range(2):
     role = RoleConfig({str(tiny["dense"])!r}, ctx_size=1024, trusted=True)
     Reasoner.open(Trio(role, role, reward_kind="confidence")).close()

@@ -16,6 +16,8 @@ from server_support import QUESTION, Server, endless_flags, served
 from test_server_limits import OWN
 from tiny import chain, write_script
 
+from rsd_local.catalogue import find_trio
+
 FOLDER = Path(__file__).parents[1] / "rsd_local" / "server" / "page"
 KATEX = "0.19.1"
 in_browser = pytest.mark.skipif(CHROMIUM is None or os.name != "posix", reason="needs Chromium: apt-get install chromium")
@@ -182,7 +184,7 @@ def test_a_second_turn_sends_the_first_and_a_reload_shows_both(browser: Page, ab
 def test_the_threshold_and_the_strategy_reach_the_run(browser: Page, abacus: Server) -> None:
     page = fresh(browser, abacus)
     assert page.each("#model option", "e.text")[:2] == ["rsd (default)", "target"]
-    assert float(page.js("document.querySelector('#threshold').value")) == pytest.approx(0.998221)
+    assert float(page.js("document.querySelector('#threshold').value")) == pytest.approx(find_trio("abacus").threshold)
     for key, share, value in (("Home", "0%", 0), ("End", "100%", 1)):
         page.js("document.querySelector('#slider').focus()")
         page.press(key)

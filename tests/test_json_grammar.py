@@ -196,11 +196,10 @@ def test_a_schema_with_many_ways_apart_is_converted_or_refused_in_time() -> None
     """How many comparisons fit into the time that there is depends on the machine."""
     began = time.thread_time()
     try:
-        assert json_schema_to_grammar({"oneOf": [{"enum": list(range(100 * one, 100 * one + 99))} for one in range(100)]}).startswith(
-            "root"
-        )
+        made = json_schema_to_grammar({"oneOf": [{"enum": list(range(100 * one, 100 * one + 99))} for one in range(100)]})
+        assert made.startswith("root")
     except ConfigError as error:
-        assert "time" in str(error)
+        assert "it takes longer than" in str(error)
     assert time.thread_time() - began < 10
 
 

@@ -115,9 +115,11 @@ def legend_below(axes: Axes, title: str = "") -> None:
         axes: the last ones of their figure.
         title: said above the entries.
     """
+    from matplotlib.figure import Figure
+
     handles, labels = axes.get_legend_handles_labels()
-    figure = axes.get_figure(root=True)
-    assert figure is not None
+    figure = axes.get_figure()
+    assert isinstance(figure, Figure)
     texts = [wrapped(label) for label in labels]
     lines = sum(text.count("\n") + 1 for text in texts) + bool(title)
     figure.set_figheight(figure.get_figheight() + 0.21 * lines + 0.15)

@@ -84,7 +84,8 @@ def test_greedy_under_never_the_text_is_the_targets_own_and_each_token_is_evalua
             assert made.evaluated_tokens == made.opening_tokens - made.cached_tokens + made.generated_tokens - 1
             assert made.prompt_tokens == made.opening_tokens - made.cached_tokens
             assert made.generated_tokens == sum(step.tokens for step in result.steps) and made.discarded_tokens == 0
-            assert made.rounds == 1 + len(result.steps)
+            # The prompt is sent ahead, unless the first step is asked for before that has begun.
+            assert made.rounds - len(result.steps) in (0, 1)
             assert made.sent_bytes > 0 and made.received_bytes > 0 and made.waiting_seconds > 0 and made.seconds > 0
             assert made.parameters == 7_976_064
 

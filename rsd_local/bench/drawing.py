@@ -6,6 +6,7 @@ import math
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -106,6 +107,26 @@ def new_figure(width: float, height: float, rows: int = 1, columns: int = 1) -> 
             label.set_color(INK)
             label.set_fontsize(LETTERS)
     return figure, figure.axes[0]
+
+
+def save(made: Mapping[str, tuple[str, Figure | None]], folder: Path) -> dict[str, Path]:
+    """Writes figures as PNG files, and takes files of an earlier report away that there are no figures for now.
+
+    Args:
+        made: the files' names and the figures, by their titles.
+        folder: where the files go.
+
+    Returns:
+        The files that were written, by their titles.
+    """
+    files = {}
+    for title, (name, figure) in made.items():
+        if figure is None:
+            (folder / name).unlink(missing_ok=True)
+        else:
+            figure.savefig(folder / name, dpi=DPI, metadata={"Software": None})
+            files[title] = folder / name
+    return files
 
 
 def legend_below(axes: Axes, title: str = "") -> None:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from rsd_local.bench.drawing import (
     COLOURS,
-    DPI,
     INK,
     LETTERS,
     MARKERS,
@@ -19,6 +18,7 @@ from rsd_local.bench.drawing import (
     legend_below,
     new_figure,
     plain_log_ticks,
+    save,
     wrapped,
 )
 from rsd_local.bench.results import Row
@@ -49,14 +49,7 @@ def draw(summary: Summary, table: Table, folder: Path) -> dict[str, Path]:
         "Draft steps that stood, by their place": ("accepted_by_step.png", _accepted(summary.config, table)),
         "Rewards of right and wrong questions": ("rewards.png", _rewards(summary.config, table)),
     }
-    files = {}
-    for title, (name, figure) in made.items():
-        if figure is None:
-            (folder / name).unlink(missing_ok=True)  # of an earlier report, it would be out of date
-        else:
-            figure.savefig(folder / name, dpi=DPI, metadata={"Software": None})
-            files[title] = folder / name
-    return files
+    return save(made, folder)
 
 
 @dataclass(frozen=True, slots=True)

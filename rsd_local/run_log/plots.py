@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rsd_local.bench.drawing import COLOURS, DPI, INK, LABELS, WIDTH, legend_below, new_figure
+from rsd_local.bench.drawing import COLOURS, INK, LABELS, WIDTH, legend_below, new_figure, save
 from rsd_local.run_log.figures import BINS, RunLogFigures
 
 if TYPE_CHECKING:
@@ -23,14 +23,7 @@ def draw(figures: RunLogFigures, folder: Path) -> dict[str, Path]:
         "Accepted steps and the target's share over time": ("acceptance.png", _over_time(figures)),
         "Rewards of the draft's steps, accepted and replaced": ("rewards.png", _rewards(figures)),
     }
-    files = {}
-    for title, (name, drawn) in made.items():
-        if drawn is None:
-            (folder / name).unlink(missing_ok=True)  # of an earlier report, it would be out of date
-        else:
-            drawn.savefig(folder / name, dpi=DPI, metadata={"Software": None})
-            files[title] = folder / name
-    return files
+    return save(made, folder)
 
 
 def _over_time(figures: RunLogFigures) -> Figure | None:

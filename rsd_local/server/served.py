@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from rsd_local.config import Params, Strategy, Trio, sequences_needed
 from rsd_local.events import Role
@@ -16,7 +15,6 @@ from rsd_local.reasoner import LoadProgress, Reasoner
 if TYPE_CHECKING:
     from rsd_local.server.record import Recorder
 
-T = TypeVar("T")
 State = Literal["unloaded", "loading", "loaded", "unloading"]
 
 
@@ -121,30 +119,3 @@ def free(loaded: Loaded) -> None:
     loaded.reasoner.close()
     if loaded.recorder is not None:
         loaded.recorder.close()
-
-
-async def in_thread(work: Callable[[], T]) -> T:
-    """Do something that takes long in a thread of its own, which the end of the process does not wait for."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[T] = loop.create_future()
-
-    def settle(result: list[T], error: Exception | None) -> None:
-        if done.cancelled():
-            return
-        if error is not None:
-            done.set_exception(error)
-        else:
-            done.set_result(result[0])
-
-    def run() -> None:
-        result: list[T] = []
-        failure: Exception | None = None
-        try:
-            result.append(work())
-        except BaseException as error:  # of any kind: it is raised in the loop, which only an Exception does not end
-            failure = error if isinstance(error, Exception) else RuntimeError(f"it ended with {error!r}")
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(settle, result, failure)
-
-    threading.Thread(target=run, name="rsd-load", daemon=True).start()
-    return await done

@@ -13,8 +13,9 @@ from typing import Any
 
 from rsd_local.errors import Cancelled, DoesNotFit, QueueFull, RSDError
 from rsd_local.events import Role
+from rsd_local.in_thread import in_thread
 from rsd_local.server.errors import Loading, Stopping
-from rsd_local.server.served import Loaded, Offer, Served, free, in_thread
+from rsd_local.server.served import Loaded, Offer, Served, free
 
 log = logging.getLogger("rsd_local.server")
 
@@ -216,7 +217,7 @@ class Trios:
             return loaded
 
         try:
-            served.take(await in_thread(work))
+            served.take(await in_thread(work, _nothing, free))
         except BaseException:
             served.state = "unloaded"
             raise
@@ -225,7 +226,7 @@ class Trios:
         loaded, served.loaded, served.state = served.loaded, None, "unloading"
         try:
             if loaded is not None:
-                await in_thread(lambda: free(loaded))
+                await in_thread(lambda: free(loaded), _nothing, _nothing)
         finally:
             served.state = "unloaded"
         log.info("%s was unloaded", served.name)
@@ -250,3 +251,7 @@ class Trios:
                 place._left = True
                 place.granted.set_exception(error)
                 place.granted.exception()  # where nobody waits any more, it is no warning
+
+
+def _nothing(*_: object) -> None:
+    """What there is to do for a wait that was given up."""

@@ -61,7 +61,7 @@ class Metrics:
         self._steps = counter("steps", "Accepted steps, by who wrote them.", "author")
         self._rejected = counter("rejected_steps", "Drafted steps that the target replaced.")
         self._seconds = counter("role_seconds", "Time of batches, by model.", "role")
-        self._waited = counter("role_waiting_seconds", "Time of requests outside batches, of a server's model the way there and back.", "role")
+        self._waited = counter("role_waiting_seconds", "Time of requests outside batches, the way to a server included.", "role")
         self._rounds = counter("server_rounds", "Requests to the server of a role.", "role")
         self._sent = counter("server_sent_bytes", "Bodies of requests to the server of a role.", "role")
         self._received = counter("server_received_bytes", "Bodies of the answers of a role's server.", "role")

@@ -141,7 +141,7 @@ def further(counters: Counters) -> Iterator[str]:
     if counters.rounds:
         sent, received = f"{counters.sent_bytes / 1e3:.1f} kB", f"{counters.received_bytes / 1e3:.1f} kB"
         requests = f"{counters.rounds} request{'s' * (counters.rounds != 1)}"
-        yield f"{requests} to its server: {sent} sent, {received} received, {counters.waiting_seconds:.2f} s on the way"
+        yield f"{requests}: {sent} sent, {received} received, {counters.waiting_seconds:.2f} s on the way"
     if counters.unused_tokens:
         yield f"{counters.unused_tokens} token{'s' * (counters.unused_tokens != 1)} written ahead and not used"
 

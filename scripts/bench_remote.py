@@ -27,7 +27,7 @@ from typing import Any
 
 from slow_link import SlowLink
 
-from rsd_local import Limits, Params, Prompt, Reasoner, RemoteRole, RoleConfig, Search, Trio, Weighting
+from rsd_local import Limits, Params, Prompt, Reasoner, RemoteRole, RoleConfig, Search, StepDone, Trio, Weighting
 from rsd_local.abacus import task
 from rsd_local.bench.tables import markdown
 from rsd_local.catalogue import find_trio
@@ -38,6 +38,8 @@ from rsd_local.remote.place import Place
 Row = dict[str, Any]
 GUESSES = (4, 16)
 CONTEXT = 1024
+_OPENING = ("chat", "tokenize")
+_LEVEL = 5  # of abacus' questions: as many operations
 _HOST = Path(__file__).parent / "speed" / "host.py"
 _ASKED = (
     "What is 17 + 25?",
@@ -73,7 +75,7 @@ class Setup:
         limits = Limits(tokens=tokens, step_tokens=32, repeats=0)
         if draft is None or target is None:
             trio = find_trio("abacus").with_models(lambda role: replace(role, threads=1))
-            asked = task.questions(20)
+            asked = task.questions(20, level=_LEVEL)
             return cls(replace(trio, reuse=False), replace(trio.params(), limits=limits), tuple(next(asked).text for _ in range(count)))
         roles = (RoleConfig(one, ctx_size=CONTEXT, threads=1) for one in (draft, target))
         trio = Trio(*roles, reward_kind="confidence", system="", reuse=False)
@@ -88,17 +90,25 @@ class Setup:
 
 
 class Watched:
-    """A role's server, with a count of what is asked: by whoever waits for the answer, and ahead of that."""
+    """A role's server, with a count of what is asked: by whoever waits for the answer, and ahead of that.
+
+    Attributes:
+        waited, ahead: requests by method of ``remote.api.Server``.
+        opening: seconds that the prompt's tokens took.
+    """
 
     def __init__(self, engine: RemoteEngine) -> None:
-        self._server, self.waited, self.ahead = engine.server, Counter[str](), Counter[str]()
+        self._server, self.waited, self.ahead, self.opening = engine.server, Counter[str](), Counter[str](), 0.0
         engine.server = self  # type: ignore[assignment]
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         def counted(*values: Any, **named: Any) -> Any:
-            asker = self.ahead if threading.current_thread().name == "rsd-remote-ahead" else self.waited
-            asker[name] += 1
-            return getattr(self._server, name)(*values, **named)
+            ahead, began = threading.current_thread().name == "rsd-remote-ahead", time.perf_counter()
+            (self.ahead if ahead else self.waited)[name] += 1
+            made = getattr(self._server, name)(*values, **named)
+            if not ahead and name in _OPENING:
+                self.opening += time.perf_counter() - began
+            return made
 
         return counted
 
@@ -106,6 +116,7 @@ class Watched:
         """Count anew."""
         self.waited.clear()
         self.ahead.clear()
+        self.opening = 0.0
 
 
 @contextmanager
@@ -148,19 +159,24 @@ def rsd(reasoner: Reasoner, watched: Watched, setup: Setup, question: str) -> Ro
     """One answer by RSD, and what it asked the server."""
     watched.clear()
     with late_prefetches() as late:
-        began = time.perf_counter()
-        answer = reasoner.solve(question, setup.params)
-        seconds = time.perf_counter() - began
+        began = accepted = time.perf_counter()
+        with reasoner.run(question, setup.params, text=False) as run:
+            for event in run:
+                accepted = time.perf_counter() if isinstance(event, StepDone) else accepted
+            answer = run.result()
+        ended = time.perf_counter()
     made = answer.counters["target"]
     return {
-        "seconds": seconds,
+        "seconds": ended - began,
+        "opening_seconds": watched.opening,
+        "ending": ended - accepted,
         "tokens": sum(step.tokens for step in answer.steps),
         "steps": len(answer.steps),
         "target_steps": sum(step.author == "target" for step in answer.steps),
         "requests": made.rounds,
         "waits": watched.waited["write"],
         "ahead": watched.ahead["evaluate"],
-        "opening": watched.waited["chat"] + watched.waited["tokenize"],
+        "opening": sum(watched.waited[name] for name in _OPENING),
         "waiting": made.waiting_seconds,
         "late": sum(late),
         "sent": made.sent_bytes,
@@ -170,9 +186,9 @@ def rsd(reasoner: Reasoner, watched: Watched, setup: Setup, question: str) -> Ro
 
 def one_stream(engine: RemoteEngine, setup: Setup, question: str) -> tuple[str, Row]:
     """The target's own answer from one request, as any client of the server has it; its text, and what that took."""
+    began = time.perf_counter()
     prompt = engine.prompt_tokens(Prompt.of(question, setup.trio.system), Thinking())
     slot = engine.take_slot()
-    began = time.perf_counter()
     try:
         events = list(engine.server.write(Wanted(prompt, setup.params.limits.tokens, (), Sampling(), 0, slot), Call()))
     finally:
@@ -249,9 +265,9 @@ def summary(rows: list[Row], delays: list[float]) -> Row:
     measured = {}
     for delay in delays:
         ours, alone = ([row for row in of[way] if row["delay"] == delay] for way in ("rsd", "target"))
-        measured[f"{1e3 * delay:g}"] = {name: median(ours, name) for name in ("seconds", "waiting", "late")} | {
-            "target_seconds": median(alone, "seconds")
-        }
+        measured[f"{1e3 * delay:g}"] = {
+            name: median(ours, name) for name in ("seconds", "opening_seconds", "waiting", "late", "ending")
+        } | {"target_seconds": median(alone, "seconds")}
     firsts = [(row["question"], row["first"]) for row in of["difference"] if row["first"] is not None]
     return {"counted": counts, "measured": measured, "compared": len(of["difference"]), "first_differences": firsts}
 
@@ -261,14 +277,16 @@ def tables(found: Row, delays: list[float]) -> str:
     heads = [f"{1e3 * delay:g} ms" for delay in delays]
     ours, counted, measured = found["counted"]["RSD"], found["counted"], list(found["measured"].values())
     rows = [
-        (name, f"{one['tokens']:.1f}", f"{one['waits']:.1f}", f"{one['tokens'] / max(one['waits'], 1e-9):.1f}",
+        (name, f"{one['tokens']:.1f}", f"{one['waits']:.1f}", f"{one['tokens'] / one['waits']:.1f}" if one["waits"] else "–",
             *(f"{seconds:.2f}" for seconds in one["delay"]))
         for name, one in counted.items()
     ]  # fmt: skip
     took = [
         ("RSD: seconds of an answer", *(f"{one['seconds']:.2f}" for one in measured)),
-        ("of them waiting beyond what the server computed", *(f"{one['waiting']:.2f}" for one in measured)),
-        ("of these for a step sent ahead that was still on its way", *(f"{one['late']:.2f}" for one in measured)),
+        ("- for the prompt's tokens", *(f"{one['opening_seconds']:.2f}" for one in measured)),
+        ("- for steps of the target, beyond what the server computed", *(f"{one['waiting']:.2f}" for one in measured)),
+        ("- of these for what was sent ahead and still on its way", *(f"{one['late']:.2f}" for one in measured)),
+        ("- behind the last step, for the counters", *(f"{one['ending']:.2f}" for one in measured)),
         ("target alone: seconds of an answer", *(f"{one['target_seconds']:.2f}" for one in measured)),
     ]
     differ = [f"{place} in {question!r}" for question, place in found["first_differences"]]

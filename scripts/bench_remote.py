@@ -17,7 +17,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -37,7 +36,6 @@ from rsd_local.remote.place import Place
 Row = dict[str, Any]
 GUESSES = (4, 16)  # tokens that a draft proposes at a time
 CONTEXT = 1024
-_OPENING = ("chat", "tokenize")
 _LEVEL = 5  # of abacus' questions: as many operations
 _HOST = Path(__file__).parent / "speed" / "host.py"
 _ASKED = (
@@ -76,8 +74,8 @@ class Setup:
             trio = find_trio("abacus").with_models(lambda role: replace(role, threads=1))
             asked = task.questions(20, level=_LEVEL)
             return cls(replace(trio, reuse=False), replace(trio.params(), limits=limits), tuple(next(asked).text for _ in range(count)))
-        roles = (RoleConfig(one, ctx_size=CONTEXT, threads=1) for one in (draft, target))
-        trio = Trio(*roles, reward_kind="confidence", system="", reuse=False)
+        drafts, writes = (RoleConfig(one, ctx_size=CONTEXT, threads=1) for one in (draft, target))
+        trio = Trio(drafts, writes, reward_kind="confidence", system="", reuse=False)
         weighting = Weighting("constant", probability=accepted)
         return cls(trio, Params(limits=limits, weighting=weighting), tuple(_ASKED[place % len(_ASKED)] for place in range(count)))
 
@@ -89,33 +87,37 @@ class Setup:
 
 
 class Watched:
-    """A role's server, with a count of what is asked: by whoever waits for the answer, and ahead of that.
+    """A role's server, with a count of what is asked of it, by thread: ahead, for a step that the target writes, or before the first.
 
     Attributes:
-        waited, ahead: requests by method of ``remote.api.Server``.
-        opening: seconds that the prompt's tokens took.
+        ahead, steps, opening: how many requests.
+        seconds: that those before the first step took.
     """
 
     def __init__(self, engine: RemoteEngine) -> None:
-        self._server, self.waited, self.ahead, self.opening = engine.server, Counter[str](), Counter[str](), 0.0
-        engine.server = self  # type: ignore[assignment]
+        self._server = engine.server
+        self.clear()
+        engine.server = self
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         def counted(*values: Any, **named: Any) -> Any:
-            ahead, began = threading.current_thread().name == "rsd-remote-ahead", time.perf_counter()
-            (self.ahead if ahead else self.waited)[name] += 1
+            thread, began = threading.current_thread().name, time.perf_counter()
             made = getattr(self._server, name)(*values, **named)
-            if not ahead and name in _OPENING:
-                self.opening += time.perf_counter() - began
+            if thread == "rsd-remote-ahead":
+                self.ahead += 1
+            elif thread == "rsd-remote":
+                self.steps += 1
+            else:
+                self.opening += 1
+                self.seconds += time.perf_counter() - began
             return made
 
         return counted
 
     def clear(self) -> None:
         """Count anew."""
-        self.waited.clear()
-        self.ahead.clear()
-        self.opening = 0.0
+        self.ahead = self.steps = self.opening = 0
+        self.seconds = 0.0
 
 
 @contextmanager
@@ -123,9 +125,9 @@ def late_prefetches() -> Iterator[list[float]]:
     """The seconds for which steps of the target had to wait for what was sent ahead."""
     found, plain = list[float](), Place.settle
 
-    def timed(place: Place) -> None:
+    def timed(self: Place) -> None:
         began = time.perf_counter()
-        plain(place)
+        plain(self)
         found.append(time.perf_counter() - began)
 
     Place.settle = timed  # type: ignore[method-assign]
@@ -167,15 +169,15 @@ def rsd(reasoner: Reasoner, watched: Watched, setup: Setup, question: str) -> Ro
     made = answer.counters["target"]
     return {
         "seconds": ended - began,
-        "opening_seconds": watched.opening,
+        "opening_seconds": watched.seconds,
         "ending": ended - accepted,
         "tokens": sum(step.tokens for step in answer.steps),
         "steps": len(answer.steps),
         "target_steps": sum(step.author == "target" for step in answer.steps),
         "requests": made.rounds,
-        "waits": watched.waited["write"],
-        "ahead": watched.ahead["evaluate"],
-        "opening": sum(watched.waited[name] for name in _OPENING),
+        "waits": watched.steps,
+        "ahead": watched.ahead,
+        "opening": watched.opening,
         "waiting": made.waiting_seconds,
         "late": sum(late),
         "sent": made.sent_bytes,

@@ -20,6 +20,7 @@ from rsd_local import CancelToken, Limits, Params, Reasoner, RemoteRole, RoleCon
 from rsd_local.catalogue import find_trio
 from rsd_local.errors import ConfigError
 from rsd_local.remote.api import Ended, Piece, Server, Timing, Wanted
+from rsd_local.remote.place import Place
 from rsd_local.remote.transport import Call
 
 pytestmark = needs_server
@@ -73,9 +74,35 @@ class Watched:
             yield event
 
 
-def test_greedy_under_never_the_text_is_the_targets_own_and_each_token_is_evaluated_once(away: Reasoner) -> None:
+def send_prompts_ahead(patch: pytest.MonkeyPatch, *, sent: bool) -> None:
+    """Decide what time decides otherwise: whether a prompt is sent ahead before the first step is asked for, or is left to that step.
+
+    Where it is sent, a step waits until it is evaluated; where not, the thread that would send it waits until a step has told it that
+    there is no need any more.
+    """
+    settle, rests = Place.settle, Place.rests
+
+    def wait_first(place: Place) -> None:
+        while sent and place._busy:
+            time.sleep(1e-3)
+        settle(place)
+
+    def hold_back(place: Place, ahead: Any) -> bool:
+        while not sent and not ahead.enough:
+            time.sleep(1e-3)
+        return rests(place, ahead)
+
+    patch.setattr(Place, "settle", wait_first)
+    patch.setattr(Place, "rests", hold_back)
+
+
+@pytest.mark.parametrize(("sent", "count"), [(True, 20), (False, 4)])
+def test_greedy_under_never_the_text_is_the_targets_own_and_each_token_is_evaluated_once(
+    away: Reasoner, sent: bool, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """20 questions: the same model through the same server, and the counters in closed form."""
-    for question in questions(20):
+    send_prompts_ahead(monkeypatch, sent=sent)
+    for question in questions(count):
         alone = away.solve(question, strategy="target")
         mixed = away.solve(question, Params(weighting=NEVER))
         assert mixed.text == alone.text and all(step.author == "target" for step in mixed.steps)
@@ -84,8 +111,7 @@ def test_greedy_under_never_the_text_is_the_targets_own_and_each_token_is_evalua
             assert made.evaluated_tokens == made.opening_tokens - made.cached_tokens + made.generated_tokens - 1
             assert made.prompt_tokens == made.opening_tokens - made.cached_tokens
             assert made.generated_tokens == sum(step.tokens for step in result.steps) and made.discarded_tokens == 0
-            # The prompt is sent ahead, unless the first step is asked for before that has begun.
-            assert made.rounds - len(result.steps) in (0, 1)
+            assert made.rounds == len(result.steps) + sent
             assert made.sent_bytes > 0 and made.received_bytes > 0 and made.waiting_seconds > 0 and made.seconds > 0
             assert made.parameters == 7_976_064
 

@@ -12,7 +12,7 @@ import click
 
 from rsd_local.cli.text import printable
 from rsd_local.config import Trio
-from rsd_local.events import Chosen, Drafted, Event, Finished, Result, Role, StepDone, TextWritten
+from rsd_local.events import Chosen, Counters, Drafted, Event, Finished, Result, Role, StepDone, TextWritten
 from rsd_local.reasoner import LoadProgress, Reasoner
 from rsd_local.runtime import supports_gpu
 
@@ -125,12 +125,25 @@ def stats(result: Result, reasoner: Reasoner) -> None:
     share = f", target share {result.target_share:.0%}" if result.steps else ""
     console.print(f"{len(result.steps)} step{'s' * (len(result.steps) != 1)}{share}, finished: {result.finish_reason}")
     console.print(f"FLOPs, paper convention {result.paper_flops:.3g}, full count {result.full_flops:.3g}")
+    for role, counters in result.counters.items():
+        for line in further(counters):
+            click.echo(f"{role:<7} {line}", err=True)
     engines = reasoner.engines()
     for role, engine in engines.items():
         click.echo(f"{role:<7} {printable(engine.about())}", err=True)
     for role, server in reasoner.trio.servers().items():
         click.echo(f"{role:<7} {printable(server.about())}", err=True)
     click.echo(f"GPU offload in this build of llama.cpp: {'yes' if supports_gpu() else 'no'}", err=True)
+
+
+def further(counters: Counters) -> Iterator[str]:
+    """Figures that only some models have, a line each: requests to a server, and tokens behind a step that was not accepted."""
+    if counters.rounds:
+        sent, received = f"{counters.sent_bytes / 1e3:.1f} kB", f"{counters.received_bytes / 1e3:.1f} kB"
+        requests = f"{counters.rounds} request{'s' * (counters.rounds != 1)}"
+        yield f"{requests}: {sent} sent, {received} received, {counters.waiting_seconds:.2f} s on the way"
+    if counters.unused_tokens:
+        yield f"{counters.unused_tokens} token{'s' * (counters.unused_tokens != 1)} written ahead and not used"
 
 
 _FOLDED = 76  # characters of a step of a thought

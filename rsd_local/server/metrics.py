@@ -20,6 +20,7 @@ _KINDS = {
     "evaluated": "evaluated_tokens",
     "generated": "generated_tokens",
     "discarded": "discarded_tokens",
+    "unused": "unused_tokens",
 }
 """Kinds of tokens that one role has, and where they are counted."""
 
@@ -60,6 +61,10 @@ class Metrics:
         self._steps = counter("steps", "Accepted steps, by who wrote them.", "author")
         self._rejected = counter("rejected_steps", "Drafted steps that the target replaced.")
         self._seconds = counter("role_seconds", "Time of batches, by model.", "role")
+        self._waited = counter("role_waiting_seconds", "Time of requests outside batches, the way to a server included.", "role")
+        self._rounds = counter("server_rounds", "Requests to the server of a role.", "role")
+        self._sent = counter("server_sent_bytes", "Bodies of requests to the server of a role.", "role")
+        self._received = counter("server_received_bytes", "Bodies of the answers of a role's server.", "role")
         self._rewards = histogram("rewards", "Rewards of drafted steps.", _REWARDS)
         self._first = histogram("first_text_seconds", "From a request to the first text of its answer.", _SECONDS)
         self._is_loaded = Gauge("rsd_model_loaded", "1 where a trio is loaded.", ("model",), registry=own)
@@ -96,6 +101,11 @@ class Metrics:
             for kind, source in _KINDS.items():
                 self._tokens.labels(role, kind).inc(getattr(counters, source))
             self._seconds.labels(role).inc(finite(counters.seconds) or 0.0)
+            self._waited.labels(role).inc(finite(counters.waiting_seconds) or 0.0)
+            if counters.rounds:
+                self._rounds.labels(role).inc(counters.rounds)
+                self._sent.labels(role).inc(counters.sent_bytes)
+                self._received.labels(role).inc(counters.received_bytes)
         for step in account.steps:
             self._written.labels(step.author).inc(step.tokens)
             self._steps.labels(step.author).inc()

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from rsd_local.config.checks import from_home, require, require_choice
 
-Api = Literal["auto", "llama-server"]
+Api = Literal["auto", "llama-server", "vllm", "sglang", "openai"]
 OnFailure = Literal["error", "draft"]
 _URL = re.compile(r"https?:/", re.IGNORECASE)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

@@ -8,7 +8,9 @@ from rsd_local.config import RemoteRole
 from rsd_local.errors import BadAnswer, RemoteRefused
 from rsd_local.remote.api import Server
 from rsd_local.remote.llama_server import LlamaServer
+from rsd_local.remote.sglang import SglangServer
 from rsd_local.remote.transport import Transport
+from rsd_local.remote.vllm import VllmServer
 
 
 def open_server(role: RemoteRole) -> Server:
@@ -20,12 +22,13 @@ def open_server(role: RemoteRole) -> Server:
     """
     transport = Transport(role)
     try:
-        if role.api == "llama-server" or LlamaServer.speaks(_asked(transport, "/props")):
+        if role.api in ("llama-server", "auto") and (role.api != "auto" or LlamaServer.speaks(_asked(transport, "/props"))):
             return LlamaServer(transport)
-        for path, name in (("/version", "vLLM"), ("/get_model_info", "SGLang"), ("/v1/models", "OpenAI's API")):
-            if _asked(transport, path) is not None:
-                raise RemoteRefused(f"{role.url} seems to speak {name}, which this version does not", hint="start a llama-server there")
-        raise BadAnswer(f"{role.url} speaks no API that is known", hint="check the address: it is that of a llama-server, without a path")
+        if role.api in ("vllm", "auto") and (role.api != "auto" or VllmServer.speaks(_asked(transport, "/version"))):
+            return VllmServer(transport)
+        if role.api in ("sglang", "auto") and (role.api != "auto" or SglangServer.speaks(_asked(transport, "/get_model_info"))):
+            return SglangServer(transport)
+        raise BadAnswer(f"{role.url} speaks no API that is known", hint="check the address: it is that of a server, without a path")
     except BaseException:
         transport.close()
         raise

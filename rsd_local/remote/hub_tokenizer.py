@@ -1,0 +1,112 @@
+"""``/tokenize`` and ``/detokenize`` of vLLM and SGLang, behind which is a tokenizer of Hugging Face.
+
+Both take a ``prompt`` or, with the chat template, ``messages`` (SGLang's since 2026), and ``add_special_tokens``. Neither can be told to
+make no control token of the text of one, so such a text is split before it is sent.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from rsd_local.config import TemplateValue
+from rsd_local.prompt import Prompt
+from rsd_local.remote.answers import Answers
+from rsd_local.remote.transport import Call
+from rsd_local.steps import THOUGHT_TAGS
+
+_MARKS = re.compile(r"<[^<>\s]{1,64}>|\[[^\[\]\s]{1,64}\]")
+"""What may be the text of a control token."""
+_CHATS = 64  # whose tokens are kept
+
+
+class HubTokenizer:
+    """The tokenizer of a server.
+
+    Args:
+        answers: asks it.
+        model: that every request names.
+        text: the field of ``/detokenize``'s answer.
+        shown: fields of ``/detokenize`` with which control tokens have a text.
+        templated: fields of ``/tokenize`` beside messages.
+    """
+
+    def __init__(self, answers: Answers, model: str, text: str, shown: Mapping[str, Any], templated: Mapping[str, Any]) -> None:
+        self._answers, self._model, self._text = answers, model, text
+        self._shown, self._templated = dict(shown), dict(templated)
+        self._pieces: dict[int, str] = {}
+        self._added: dict[str, bool] = {}
+        self._opening: list[int] | None = None
+        self._chats: dict[str, list[int]] = {}
+
+    def tokenize(self, text: str, *, special: bool = False, opening: bool = False, call: Call | None = None) -> list[int]:
+        """The tokens of a text; see ``Server``."""
+        if special and opening:  # of a chat, as the server itself makes them
+            chat = next((chat for chat in list(self._chats) if text.startswith(chat)), None)
+            if chat is not None and (made := self._chats.get(chat)):
+                rest = text[len(chat) :]
+                return [*made, *(self._asked(rest, call) if rest else [])]
+        tokens: list[int] = []
+        for part in [text] if special else self._split(text, call):
+            tokens += self._asked(part, call) if part else []
+        if opening:
+            begin = self._begin(call)
+            tokens = tokens if tokens[: len(begin)] == begin else begin + tokens
+        return tokens
+
+    def piece(self, token: int) -> str:
+        """The text of a token."""
+        if token not in self._pieces:
+            self._pieces[token] = self._spelled([token], None)
+        return self._pieces[token]
+
+    def has_tags(self) -> bool:
+        """Whether the end of a thought is one token."""
+        return len(self._asked(THOUGHT_TAGS[1], None)) == 1
+
+    def chat(self, prompt: Prompt, variables: Mapping[str, TemplateValue]) -> str:
+        """A conversation as the server's chat template writes it."""
+        body: dict[str, Any] = {"messages": [{"role": one.role, "content": one.content} for one in prompt.messages], **self._templated}
+        if variables:
+            body["chat_template_kwargs"] = dict(variables)
+        tokens = list(self._answers.tokens(self._answers.ask("/tokenize", self._named(body)).get("tokens")))
+        text = self._spelled(tokens, None)
+        if text:
+            self._chats[text] = tokens
+            while len(self._chats) > _CHATS:
+                self._chats.pop(next(iter(self._chats)), None)
+        return text
+
+    def _asked(self, text: str, call: Call | None, *, opening: bool = False) -> list[int]:
+        body = self._named({"prompt": text, "add_special_tokens": opening})
+        return list(self._answers.tokens(self._answers.ask("/tokenize", body, call).get("tokens")))
+
+    def _spelled(self, tokens: list[int], call: Call | None) -> str:
+        found = self._answers.ask("/detokenize", self._named({"tokens": tokens, **self._shown}), call)
+        return self._answers.kind(found.get(self._text), str, "/detokenize")
+
+    def _begin(self, call: Call | None) -> list[int]:
+        """The tokens that a tokenizer puts before each text, where it does."""
+        if self._opening is None:
+            plain, whole = self._asked("a", call), self._asked("a", call, opening=True)
+            places = (place for place in range(len(whole)) if whole[place : place + len(plain)] == plain)
+            self._opening = whole[: next(places, 0)]
+        return self._opening
+
+    def _split(self, text: str, call: Call | None) -> list[str]:
+        """A text in parts none of which holds the text of a control token; tags of a thought stay whole."""
+        parts, done = [], 0
+        for found in _MARKS.finditer(text):
+            mark = found[0]
+            if mark in THOUGHT_TAGS:
+                continue
+            if mark not in self._added and len(self._added) < 10_000:
+                self._added[mark] = len(self._asked(mark, call)) == 1
+            if self._added.get(mark, True):
+                parts.append(text[done : found.start() + 1])
+                done = found.start() + 1
+        return [*parts, text[done:]]
+
+    def _named(self, body: dict[str, Any]) -> dict[str, Any]:
+        return body | {"model": self._model} if self._model else body

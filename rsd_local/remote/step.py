@@ -73,7 +73,6 @@ class Written:
         self._first = 0  # token of this request
         self.tokens: list[int] = []
         self.given = 0  # of them that were put in, and that the server did not draw
-        self.known = 0  # of them that were read ahead
         self.closed_at: int | None = None  # where a thought was closed
         self.ended: EndOfStep | None = None
 
@@ -105,7 +104,6 @@ class Written:
             if self.ended is not None:
                 return
             self._token(token, b"" if self._reader is not None else self._server.piece(token).encode())
-            self.known += 1
         if len(self.tokens) >= self._limit and self.ended is None:
             self.ended = "length"
 

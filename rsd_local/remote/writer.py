@@ -18,7 +18,7 @@ from rsd_local.events import CancelToken, Counters, total
 from rsd_local.remote.api import ReadingServer, Timing, Wanted
 from rsd_local.remote.engine import RemoteEngine, RemoteLatency
 from rsd_local.remote.place import Place
-from rsd_local.remote.reading import RemoteReading, read_step
+from rsd_local.remote.read_ahead import RemoteReading, read_step
 from rsd_local.remote.step import RemoteStep, Written, follow
 from rsd_local.remote.transport import Call
 from rsd_local.roles import NO_HINT, Abilities, Hint, Pending, Stream
@@ -43,6 +43,7 @@ class RemoteWriter:
     def __init__(self, place: Place, family: list[Place], shared: int, cancel: CancelToken | None) -> None:
         self._place, self._family, self._shared, self._cancel = place, family, shared, cancel
         self._reading: RemoteReading | None = None
+        self._read: Step | None = None  # that was read ahead and stands
         family.append(place)
 
     @classmethod
@@ -93,6 +94,8 @@ class RemoteWriter:
         known = () if reading is None else reading.own[: reading.kept]
         if reading is not None:
             self._place.take_back()
+            self._place.counters.kept_tokens += len(known)
+            self._place.counters.missed_guesses += len(reading.own) > reading.kept
 
         def write(call: Call, on_text: Callable[[bytes], None]) -> Step:
             return self._written(call, on_text, limit, until, sampling, stream, skip, known)
@@ -148,7 +151,7 @@ class RemoteWriter:
             engine.note_failure(error)
             raise
         finally:
-            drawn = len(written.tokens) - written.given - written.known
+            drawn = len(written.tokens) - written.given
             place.counters.generated_tokens += drawn
             place.counters.discarded_tokens += 0 if done else drawn
             place.ended(call)
@@ -224,14 +227,14 @@ class RemoteWriter:
             with cancel.calling(end):
                 return read_step(place, call, sampling)
 
-        self._reading = RemoteReading(work, place.stop)
+        self._read, self._reading = None if ends else step, RemoteReading(work, place.stop)
         return self._reading
 
     def _wait(self) -> None:
-        """Until nothing is read any more."""
+        """Until nothing is read any more; what was read may change then."""
         if self._reading is not None:
             self._reading.join()
-            self._reading = None
+        self._reading = self._read = None
 
     def read(self, step: Step) -> None:
         """Begin a step and note one of the other model as it."""
@@ -240,7 +243,10 @@ class RemoteWriter:
 
     def correct(self, step: Step) -> None:
         """Note a step in place of everything since ``begin``."""
+        stands = self._read is step
         self._wait()
+        if stands:
+            return
         self._place.take_back()
         self._place.note(step)
 

@@ -172,7 +172,7 @@ class RemoteWriter:
             if until is not None and until.tokens_left is not None:
                 most = min(most, until.tokens_left)
             seed = int(stream.generator(skip + done).integers(2**32 - 1))
-            stops = () if until is None else until.ends
+            stops = None if engine.facts.texts else () if until is None else until.ends  # of a text alone the end is found here
             follow(engine.server, Wanted(tokens, most, stops, sampling, seed, place.slot), written, call, self._took)
             if written.ended is None and (len(written.tokens) >= limit or len(written.tokens) == done):
                 written.ended = "length"  # where nothing came, the limit has cut a character

@@ -107,17 +107,21 @@ class StandIn:
                 return
             handler.send_response(200)
             handler.send_header("Content-Type", "text/event-stream")
-            handler.send_header("Connection", "close")
+            handler.send_header("Transfer-Encoding", "chunked")
             handler.end_headers()
             for event in found:
-                handler.wfile.write(b"data: " + json.dumps(event).encode() + b"\n\n")
-                handler.wfile.flush()
-            handler.wfile.write(b"data: [DONE]\n\n")  # [vc], [sh]
-            handler.close_connection = True
+                self._chunk(handler, b"data: " + json.dumps(event).encode() + b"\n\n")
+            self._chunk(handler, b"data: [DONE]\n\n")  # [vc], [sh]
+            self._chunk(handler, b"")
         except Refused as refused:
             self._say(handler, refused.status, {"error": {"message": refused.message, "code": refused.status}})  # [vc], [sh]
         except OSError:
             handler.close_connection = True  # whoever asked is gone, and so the model stops
+
+    @staticmethod
+    def _chunk(handler: BaseHTTPRequestHandler, content: bytes) -> None:
+        handler.wfile.write(f"{len(content):x}\r\n".encode() + content + b"\r\n")
+        handler.wfile.flush()
 
     @staticmethod
     def _say(handler: BaseHTTPRequestHandler, status: int, answer: dict[str, Any]) -> None:
@@ -175,7 +179,8 @@ class StandIn:
         held: tuple[list[int], str] = ([], "")
         try:
             with self._behind.stream("POST", "/completion", json=body) as response:
-                assert response.status_code == 200, response.read()
+                if response.status_code != 200:
+                    raise Refused(500, response.read().decode())
                 for line in response.iter_lines():
                     if not line.startswith("data: {"):
                         continue

@@ -238,7 +238,8 @@ class Vllm(StandIn):
         if path == "/tokenize":
             chat = "messages" in body
             found = self.templated(body["messages"]) if chat else self.tokens(body["prompt"], body.get("add_special_tokens", True))
-            return {"count": len(found), "max_model_len": self.context, "tokens": found, "token_strs": None}
+            strings = [self.text([one]) for one in found] if body.get("return_token_strs") else None
+            return {"count": len(found), "max_model_len": self.context, "tokens": found, "token_strs": strings}
         if path == "/detokenize":
             return {"prompt": self.text(body["tokens"])}
         return self._complete(body)
@@ -314,8 +315,11 @@ class Sglang(StandIn):
         if path == "/v1/models":
             return {"object": "list", "data": [{"id": "abacus", "owned_by": "sglang", "max_model_len": self.context}]}
         if path == "/tokenize":
-            chat = body.get("messages") is not None
-            found = self.templated(body["messages"]) if chat else self.tokens(body["prompt"], body.get("add_special_tokens", True))
+            chat, opening = body.get("messages") is not None, body.get("add_special_tokens", True)
+            if isinstance(body.get("prompt"), list):
+                some = [self.tokens(one, opening) for one in body["prompt"]]
+                return {"tokens": some, "count": [len(one) for one in some], "max_model_len": self.context}
+            found = self.templated(body["messages"]) if chat else self.tokens(body["prompt"], opening)
             return {"tokens": found, "count": len(found), "max_model_len": self.context}
         if path == "/detokenize":
             return {"text": self.text(body["tokens"])}
@@ -327,6 +331,8 @@ class Sglang(StandIn):
         tokens, params = body["input_ids"], body["sampling_params"]
         if len(tokens) >= self.context:
             raise Refused(400, f"The input ({len(tokens)} tokens) is longer than the model's context length ({self.context} tokens).")
+        if len(tokens) + params["max_new_tokens"] >= self.context:  # [st]
+            raise Refused(400, f"Requested token count exceeds the model's maximum context length of {self.context} tokens.")
         if not 0 < params["repetition_penalty"] <= 2:
             raise Refused(400, "repetition_penalty must be in (0, 2] (1.0 = no penalty)")  # [sp]
         start = body.get("logprob_start_len", -1) if body.get("return_logprob") else -1

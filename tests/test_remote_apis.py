@@ -70,7 +70,8 @@ def name_of(server: StandIn) -> Any:
 def test_each_api_is_found_by_asking_and_may_be_named(server: StandIn, behind: LlamaServer) -> None:
     for api in ("auto", name_of(server)):
         with closing(RemoteEngine(RemoteRole(server.url, api=api), "target")) as engine:
-            assert engine.facts.api == name_of(server) and engine.context == 256 and not engine.thinks
+            assert engine.facts.api == name_of(server) and not engine.thinks
+            assert engine.context == 256 - isinstance(server, Sglang), "SGLang wants one token more than it writes"
             assert "abacus on http://" in engine.about() and "slots" not in engine.about()
     with closing(RemoteEngine(RemoteRole(behind.url), "target")) as engine:
         assert engine.facts.api == "llama-server"
@@ -288,6 +289,58 @@ def faulty(behind: LlamaServer) -> Iterator[dict[str, Any]]:
         for proxy, reasoner in made.values():
             reasoner.close()
             proxy.close()
+
+
+@pytest.mark.parametrize("api", ["vllm", "sglang"])
+def test_a_reading_that_fails_or_is_cancelled_loses_nothing(behind: LlamaServer, api: Any) -> None:
+    draft = RoleConfig(ABACUS / "abacus-draft.gguf", threads=1)
+    with (Vllm if api == "vllm" else Sglang)(behind.url) as server, Proxy(server.port) as proxy:
+        target = RemoteRole(proxy.url, api=api, read_timeout=30, connect_timeout=1)
+        trio = Trio(draft, target, reward_kind="likelihood", system="", task="arithmetic", fit_check=False)
+        with Reasoner.open(trio) as reasoner:
+            true = reasoner.solve(QUESTION).text
+
+            def reads(exchange: Exchange, fault: Any) -> None:
+                body = json.loads(exchange.body)
+                (fault if "prompt_logprobs" in body or "return_logprob" in body else Exchange.pass_on)(exchange)
+
+            for fault, told in (
+                (says(500, "x"), r"failed \(500\)"),
+                (lambda exchange: exchange.say(200, b"{}"), "is not .*'s"),
+                (
+                    lambda exchange: exchange.say(
+                        200, b'{"choices": [{"prompt_logprobs": []}], "meta_info": {"input_token_logprobs": [], "input_top_logprobs": []}}'
+                    ),
+                    "log-probabilities of 0 tokens",
+                ),
+            ):
+                proxy.always[writes(api)] = lambda exchange, fault=fault: reads(exchange, fault)
+                with pytest.raises(BadAnswer, match=told):
+                    reasoner.solve(QUESTION)
+            proxy.always[writes(api)] = lambda exchange: reads(exchange, lambda exchange: exchange.client.recv(1))
+            token, began = CancelToken(), time.monotonic()
+            threading.Timer(0.7, token.cancel).start()
+            with reasoner.run(QUESTION, cancel=token) as run:
+                last = list(run)[-1]
+            assert last.reason == "cancelled" and time.monotonic() - began < 15  # type: ignore[union-attr]
+            proxy.always.clear()
+            assert reasoner.solve(QUESTION).text == true
+
+
+def test_an_answer_ends_where_the_context_does(server: StandIn) -> None:
+    server.context = 40
+    with Reasoner.open(abacus(server.url, task="any")) as reasoner:
+        result = reasoner.solve(QUESTION, strategy="target")
+        assert result.finish_reason == "context" and 15 + sum(step.tokens for step in result.steps) == 40 - isinstance(server, Sglang)
+        with pytest.raises(ContextFull, match="leaves no room"):
+            reasoner.solve("+".join(["12"] * 20), strategy="target")
+
+
+def test_many_signs_in_a_question_are_not_asked_one_by_one(server: StandIn) -> None:
+    with closing(RemoteEngine(RemoteRole(server.url), "target")) as engine:
+        server.asked.clear()
+        tokens = engine.server.tokenize("".join(f"<{place}>" for place in range(40)) + "</s>")
+        assert 2 not in tokens and len(server.asked) == 3, "which are control tokens, and the text before and in the one that is"
 
 
 def test_a_request_that_sglang_ends_is_an_error(behind: LlamaServer, faulty: dict[str, Any]) -> None:

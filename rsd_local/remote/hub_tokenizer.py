@@ -18,6 +18,7 @@ from rsd_local.steps import THOUGHT_TAGS
 
 _MARKS = re.compile(r"<[^<>\s]{1,64}>|\[[^\[\]\s]{1,64}\]")
 """What may be the text of a control token."""
+_KNOWN = 10_000  # of them
 _CHATS = 64  # whose tokens are kept
 
 
@@ -30,10 +31,13 @@ class HubTokenizer:
         text: the field of ``/detokenize``'s answer.
         shown: fields of ``/detokenize`` with which control tokens have a text.
         templated: fields of ``/tokenize`` beside messages.
+        lists: whether it takes several prompts at once; otherwise it gives the tokens' texts (``return_token_strs``).
     """
 
-    def __init__(self, answers: Answers, model: str, text: str, shown: Mapping[str, Any], templated: Mapping[str, Any]) -> None:
-        self._answers, self._model, self._text = answers, model, text
+    def __init__(
+        self, answers: Answers, model: str, text: str, shown: Mapping[str, Any], templated: Mapping[str, Any], *, lists: bool
+    ) -> None:
+        self._answers, self._model, self._text, self._lists = answers, model, text, lists
         self._shown, self._templated = dict(shown), dict(templated)
         self._pieces: dict[int, str] = {}
         self._added: dict[str, bool] = {}
@@ -82,6 +86,16 @@ class HubTokenizer:
         body = self._named({"prompt": text, "add_special_tokens": opening})
         return list(self._answers.tokens(self._answers.ask("/tokenize", body, call).get("tokens")))
 
+    def _single(self, marks: list[str], call: Call | None) -> set[str]:
+        """Those of some texts that are one token, from one request."""
+        if self._lists:
+            found = self._answers.ask("/tokenize", self._named({"prompt": marks, "add_special_tokens": False}), call)
+            rows = self._answers.kind(found.get("tokens"), list, "/tokenize")
+            return {mark for mark, row in zip(marks, rows, strict=False) if len(self._answers.tokens(row)) == 1}
+        body = {"prompt": "\n".join(marks), "add_special_tokens": False, "return_token_strs": True}
+        found = self._answers.ask("/tokenize", self._named(body), call)
+        return {*marks} & {str(one) for one in self._answers.kind(found.get("token_strs"), list, "/tokenize")}
+
     def _spelled(self, tokens: list[int], call: Call | None) -> str:
         found = self._answers.ask("/detokenize", self._named({"tokens": tokens, **self._shown}), call)
         return self._answers.kind(found.get(self._text), str, "/detokenize")
@@ -96,16 +110,16 @@ class HubTokenizer:
 
     def _split(self, text: str, call: Call | None) -> list[str]:
         """A text in parts none of which holds the text of a control token; tags of a thought stay whole."""
+        places = [(found.start() + 1, found[0]) for found in _MARKS.finditer(text) if found[0] not in THOUGHT_TAGS]
+        new = sorted({mark for _, mark in places} - {*self._added})
+        if new and len(self._added) + len(new) <= _KNOWN:  # of more, each is taken for one
+            single = self._single(new, call)
+            self._added |= {mark: mark in single for mark in new}
         parts, done = [], 0
-        for found in _MARKS.finditer(text):
-            mark = found[0]
-            if mark in THOUGHT_TAGS:
-                continue
-            if mark not in self._added and len(self._added) < 10_000:
-                self._added[mark] = len(self._asked(mark, call)) == 1
+        for place, mark in places:
             if self._added.get(mark, True):
-                parts.append(text[done : found.start() + 1])
-                done = found.start() + 1
+                parts.append(text[done:place])
+                done = place
         return [*parts, text[done:]]
 
     def _named(self, body: dict[str, Any]) -> dict[str, Any]:

@@ -33,7 +33,7 @@ class SglangServer:
     def __init__(self, transport: Transport) -> None:
         self._transport, self._role = transport, transport.role
         self._answers = Answers(transport, "SGLang")
-        self._tokenizer = HubTokenizer(self._answers, self._role.model, "text", {"skip_special_tokens": False}, {})
+        self._tokenizer = HubTokenizer(self._answers, self._role.model, "text", {"skip_special_tokens": False}, {}, lists=True)
 
     @staticmethod
     def speaks(info: Any) -> bool:
@@ -47,15 +47,18 @@ class SglangServer:
             raise self._answers.garbage("what /get_model_info answers is not SGLang's")
         if info["is_generation"] is not True:
             raise self._answers.garbage("its model writes no text")
-        version = self._answers.ask("/get_server_info").get("version", "")
+        server = self._answers.ask("/get_server_info")
         cards = self._answers.kind(self._answers.ask("/v1/models").get("data"), list, "/v1/models")
         named = self._role.model
         found = next((one for one in cards if isinstance(one, dict) and named in ("", one.get("id"))), None)
         if found is None:
             raise self._answers.garbage(f"it has no model {named}" if named else "it has no model")
         context = self._answers.number(found.get("max_model_len"), "max_model_len")
+        room = server.get("max_total_num_tokens")  # of all its cache
+        context = min(context, room) if isinstance(room, int) and room > 0 else context
         name, tags = named or str(info["model_path"]), self._tokenizer.has_tags()
-        return Facts("sglang", name, context, tags=tags, build=f"SGLang {version}".strip(), late=True)
+        # A prompt and what is written behind it are fewer tokens than the context has.
+        return Facts("sglang", name, max(0, context - 1), tags=tags, build=f"SGLang {server.get('version', '')}".strip(), late=True)
 
     def tokenize(self, text: str, *, special: bool = False, opening: bool = False, call: Call | None = None) -> list[int]:
         """The tokens of a text; see ``Server``."""

@@ -37,7 +37,7 @@ class VllmServer:
         self._answers = Answers(transport, "vLLM")
         self._card = self._model()
         self._name = str(self._card["id"])
-        self._tokenizer = HubTokenizer(self._answers, self._name, "prompt", {}, {"add_generation_prompt": True})
+        self._tokenizer = HubTokenizer(self._answers, self._name, "prompt", {}, {"add_generation_prompt": True}, lists=False)
 
     @staticmethod
     def speaks(version: Any) -> bool:
@@ -48,7 +48,7 @@ class VllmServer:
         """Asks ``/version``; ``/v1/models`` was asked."""
         version = self._answers.ask("/version").get("version")
         context = self._answers.number(self._card.get("max_model_len"), "max_model_len")
-        return Facts("vllm", self._name, context, tags=self._tokenizer.has_tags(), build=f"vLLM {version}")
+        return Facts("vllm", self._name, context, tags=self._tokenizer.has_tags(), build=f"vLLM {version}", late=True)
 
     def tokenize(self, text: str, *, special: bool = False, opening: bool = False, call: Call | None = None) -> list[int]:
         """The tokens of a text; see ``Server``."""

@@ -409,7 +409,7 @@ def test_over_openais_api_a_raw_text_is_gone_on_with(behind: LlamaServer) -> Non
 
 
 def test_a_server_that_begins_anew_is_refused(behind: LlamaServer) -> None:
-    """As OpenAI's own does: it has no assistant's message that it would go on with."""
+    """It has no assistant's message that it would go on with: a real server, which is not given one."""
 
     def forgets(exchange: Exchange) -> None:
         body = json.loads(exchange.body)
@@ -439,7 +439,7 @@ def test_that_a_server_takes_text_alone_is_said_once(behind: LlamaServer, caplog
         for _ in range(2):
             RemoteEngine(RemoteRole(behind.url, api="openai"), "target").close()
     assert [record.message.split(" takes ")[1] for record in caplog.records] == [
-        "and gives text alone: steps are tokenized anew, nothing is sent ahead, counters are about"
+        "and gives text alone: steps are tokenized anew on each side, nothing is sent ahead, and counters are estimates"
     ]
 
 

@@ -1,8 +1,8 @@
 """OpenAI's API, as many servers have it: https://platform.openai.com/docs/api-reference/chat and /completions. Text alone, no tokens.
 
 A conversation goes to ``/v1/chat/completions``, with the answer so far as the assistant's last message; a raw text to ``/v1/completions``.
-Whether a server goes on with such a message is tried before the first question: llama-server and Ollama do, vLLM and SGLang with
-``continue_final_message``, OpenAI's own begins anew and is refused.
+Whether a server goes on with such a message is tried before the first question: llama-server does, vLLM and SGLang do with
+``continue_final_message``, and one that begins a new message is refused.
 
 A ``stop`` is not sent, for no answer says whether it ended by that or by itself: steps end here, and the connection is closed.
 ``usage`` then does not come, and what came is counted instead.
@@ -33,6 +33,7 @@ _LINES = re.compile(r"[^\n]*\n+|[^\n]+")
 _CONTEXTS = ("max_model_len", "context_length", "context_window", "n_ctx")
 _ENDS: dict[str, Ending] = {"stop": "end", "length": "limit", "eos": "end", "eos_token": "end"}
 _OWN = "use a server's own API (api = llama-server, vllm or sglang)"
+_SAID = "steps are tokenized anew on each side, nothing is sent ahead, and counters are estimates"
 _warned = set[str]()
 
 

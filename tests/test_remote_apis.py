@@ -130,6 +130,28 @@ def test_where_vllm_does_not_say_what_was_cached_all_that_was_read_counts_as_tha
         assert made.cached_tokens == 0 and made.evaluated_tokens == made.opening_tokens + made.generated_tokens - 1
 
 
+def test_vllm_reads_the_whole_text_for_log_probabilities_and_that_is_counted(behind: LlamaServer) -> None:
+    draft = RoleConfig(ABACUS / "abacus-draft.gguf", threads=1)
+    settings: dict[str, Any] = {"system": "", "task": "arithmetic", "fit_check": False, "threshold": 0.0}
+    made = []
+    for details in (True, False):
+        with Vllm(behind.url, details=details) as server:
+            with Reasoner.open(Trio(draft, RemoteRole(server.url, api="vllm"), reward_kind="likelihood", **settings)) as reasoner:
+                result = reasoner.solve("12+34")
+                assert all(step.author == "draft" for step in result.steps)
+                made.append(result.counters["target"].evaluated_tokens)
+            assert made[-1] == sum(length - cached for cached, length in server.told) and len(server.told) <= 1 + len(result.steps)
+    assert made[0] == made[1]
+
+
+def test_a_stop_string_ends_the_answer_and_is_no_part_of_it(server: StandIn, behind: LlamaServer) -> None:
+    for url, api in ((server.url, "auto"), (behind.url, "openai")):
+        with Reasoner.open(abacus(url, api=api)) as reasoner:
+            for stop, text in (("=510", "37+48=85\n\n85*6"), ("\n\n510", "37+48=85\n\n85*6=510")):
+                for weighting in (NEVER, HALF):
+                    assert reasoner.solve(QUESTION, Params(limits=Limits(stop=(stop,)), weighting=weighting)).text == text
+
+
 def test_the_targets_reading_scores_steps_as_it_does_here(server: StandIn) -> None:
     """Log-probabilities of the drafted tokens, from one request each; a rejected step's beginning is not written again."""
     draft, here = (RoleConfig(ABACUS / f"abacus-{role}.gguf", threads=1) for role in ("draft", "target"))

@@ -1,7 +1,7 @@
 """``/tokenize`` and ``/detokenize`` of vLLM and SGLang, behind which is a tokenizer of Hugging Face.
 
-Both take a ``prompt`` or, with the chat template, ``messages`` (SGLang's newer versions), and ``add_special_tokens``. Neither can be told to
-make no control token of the text of one, so such a text is split before it is sent.
+Both take a ``prompt`` or, with the chat template, ``messages`` (SGLang's newer versions), and ``add_special_tokens``. Neither can be told
+to make no control token of the text of one, so such a text is split before it is sent.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ none (``SamplingParams.skip_reading_prefix_cache``).
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from rsd_local.config import Sampling, TemplateValue
@@ -76,7 +77,8 @@ class VllmServer:
         if len(rows) != len(tokens):
             raise self._answers.garbage(f"log-probabilities of {len(rows)} tokens, not of {len(tokens)}")
         read = [self._row(row, token) for row, token in zip(rows[start:], tokens[start:], strict=True)]
-        return Likelihood(tuple(one for one, _ in read), tuple(best for _, best in read), self._timing(found.get("usage"), clock))
+        timing = replace(self._timing(found.get("usage"), clock), told=True)  # nothing was cached, whether it says so or not
+        return Likelihood(tuple(one for one, _ in read), tuple(best for _, best in read), timing)
 
     def write(self, wanted: Wanted, call: Call) -> Generator[Piece | Ended, None, None]:
         """A streamed completion with token ids."""

@@ -18,6 +18,7 @@ Only these two are stood in for. Each field has the source beside it that says s
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections.abc import Iterator
@@ -69,6 +70,10 @@ class StandIn:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+
+            def handle(self) -> None:
+                with contextlib.suppress(OSError):  # whoever asked is gone
+                    super().handle()
 
             def do_GET(self) -> None:
                 standing._answer(self, {})

@@ -394,6 +394,20 @@ def test_what_a_server_does_not_say_was_cached_is_what_was_read_before() -> None
     assert unsaid.with_cached(50) == Timing(9, 1, 2, 0, 0), "one token at least is read"
 
 
+def test_draft_and_target_may_be_on_servers_of_different_apis(behind: LlamaServer) -> None:
+    """The same model everywhere: whoever writes a step, the text is the same."""
+    with Vllm(behind.url) as vllm, Sglang(behind.url) as sglang:
+        away = {"vllm": vllm.url, "sglang": sglang.url, "openai": behind.url}
+        for draft, target in (("vllm", "sglang"), ("openai", "vllm"), ("sglang", "openai"), ("openai", "openai")):
+            roles: dict[str, Any] = {name: RemoteRole(away[api], api=api) for name, api in (("draft", draft), ("target", target))}  # type: ignore[arg-type]
+            trio = dataclasses.replace(abacus(behind.url), **roles, reward=None, reward_kind="verifier", verifier="arithmetic")
+            with Reasoner.open(trio) as reasoner:
+                engine = reasoner.trio.servers()["target"]
+                assert ("as text" in engine.about()) == ("openai" in (draft, target))
+                texts = {reasoner.solve(QUESTION, Params(weighting=weighting)).text for weighting in (NEVER, HALF)}
+                assert len(texts) == 1 and "381" in texts.pop()
+
+
 # OpenAI's API
 
 

@@ -176,30 +176,26 @@ class StandIn:
         return self._likely[key]
 
     def written(self, tokens: list[int], limit: int, stops: list[str], sampling: dict[str, Any]) -> Iterator[tuple[list[int], str, str]]:
-        """Pieces of an answer: their tokens, their text, and at the end how it ended: ``eos``, ``limit``, or ``word`` and a stop string."""
-        body = {
-            "prompt": tokens, "n_predict": limit, "stop": stops, "stream": True, "return_tokens": True, "cache_prompt": True, **sampling,
-        }  # fmt: skip
-        made: list[int] = []
-        held: tuple[list[int], str] = ([], "")
+        """Pieces of an answer, a token each, with their text: ``eos``, ``limit``, or ``word`` and a stop string is how the last one ends.
+
+        As with both servers each token comes, and the text of one that ends inside a character comes with a later one.
+        """
+        body = {"prompt": tokens, "n_predict": limit, "stop": stops, "return_tokens": True, "cache_prompt": True, **sampling}
+        response = self._behind.post("/completion", json=body)
+        if response.status_code != 200:
+            raise Refused(500, response.text)
+        found = response.json()
+        how = f"word{found['stopping_word']}" if found["stop_type"] == "word" else found["stop_type"]
+        shown, count = "", 0
         try:
-            with self._behind.stream("POST", "/completion", json=body) as response:
-                if response.status_code != 200:
-                    raise Refused(500, response.read().decode())
-                for line in response.iter_lines():
-                    if not line.startswith("data: {"):
-                        continue
-                    event = json.loads(line[6:])
-                    if event["stop"]:
-                        how = event["stop_type"]
-                        yield held[0], held[1] + event["content"], f"word{event['stopping_word']}" if how == "word" else how
-                        return
-                    if held[0]:
-                        yield *held, ""
-                    made += event["tokens"]
-                    held = event["tokens"], event["content"]
+            for count, token in enumerate(found["tokens"], 1):
+                last = count == len(found["tokens"])
+                text = found["content"] if last else self.text(found["tokens"][:count])[: len(found["content"])].rstrip("\ufffd")
+                text = text if found["content"].startswith(text) else shown
+                yield [token], text[len(shown) :], how if last else ""
+                shown = text
         finally:
-            self.keep([*tokens, *made[:-1]])
+            self.keep([*tokens, *found["tokens"][: max(0, count - 1)]])
 
 
 def _common(one: list[int], other: list[int]) -> int:

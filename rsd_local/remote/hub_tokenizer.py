@@ -7,6 +7,7 @@ to make no control token of the text of one, so such a text is split before it i
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,14 +44,16 @@ class HubTokenizer:
         self._added: dict[str, bool] = {}
         self._opening: list[int] | None = None
         self._chats: dict[str, list[int]] = {}
+        self._lock = threading.Lock()
 
     def tokenize(self, text: str, *, special: bool = False, opening: bool = False, call: Call | None = None) -> list[int]:
         """The tokens of a text; see ``Server``."""
         if special and opening:  # of a chat, as the server itself makes them
-            chat = next((chat for chat in list(self._chats) if text.startswith(chat)), None)
-            if chat is not None and (made := self._chats.get(chat)):
-                rest = text[len(chat) :]
-                return [*made, *(self._asked(rest, call) if rest else [])]
+            with self._lock:
+                made = next(((chat, tokens) for chat, tokens in self._chats.items() if text.startswith(chat)), None)
+            if made is not None:
+                rest = text[len(made[0]) :]
+                return [*made[1], *(self._asked(rest, call) if rest else [])]
         tokens: list[int] = []
         for part in [text] if special else self._split(text, call):
             tokens += self._asked(part, call) if part else []
@@ -77,9 +80,10 @@ class HubTokenizer:
         tokens = list(self._answers.tokens(self._answers.ask("/tokenize", self._named(body)).get("tokens")))
         text = self._spelled(tokens, None)
         if text:
-            self._chats[text] = tokens
-            while len(self._chats) > _CHATS:
-                self._chats.pop(next(iter(self._chats)), None)
+            with self._lock:
+                self._chats[text] = tokens
+                while len(self._chats) > _CHATS:
+                    del self._chats[next(iter(self._chats))]
         return text
 
     def _asked(self, text: str, call: Call | None, *, opening: bool = False) -> list[int]:

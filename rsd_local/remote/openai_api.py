@@ -64,9 +64,7 @@ class OpenAiServer:
         parameters = card.get("n_params")
         if self._role.url not in _warned:
             _warned.add(self._role.url)
-            log.warning(
-                "%s takes and gives text alone: steps are tokenized anew, nothing is sent ahead, counters are about", self._role.url
-            )
+            log.warning("%s takes and gives text alone: %s", self._role.url, _SAID)
         return Facts(
             "openai",
             self._name,

@@ -11,7 +11,7 @@ from pathlib import Path
 from rsd_local.config import OnFailure, Params, RemoteRole, RoleConfig, Thinking, Trio
 from rsd_local.decoding.ahead import Ahead
 from rsd_local.decoding.auto import WayCosts
-from rsd_local.errors import ConfigError
+from rsd_local.errors import ConfigError, MissingTokens
 from rsd_local.events import Author, CancelToken, Role
 from rsd_local.fit import RoleCapacity, context_warning, make_plan
 from rsd_local.gguf_header import Header, read_header
@@ -102,6 +102,8 @@ class LocalTrio:
         rewards.check(engines.get("draft"), engines.get("target"))
         trio = cls(config, draft, target, rewards, _common_tokens(draft, target), segmenter)
         trio._asked(config.params().thinking)
+        if isinstance(target, RemoteEngine) and not trio.shared_tokens and any(stage.kind == "contrast" for stage in config.stages):
+            raise MissingTokens("a contrast needs one vocabulary, and draft and target have two", hint="choose --reward-kind likelihood")
         return trio
 
     @property

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from rsd_local.config.checks import from_home, require, require_choice
 
-Api = Literal["auto", "llama-server"]
+Api = Literal["auto", "llama-server", "vllm", "sglang", "openai"]
 OnFailure = Literal["error", "draft"]
 _URL = re.compile(r"https?:/", re.IGNORECASE)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -29,7 +29,7 @@ class RemoteRole:
     Attributes:
         url: where the server is, such as ``http://desk:8080``; a ``/v1`` at its end is left out.
         model: which of the server's models, where it has several.
-        api: what the server speaks; ``auto`` asks it.
+        api: what the server speaks; ``auto`` asks it. ``openai`` is any server with OpenAI's API, which takes and gives text alone.
         api_key_env: the variable that holds the key; empty for none.
         api_key_file: a file whose first line is the key.
         connect_timeout: seconds until a connection must stand; so long a server that is loading or full is asked again, too.
@@ -59,6 +59,14 @@ class RemoteRole:
             require(0 < value <= 86_400, f"{name} {value} is outside 0 to 86,400 seconds, 0 left out")
         object.__setattr__(self, "parameters", float(self.parameters))
         require(0 <= self.parameters < math.inf, f"parameters {self.parameters} is no number of billions")
+
+    def reads_as(self, role: str) -> bool:
+        """Whether its server says how likely a step is that another model wrote, so that it may be a target that scores steps.
+
+        Args:
+            role: that it has.
+        """
+        return role == "target" and self.api in ("vllm", "sglang")
 
     @property
     def name(self) -> str:

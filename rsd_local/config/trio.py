@@ -144,7 +144,7 @@ class Trio:
             here = stage.model is None or isinstance(stage.model, RoleConfig)
             require(here, "the reward model is on a server, which is not supported", "give a file of this machine (--reward)")
             looks = _LOOKS_INTO.get(stage.kind, ()) if stage.model is None else ()
-            away = next((role for role in looks if isinstance(getattr(self, role), RemoteRole)), None)
+            away = next((role for role in looks if isinstance(one := getattr(self, role), RemoteRole) and not one.reads_as(role)), None)
             fix = "choose another --reward-kind, such as judge with a model that runs here (--reward)"
             require(away is None, f"reward kind {stage.kind} needs a {away} that runs here, and this one is on a server", fix)
 

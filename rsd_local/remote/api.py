@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol, runtime_checkable
 
 from rsd_local.config import Sampling, TemplateValue
 from rsd_local.prompt import Prompt
 from rsd_local.remote.transport import Call
 
 Ending = Literal["end", "word", "limit", "context"]
+UNKNOWN_CONTEXT = 1 << 20
+"""Tokens of a context that a server says nothing of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,12 +22,16 @@ class Facts:
     Attributes:
         api: that it speaks.
         model: its name there.
-        context: tokens that one question may take.
+        context: tokens that one question may take; ``UNKNOWN_CONTEXT`` where it does not say.
         slots: questions at once; 0 where it does not say.
         vocabulary: how many tokens there are; 0 where it does not say.
         parameters: weights that a token meets; 0 where it does not say.
         template: of its chats; empty where it does not say.
         build: of the server, for people.
+        tags: whether its vocabulary has the tags of a thought, where it gives no template.
+        texts: whether it takes and gives texts alone; its tokens are then pieces of text (``texts.TextToken``).
+        ahead: whether text may be sent ahead of the request that goes on with it.
+        late: whether the text of a token may come with a later one.
     """
 
     api: str
@@ -36,6 +42,10 @@ class Facts:
     parameters: int = 0
     template: str = ""
     build: str = ""
+    tags: bool = False
+    texts: bool = False
+    ahead: bool = True
+    late: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +78,7 @@ class Timing:
         read: tokens of the prompt that were evaluated.
         written: tokens that were drawn; the last one is not evaluated.
         reading, writing: seconds of both.
+        told: whether the server says what was cached; where it does not, ``read`` is the whole prompt.
     """
 
     cached: int
@@ -75,6 +86,18 @@ class Timing:
     written: int
     reading: float
     writing: float
+    told: bool = True
+
+    def with_cached(self, known: int) -> Timing:
+        """The same where the server says what was cached; otherwise what is known to have been read before counts as that.
+
+        Args:
+            known: tokens from the prompt's first one on.
+        """
+        if self.told:
+            return self
+        cached = max(0, min(known, self.read - 1))
+        return replace(self, cached=cached, read=self.read - cached, told=True)
 
     @property
     def seconds(self) -> float:
@@ -121,6 +144,21 @@ class Ended:
     lost: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Likelihood:
+    """How likely given tokens are.
+
+    Attributes:
+        log_probabilities: of each token at temperature 1, natural.
+        best: the most likely token at the place of each.
+        timing: of the request.
+    """
+
+    log_probabilities: tuple[float, ...]
+    best: tuple[int, ...]
+    timing: Timing
+
+
 class Server(Protocol):
     """A server with one model."""
 
@@ -158,3 +196,17 @@ class Server(Protocol):
 
     def close(self) -> None:
         """Close the connections."""
+
+
+@runtime_checkable
+class ReadingServer(Server, Protocol):
+    """A server that says how likely given tokens are."""
+
+    def likelihood(self, tokens: Sequence[int], start: int, call: Call) -> Likelihood:
+        """How likely each token from a place on is.
+
+        Args:
+            tokens: all that stands, from the prompt's first one on.
+            start: the place, at least 1.
+            call: the request, to end it.
+        """

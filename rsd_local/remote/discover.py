@@ -5,10 +5,23 @@ from __future__ import annotations
 from typing import Any
 
 from rsd_local.config import RemoteRole
+from rsd_local.config.remote import Api
 from rsd_local.errors import BadAnswer, RemoteRefused
 from rsd_local.remote.api import Server
 from rsd_local.remote.llama_server import LlamaServer
+from rsd_local.remote.openai_api import OpenAiServer
+from rsd_local.remote.sglang import SglangServer
 from rsd_local.remote.transport import Transport
+from rsd_local.remote.vllm import VllmServer
+
+Kind = type[LlamaServer] | type[VllmServer] | type[SglangServer] | type[OpenAiServer]
+_KINDS: tuple[tuple[Api, str, Kind], ...] = (
+    ("llama-server", "/props", LlamaServer),
+    ("vllm", "/version", VllmServer),
+    ("sglang", "/get_model_info", SglangServer),
+    ("openai", "/v1/models", OpenAiServer),
+)
+"""What is asked in turn, the particular before the general: all four list their models."""
 
 
 def open_server(role: RemoteRole) -> Server:
@@ -20,12 +33,10 @@ def open_server(role: RemoteRole) -> Server:
     """
     transport = Transport(role)
     try:
-        if role.api == "llama-server" or LlamaServer.speaks(_asked(transport, "/props")):
-            return LlamaServer(transport)
-        for path, name in (("/version", "vLLM"), ("/get_model_info", "SGLang"), ("/v1/models", "OpenAI's API")):
-            if _asked(transport, path) is not None:
-                raise RemoteRefused(f"{role.url} seems to speak {name}, which this version does not", hint="start a llama-server there")
-        raise BadAnswer(f"{role.url} speaks no API that is known", hint="check the address: it is that of a llama-server, without a path")
+        for api, path, kind in _KINDS:
+            if role.api == api or (role.api == "auto" and kind.speaks(_asked(transport, path))):
+                return kind(transport)
+        raise BadAnswer(f"{role.url} speaks no API that is known", hint="check the address: it is that of a server, without a path")
     except BaseException:
         transport.close()
         raise

@@ -11,7 +11,7 @@ from dataclasses import replace
 from rsd_local.config import RemoteRole, Thinking
 from rsd_local.errors import BadAnswer, RemoteError
 from rsd_local.prompt import Prompt
-from rsd_local.remote.api import Facts, Timing
+from rsd_local.remote.api import UNKNOWN_CONTEXT, Facts, Timing
 from rsd_local.remote.discover import open_server
 from rsd_local.remote.step import Language
 from rsd_local.remote.vocabulary import edge_marks, same_tokens
@@ -92,14 +92,16 @@ class RemoteEngine:
     @property
     def thinks(self) -> bool:
         """Whether its chats have thoughts, as far as its template tells."""
-        return _END in self.facts.template
+        return self.facts.tags or _END in self.facts.template
 
     def about(self) -> str:
         """For people."""
         said = self.facts
         size = f", {self.parameters / 1e9:.3g} B parameters" if self.parameters else ""
         travels = "" if self.shares is None else f"; steps travel as {'tokens' if self.shares else 'text'}"
-        return f"{said.model} on {self.config.url} ({said.build}){size}, context {said.context}, {said.slots} slots{travels}"
+        context = "" if self.facts.context == UNKNOWN_CONTEXT else f", context {said.context}"
+        slots = f", {said.slots} slots" if said.slots else ""
+        return f"{said.model} on {self.config.url} ({said.build}){size}{context}{slots}{travels}"
 
     def meet(self, vocabulary: int, tokenize: Callable[[str], list[int]], language: Callable[[], object] | None = None) -> int:
         """How many tokens, from 0 on, mean the same to this model and to another one, by probe texts; 0 for two vocabularies.
@@ -109,7 +111,7 @@ class RemoteEngine:
             tokenize: gives its tokens of a text.
             language: gives its readers, where it runs here.
         """
-        self.shares = same_tokens(tokenize, self.server.tokenize)
+        self.shares = not self.facts.texts and same_tokens(tokenize, self.server.tokenize)
         if not self.shares:
             return 0
         if language is not None:
@@ -184,7 +186,7 @@ class RemoteEngine:
 
     def _closing(self) -> tuple[tuple[int, ...], bytes]:
         """The tokens that close a thought, and their bytes."""
-        if _END not in self.facts.template:
+        if not self.thinks:
             return (), b""
         text = f"{_END}\n\n"
         return tuple(self.server.tokenize(text, special=True)), text.encode()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 
-from rsd_local.errors import Closed, RemoteError, RSDError, Unreachable
+from rsd_local.errors import Closed, ConfigError, RemoteError, RSDError, Unreachable
 from rsd_local.events import Counters
-from rsd_local.remote.api import Timing
+from rsd_local.remote.api import Likelihood, ReadingServer, Timing
 from rsd_local.remote.engine import RemoteEngine
 from rsd_local.remote.transport import Call
 from rsd_local.remote.vocabulary import step_tokens
@@ -43,6 +43,7 @@ class Place:
         self._base: int | None = len(tokens)  # where the step begins; None where a mark says it
         self._touched = False  # whether anything was noted or written since
         self._cached = 0  # tokens that are in the server's cache, as far as is known
+        self._seen = self._seen_before = 0  # tokens that the server has read, as it counts them, now and where the step begins
         self._opened = False
         self._ahead: _Ahead | None = None
         self._calls: set[Call] = set()
@@ -53,7 +54,7 @@ class Place:
         """A step begins here; what stands is sent ahead."""
         with self._lock:
             self._noted = [one for one in self._noted if isinstance(one, Step)]
-            self._touched = False
+            self._touched, self._seen_before = False, self._seen
             if self._noted or self._busy:
                 self._base = None
                 self._noted.append(_Mark())
@@ -85,6 +86,7 @@ class Place:
             self.counters.discarded_tokens += self.written.count(1, self._base)
             del self.tokens[self._base :], self.written[self._base :]
             self._cached = min(self._cached, len(self.tokens))
+            self._seen = self._seen_before if self.engine.facts.texts else min(self._seen, len(self.tokens))
 
     def wrote(self, tokens: list[int], flags: bytearray) -> None:
         """This model wrote tokens."""
@@ -118,7 +120,7 @@ class Place:
     @property
     def waits(self) -> bool:
         """Whether something stands that is not in the server's cache, but for the last token."""
-        return bool(self._noted) or len(self.tokens) - 1 > self._cached
+        return self.engine.facts.ahead and (bool(self._noted) or len(self.tokens) - 1 > self._cached)
 
     def send_ahead(self) -> None:
         """Begin to evaluate what stands, but for its last token."""
@@ -134,6 +136,34 @@ class Place:
             reuse = self._opened or self.engine.reuse
             self.took(len(tokens), self.engine.server.evaluate(tokens, self.slot, call, reuse=reuse), wrote=False)
             self._cached = len(tokens)
+
+    def read(self, call: Call) -> tuple[list[int], Likelihood]:
+        """The tokens of what was noted since the step began, and how likely they are to a server that says it; they are then read."""
+        self.spell(call)
+        with self._lock:
+            start, tokens = self._base, list(self.tokens)
+        assert start is not None
+        if not tokens[start:]:
+            return [], Likelihood((), (), Timing(0, 0, 0, 0.0, 0.0))
+        found = self.reader.likelihood(tokens, start, call)
+        self.took(len(tokens), found.timing, wrote=False)
+        self._cached = len(tokens)
+        return tokens[start:], found
+
+    @property
+    def reader(self) -> ReadingServer:
+        """The server, where it says how likely given tokens are.
+
+        Raises:
+            ConfigError: it does not.
+        """
+        server = self.engine.server
+        if not isinstance(server, ReadingServer):
+            raise ConfigError(
+                f"{self.engine.name}: {self.engine.facts.api} does not say how likely a step is that another one wrote",
+                hint="choose another --reward-kind, or a model that runs here",
+            )
+        return server
 
     def rests(self, ahead: _Ahead) -> bool:
         """Whether there is nothing more to send ahead; then it is done with."""
@@ -173,10 +203,13 @@ class Place:
             timing: of it.
             wrote: whether its tokens are written ones.
         """
-        counters, first = self.counters, min(timing.cached, length)
+        timing, texts = timing.with_cached(self._seen), self.engine.facts.texts
+        self._seen = timing.cached + timing.read + (max(0, timing.written - 1) if wrote else 0)
+        counters, first = self.counters, timing.cached if texts else min(timing.cached, length)
         if not self._opened:
             counters.cached_tokens, self._opened = first, True
-        counters.prompt_tokens += self.written.count(0, first, length)
+            counters.opening_tokens = timing.cached + timing.read if texts else counters.opening_tokens
+        counters.prompt_tokens += timing.read if texts else self.written.count(0, first, length)
         counters.evaluated_tokens += timing.rows if wrote else timing.read
         counters.decode_calls += timing.written if wrote else 1
         counters.seconds += timing.seconds if wrote else timing.reading
@@ -219,7 +252,9 @@ class Place:
             self.spell(call)
         finally:
             self.ended(call)
-        return Place(self.engine, list(self.tokens), bytearray(self.written), self._shared)
+        made = Place(self.engine, list(self.tokens), bytearray(self.written), self._shared)
+        made._seen = self._seen if self.engine.facts.slots == 0 else 0  # a cache without slots is everybody's
+        return made
 
     def close(self) -> None:
         """End what goes on, and give the slot back."""

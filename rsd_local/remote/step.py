@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,8 +12,11 @@ from typing import Protocol
 from rsd_local.errors import Cancelled
 from rsd_local.remote.api import Ended, Piece, Server, Timing, Wanted
 from rsd_local.remote.transport import Call
+from rsd_local.remote.vocabulary import step_tokens
 from rsd_local.segments import Scan
 from rsd_local.steps import EndOfStep, Part, Step
+
+Marks = tuple[list[int], list[int]]
 
 
 class Reader(Protocol):
@@ -48,16 +51,26 @@ class Written:
         until: where the step stands; None ends at no delimiter.
         limit: most tokens.
         on_text: given the bytes of each token.
+        late: of a server whose texts come later than their tokens, what stands around a step (``vocabulary.edge_marks``).
     """
 
-    def __init__(self, server: Server, language: Language, until: Scan | None, limit: int, on_text: Callable[[bytes], None]) -> None:
-        self._server, self._language, self._until = server, language, until
+    def __init__(
+        self,
+        server: Server,
+        language: Language,
+        until: Scan | None,
+        limit: int,
+        on_text: Callable[[bytes], None],
+        late: Marks | None = None,
+    ) -> None:
+        self._server, self._language, self._until, self._late = server, language, until, late
         self._limit, self._on_text = limit, on_text
         self._reader = language.reader() if language.reader is not None else None
         self._before = 0 if until is None else until.size
         self._raw = bytearray()
         self._said = bytearray()  # what the server has sent as text in this request
         self._fed = 0  # bytes of the request's tokens
+        self._first = 0  # token of this request
         self.tokens: list[int] = []
         self.given = 0  # of them that were put in, and that the server did not draw
         self.closed_at: int | None = None  # where a thought was closed
@@ -65,7 +78,7 @@ class Written:
 
     def begin(self) -> None:
         """A further request of the same step begins."""
-        self._said, self._fed = bytearray(), 0
+        self._said, self._fed, self._first = bytearray(), 0, len(self.tokens)
 
     def take(self, piece: Piece, call: Call) -> bool:
         """Take a piece; whether the step ends with it."""
@@ -79,6 +92,20 @@ class Written:
             if self._token(token, self._fresh() if last else b""):
                 return True
         return False
+
+    def leave(self, call: Call) -> None:
+        """A request is left before its end: of tokens whose text has not come, those count that its text so far has."""
+        if self._late is not None and self._reader is None and (self.closed_at is None or self.closed_at < self._first):
+            self.tokens[self._first :] = step_tokens(self._server, bytes(self._said), self._late, call)
+
+    def give(self, tokens: Sequence[int]) -> None:
+        """Take tokens that are known to be what the server would write."""
+        for token in tokens:
+            if self.ended is not None:
+                return
+            self._token(token, b"" if self._reader is not None else self._server.piece(token).encode())
+        if len(self.tokens) >= self._limit and self.ended is None:
+            self.ended = "length"
 
     def finish(self, end: Ended) -> bool:
         """Take the end of a request; whether the step ends there."""
@@ -213,6 +240,8 @@ def follow(server: Server, wanted: Wanted, written: Written, call: Call, note: C
             if over:  # the server goes on where the step does not
                 return
             over = written.take(event, call)
+            if over:
+                written.leave(call)
             if over and wanted.stops is None:
                 return
     finally:

@@ -8,15 +8,17 @@ sent ahead, while the other model writes on.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 from rsd_local.config import Sampling
 from rsd_local.errors import Cancelled, Closed, ConfigError, ContextFull, RemoteError
 from rsd_local.events import CancelToken, Counters, total
-from rsd_local.remote.api import Timing, Wanted
+from rsd_local.remote.api import ReadingServer, Timing, Wanted
 from rsd_local.remote.engine import RemoteEngine, RemoteLatency
 from rsd_local.remote.place import Place
+from rsd_local.remote.read_ahead import RemoteReading, read_step
 from rsd_local.remote.step import RemoteStep, Written, follow
 from rsd_local.remote.transport import Call
 from rsd_local.roles import NO_HINT, Abilities, Hint, Pending, Stream
@@ -40,6 +42,8 @@ class RemoteWriter:
 
     def __init__(self, place: Place, family: list[Place], shared: int, cancel: CancelToken | None) -> None:
         self._place, self._family, self._shared, self._cancel = place, family, shared, cancel
+        self._reading: RemoteReading | None = None
+        self._read: Step | None = None  # that was read ahead and stands
         family.append(place)
 
     @classmethod
@@ -61,8 +65,8 @@ class RemoteWriter:
 
     @property
     def abilities(self) -> Abilities:
-        """What can be done with a server: it gives no probabilities of what it did not write, and no states."""
-        return Abilities(tokens=self._shared > 0, forks=True)
+        """What can be done with a server: it gives no states, and few tell probabilities of what they did not write."""
+        return Abilities(tokens=self._shared > 0, forks=True, reads_ahead=isinstance(self._place.engine.server, ReadingServer))
 
     @property
     def latency(self) -> RemoteLatency:
@@ -71,6 +75,7 @@ class RemoteWriter:
 
     def begin(self) -> None:
         """Start a step here; what was noted is sent ahead."""
+        self._wait()
         self._place.begin()
 
     def start_writing(
@@ -85,9 +90,15 @@ class RemoteWriter:
         reading: Reading | None = None,
     ) -> RemoteStep:
         """Go on writing; see ``roles.Writer``. Hints have no effect, and the server draws, from a seed of the stream."""
+        self._wait()
+        known = () if reading is None else reading.own[: reading.kept]
+        if reading is not None:
+            self._place.take_back()
+            self._place.counters.kept_tokens += len(known)
+            self._place.counters.missed_guesses += len(reading.own) > reading.kept
 
         def write(call: Call, on_text: Callable[[bytes], None]) -> Step:
-            return self._written(call, on_text, limit, until, sampling, stream, skip)
+            return self._written(call, on_text, limit, until, sampling, stream, skip, known)
 
         place, cancel = self._place, self._cancel
         if cancel is None:
@@ -104,10 +115,19 @@ class RemoteWriter:
         return RemoteStep(work, place.stop)
 
     def _written(
-        self, call: Call, on_text: Callable[[bytes], None], limit: int, until: Scan | None, sampling: Sampling, stream: Stream, skip: int
+        self,
+        call: Call,
+        on_text: Callable[[bytes], None],
+        limit: int,
+        until: Scan | None,
+        sampling: Sampling,
+        stream: Stream,
+        skip: int,
+        known: Sequence[int],
     ) -> Step:
         place, engine, began = self._place, self._place.engine, time.perf_counter()
-        written, done = Written(engine.server, engine.language, until, limit, on_text), False
+        late = engine.marks if engine.facts.late else None
+        written, done = Written(engine.server, engine.language, until, limit, on_text, late), False
         spent = place.counters.seconds
         try:
             place.started(call)
@@ -117,6 +137,7 @@ class RemoteWriter:
                 raise Cancelled("cancelled")
             spent = place.counters.seconds
             place.spell(call)
+            written.give(known)
             self._requests(call, written, limit, until, sampling, stream, skip)
             step = written.step(written.ended or "context")
             place.wrote(step.tokens, written.flags)
@@ -151,7 +172,7 @@ class RemoteWriter:
             if until is not None and until.tokens_left is not None:
                 most = min(most, until.tokens_left)
             seed = int(stream.generator(skip + done).integers(2**32 - 1))
-            stops = () if until is None else until.ends
+            stops = None if engine.facts.texts else () if until is None else until.ends  # of a text alone the end is found here
             follow(engine.server, Wanted(tokens, most, stops, sampling, seed, place.slot), written, call, self._took)
             if written.ended is None and (len(written.tokens) >= limit or len(written.tokens) == done):
                 written.ended = "length"  # where nothing came, the limit has cut a character
@@ -181,12 +202,39 @@ class RemoteWriter:
         raise ConfigError("a model on a server does not tell how sure it is, which --route-entropy asks", hint=_CANNOT)
 
     def read_ahead(self, step: Step, draws: tuple[Sampling, Stream] | None = None, *, tokens: bool, state: bool) -> Pending[Reading]:
-        """A server does not read ahead.
+        """Read a step of the other model; see ``roles.Writer``. A server tells no entropies.
 
         Raises:
-            ConfigError: always.
+            ConfigError: it is asked for its state, or the server does not say how likely given tokens are.
         """
-        raise ConfigError("a model on a server does not say how likely a step is that another one wrote", hint=_CANNOT)
+        if state:
+            raise ConfigError("a model on a server does not give its state after a step", hint=_CANNOT)
+        self._wait()
+        place, cancel, sampling = self._place, self._cancel, draws[0] if draws is not None else None
+        place.reader  # noqa: B018 - raises where it does not
+        place.take_back()
+        ends = step.ended == "end" and step.tokens
+        place.note(replace(step, tokens=step.tokens[:-1]) if ends else step)
+
+        def work(call: Call) -> Reading:
+            if cancel is None:
+                return read_step(place, call, sampling)
+
+            def end() -> None:
+                call.cancel()
+                place.stop()
+
+            with cancel.calling(end):
+                return read_step(place, call, sampling)
+
+        self._read, self._reading = None if ends else step, RemoteReading(work, place.stop)
+        return self._reading
+
+    def _wait(self) -> None:
+        """Until nothing is read any more; what was read may change then."""
+        if self._reading is not None:
+            self._reading.join()
+        self._reading = self._read = None
 
     def read(self, step: Step) -> None:
         """Begin a step and note one of the other model as it."""
@@ -195,11 +243,16 @@ class RemoteWriter:
 
     def correct(self, step: Step) -> None:
         """Note a step in place of everything since ``begin``."""
+        stands = self._read is step
+        self._wait()
+        if stands:
+            return
         self._place.take_back()
         self._place.note(step)
 
     def forget(self) -> None:
         """Take back everything since ``begin``."""
+        self._wait()
         self._place.take_back()
 
     def pieces(self, tokens: list[int]) -> list[bytes]:
@@ -214,10 +267,13 @@ class RemoteWriter:
 
     def fork(self) -> Self:
         """Another writer that goes on from here; a slot of its own evaluates what stands anew, unless the server has it."""
+        self._wait()
         return type(self)(self._place.fork(), self._family, self._shared, self._cancel)
 
     def adopt(self, fork: Self) -> None:
         """Go on where a fork has come to; the fork gets what this one had."""
+        self._wait()
+        fork._wait()
         self._place, fork._place = fork._place, self._place
 
     def settle(self) -> None:

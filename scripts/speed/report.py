@@ -48,11 +48,11 @@ def tables(made: Mapping[str, Any]) -> str:
 
 
 def _last(made: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The round of the median speed of its last competitor."""
+    """The round of the median speed of its last competitor, the competitors in the order of the tables."""
     rounds = made["rounds"]
-    name = list(rounds[0])[-1]
+    name = list(made["tokens_per_second"])[-1]
     found: Mapping[str, Any] = sorted(rounds, key=lambda one: pace(one[name]))[len(rounds) // 2]
-    return found
+    return {name: found[name] for name in made["tokens_per_second"]}
 
 
 def _spread(one: Mapping[str, Any]) -> str:

@@ -17,13 +17,15 @@ from rsd_local.rewards.heads import Head, HeadLayout, ReadOut, ValueHead, read_h
 from rsd_local.rewards.judge import Digit, Judge
 from rsd_local.rewards.layouts import Granite, Layout, MathShepherd, RLHFlow
 from rsd_local.rewards.reading import ReadReward
+from rsd_local.rewards.remote import RemoteReward
+from rsd_local.rewards.servers import AskedModel, At
 from rsd_local.rewards.traced import TraceReward
 from rsd_local.rewards.value_head import QwenPrm, Skywork, TokenClassification
 from rsd_local.rewards.verifier import Verifier
 from rsd_local.roles import Reader, Reward, StepCost
-from rsd_local.runtime import Engine, Model, Tracing
+from rsd_local.runtime import Engine, TextModel, Tracing
 
-__all__ = ["Head", "Rewards", "StepReward", "load_heads", "read_ahead", "read_head", "reward_models"]
+__all__ = ["Head", "Rewards", "StepReward", "load_heads", "read_ahead", "read_head", "reward_models", "reward_servers"]
 
 _AHEAD = {
     "likelihood": likelihood("mean"),
@@ -33,8 +35,8 @@ _AHEAD = {
 }
 """Kinds that look at the probabilities that the target gives a step."""
 _ROLES: tuple[Role, ...] = ("reward", "reward-2", "reward-3", "reward-4")
-_TAGGED: dict[TagLayout, Callable[[Model, Prompt], Layout]] = {"math-shepherd": MathShepherd, "rlhflow": RLHFlow, "granite": Granite}
-_HEADED: dict[HeadLayout, Callable[[Model, ValueHead, Prompt], Layout]] = {
+_TAGGED: dict[TagLayout, Callable[[TextModel, Prompt], Layout]] = {"math-shepherd": MathShepherd, "rlhflow": RLHFlow, "granite": Granite}
+_HEADED: dict[HeadLayout, Callable[[TextModel, ValueHead, Prompt], Layout]] = {
     "skywork": Skywork,
     "qwen-prm": QwenPrm,
     "trl": TokenClassification,
@@ -65,19 +67,24 @@ def _load_head(stage: RewardConfig, trio: Trio) -> Head | None:
     return head
 
 
-def reward_models(trio: Trio) -> dict[Role, tuple[int, RoleConfig]]:
+def _reading(trio: Trio) -> dict[Role, tuple[int, AnyRole]]:
     """The models that read steps, by role: the place of the reward in the cascade, and the model's settings.
 
-    Where the draft's own trace, the target that reads ahead or a program is enough, there is none. A judge uses the target's weights
-    where no further model is named.
+    Where the draft's own trace, the target that reads ahead or a program is enough, there is none. A judge uses the target's weights,
+    or its server, where no further model is named.
     """
-    reading = [
-        (place, model)
-        for place, stage in enumerate(trio.stages)
-        if stage.kind not in ("confidence", "verifier", "read-out", *_AHEAD)
-        if isinstance(model := stage.model or trio.target, RoleConfig)  # a trio refuses all that need a server's weights
-    ]
-    return dict(zip(_ROLES, reading, strict=False))
+    places = [place for place, stage in enumerate(trio.stages) if stage.kind not in ("confidence", "verifier", "read-out", *_AHEAD)]
+    return dict(zip(_ROLES, ((place, trio.stages[place].model or trio.target) for place in places), strict=False))
+
+
+def reward_models(trio: Trio) -> dict[Role, tuple[int, RoleConfig]]:
+    """The models here that read steps, by role: the place of the reward in the cascade, and the model's settings."""
+    return {role: (place, model) for role, (place, model) in _reading(trio).items() if isinstance(model, RoleConfig)}
+
+
+def reward_servers(trio: Trio) -> dict[Role, tuple[int, RemoteRole]]:
+    """The models on servers that read steps, as ``reward_models``."""
+    return {role: (place, model) for role, (place, model) in _reading(trio).items() if isinstance(model, RemoteRole)}
 
 
 def read_ahead(config: RewardConfig, head: Head | None) -> ReadingScore | None:
@@ -101,9 +108,10 @@ class StepReward:
         config: of this reward.
         last: whether no other one is asked after it.
         role: of its model in counters.
-        engine: of the model that reads the steps; None where there is none.
+        engine: of the model here that reads the steps; None where there is none.
         head: see ``load_heads``.
         verifier: the program that checks; None for other kinds.
+        server: of the model elsewhere that reads the steps; None where there is none.
     """
 
     trio: Trio
@@ -113,6 +121,7 @@ class StepReward:
     engine: Engine | None
     head: Head | None
     verifier: Verifier | None
+    server: AskedModel | None = None
 
     @property
     def reads_ahead(self) -> ReadingScore | None:
@@ -124,7 +133,7 @@ class StepReward:
         """What the draft's steps must carry to be scored."""
         if self.reads_ahead is not None:
             return "numbers" if self.config.kind == "contrast" else "off"
-        if self.engine is not None or self.verifier is not None:
+        if self.engine is not None or self.verifier is not None or self.server is not None:
             return "off"
         return "states" if isinstance(self.head, ReadOut) and {"last", "lasts"} & set(self.head.parts) else "numbers"
 
@@ -136,7 +145,11 @@ class StepReward:
 
         Raises:
             MissingTokens, NoChatTemplate, BadHead: why.
+            RemoteError: a server does not give what is needed.
         """
+        if self.server is not None:
+            self.server.check(self.head, self._at(Prompt.of("1+1", self.trio.system)))
+            return
         head, ahead = self.head, self.reads_ahead is not None
         engine = self.engine or (target if ahead else draft)
         if engine is None or draft is None or target is None:  # a trio refuses what would look into a model on a server
@@ -176,10 +189,13 @@ class StepReward:
 
         Raises:
             ContextFull: the prompt does not fit the reward model's context.
+            RemoteError: the reward's server fails.
         """
         engine, head, by = self.engine, self.head, self.config.name
         if self.reads_ahead is not None:
             return AheadReward(reader(), self.reads_ahead, by, state=head is not None, role=self.role)
+        if self.server is not None:
+            return RemoteReward.open(self.server.question(self._at(prompt)), by, cancel, self.role, self.server.parameters)
         if self.verifier is not None:
             return CheckReward(self.verifier, prompt, by, self.trio.on_verifier_error == "target", cancel)
         if engine is not None:
@@ -189,18 +205,28 @@ class StepReward:
             return TraceReward(lambda trace, before: head.reward(step_features(trace, before, head.parts)), by)
         return TraceReward(lambda trace, before: confidence(trace), by)
 
-    def opening(self, prompt: Prompt) -> tuple[Engine, int] | None:
-        """The engine that reads the steps, and how many tokens it reads before the first one; None where no model does."""
-        if self.engine is None:
+    def opening(self, prompt: Prompt) -> tuple[int, int] | None:
+        """The context of the model that reads the steps, and how many tokens it reads before the first one; None where no model does."""
+        model = self.model
+        if model is None:
             return None
-        layout = self._layout(self.engine.model, prompt)
-        return self.engine, len(layout.opening()) + len(layout.query)
+        layout = self._layout(model, prompt)
+        return (self.engine or self.server).context, len(layout.opening()) + len(layout.query)  # type: ignore[union-attr]
 
     def query(self, prompt: Prompt) -> int:
         """How many tokens the model that reads a step is asked behind it."""
-        return 0 if self.engine is None else len(self._layout(self.engine.model, prompt).query)
+        return 0 if self.model is None else len(self._layout(self.model, prompt).query)
 
-    def _layout(self, model: Model, prompt: Prompt) -> Layout:
+    @property
+    def model(self) -> TextModel | None:
+        """The vocabulary and the template of the model that reads the steps; None where no model does, or its server makes the text."""
+        return self.engine.model if self.engine is not None else None if self.server is None else self.server.model
+
+    def _at(self, prompt: Prompt) -> At:
+        """The prompt as a server is asked about its steps."""
+        return At(prompt, lambda model: self._layout(model, prompt))
+
+    def _layout(self, model: TextModel, prompt: Prompt) -> Layout:
         head = self.head
         if isinstance(head, ValueHead):
             return _HEADED[head.layout](model, head, prompt)
@@ -217,7 +243,12 @@ class Rewards:
 
     @classmethod
     def of(
-        cls, trio: Trio, heads: tuple[Head | None, ...], engines: Mapping[Role, Engine], verifiers: tuple[Verifier | None, ...]
+        cls,
+        trio: Trio,
+        heads: tuple[Head | None, ...],
+        engines: Mapping[Role, Engine],
+        verifiers: tuple[Verifier | None, ...],
+        servers: Mapping[Role, AskedModel],
     ) -> Rewards:
         """All of a trio's.
 
@@ -225,16 +256,17 @@ class Rewards:
             trio: the trio.
             heads, verifiers: one for each of its rewards.
             engines: of ``reward_models``, by role.
+            servers: of ``reward_servers``, by role.
 
         Raises:
             ConfigError: the target would read ahead for two of them.
         """
-        roles = {place: role for role, (place, _) in reward_models(trio).items()}
+        roles = {place: role for role, (place, _) in _reading(trio).items()}
         made = []
         for place, (stage, head, verifier) in enumerate(zip(trio.stages, heads, verifiers, strict=True)):
             role = roles.get(place, "reward")
-            engine = engines[role] if place in roles else None
-            made.append(StepReward(trio, stage, place + 1 == len(trio.stages), role, engine, head, verifier))
+            engine, server = (engines.get(role), servers.get(role)) if place in roles else (None, None)
+            made.append(StepReward(trio, stage, place + 1 == len(trio.stages), role, engine, head, verifier, server))
         ahead = [stage.config.name for stage in made if stage.reads_ahead is not None]
         require(len(ahead) <= 1, f"the target reads ahead for one reward of a cascade, not for {' and '.join(ahead)}", "leave one away")
         return cls(tuple(made))
@@ -253,7 +285,9 @@ class Rewards:
     def costs(self) -> tuple[StepCost, ...]:
         """What a step costs that all of them score; programs are left out."""
         prompt = Prompt.of("1+1", self.stages[0].trio.system)
-        return tuple(StepCost(stage.role, stage.query(prompt)) for stage in self.stages if stage.engine is not None)
+        return tuple(
+            StepCost(stage.role, stage.query(prompt)) for stage in self.stages if stage.engine is not None or stage.server is not None
+        )
 
     def check(self, draft: Engine | None, target: Engine | None) -> None:
         """As ``StepReward.check``, for all of them."""

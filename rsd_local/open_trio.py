@@ -16,9 +16,9 @@ from rsd_local.events import Author, CancelToken, Role
 from rsd_local.fit import RoleCapacity, context_warning, make_plan
 from rsd_local.gguf_header import Header, read_header
 from rsd_local.prompt import Prompt
-from rsd_local.remote import RemoteEngine, RemoteWriter
-from rsd_local.rewards import Head, Rewards, load_heads, read_ahead, reward_models, reward_servers
-from rsd_local.rewards.servers import AskedModel, open_asked
+from rsd_local.remote import PoolingEngine, RemoteEngine, RemoteWriter
+from rsd_local.rewards import Head, Rewards, load_heads, read_ahead, reward_models
+from rsd_local.rewards.servers import open_servers
 from rsd_local.rewards.thoughts import SomeThoughts
 from rsd_local.rewards.verifier.opening import open_verifier
 from rsd_local.roles import Reward
@@ -79,7 +79,7 @@ class LocalTrio:
             if verifier is not None:
                 opening.callback(verifier.close)
         away = _servers(config, opening)
-        asked = _reward_servers(config, opening, away)
+        asked = open_servers(config, away.values(), opening)
         models: dict[tuple[object, ...], Model] = {}
         engines: dict[Role, Engine] = {}
         heads = load_heads(config)
@@ -197,10 +197,10 @@ class LocalTrio:
             raise ConfigError(f"this looks into the {role}, which is on a server", hint=f"name a {role} that runs here")
         return engine
 
-    def servers(self) -> dict[Role, RemoteEngine]:
+    def servers(self) -> dict[Role, RemoteEngine | PoolingEngine]:
         """The models on servers by role."""
         both: dict[Role, AnyEngine] = {"draft": self.draft, "target": self.target}
-        made = {role: engine for role, engine in both.items() if isinstance(engine, RemoteEngine)}
+        made: dict[Role, RemoteEngine | PoolingEngine] = {role: engine for role, engine in both.items() if isinstance(engine, RemoteEngine)}
         return made | {stage.role: stage.server.engine for stage in self.rewards.stages if stage.server is not None}
 
     def writer(self, role: Author, prompt: Prompt, *, traced: bool = False, tracing: Tracing = "off") -> LocalWriter | RemoteWriter:
@@ -318,16 +318,6 @@ def _servers(config: Trio, opening: ExitStack) -> dict[Role, RemoteEngine]:
         if isinstance(one, RemoteRole):
             made[role] = RemoteEngine(one, role, rests=config.on_failure == "draft" and role == "target", reuse=config.reuse)
             opening.callback(made[role].close)
-    return made
-
-
-def _reward_servers(config: Trio, opening: ExitStack, writers: dict[Role, RemoteEngine]) -> dict[Role, AskedModel]:
-    """The models on servers that read steps; one that writes too shares its slots with them."""
-    made: dict[Role, AskedModel] = {}
-    for role, (place, model) in reward_servers(config).items():
-        beside = [one.engine for one in made.values()] + list(writers.values())
-        made[role] = open_asked(model, role, config.stages[place], beside, reuse=config.reuse)
-        opening.callback(made[role].engine.close)
     return made
 
 

@@ -45,7 +45,8 @@ class Trio:
         reward_kind: ``tag-logits`` and ``value-head`` for a process reward model, ``prm`` for one whose server has its head too,
             ``judge`` and ``digit`` for any instruct model, ``confidence`` for the draft's own, ``likelihood`` (``-least``,
             ``-running``) and ``contrast`` for what the target says while it reads a step ahead, ``read-out`` for a head fitted on
-            the draft's or target's states, ``verifier`` for a program that checks; several with commas between them are a cascade, see ``RewardConfig``.
+            the draft's or target's states, ``verifier`` for a program that checks; several with commas between them are a cascade,
+            see ``RewardConfig``.
         layout: the text that a tag-logits model was trained on.
         head: the file of a value-head or read-out.
         verifier, tests, schema, code_file: see ``RewardConfig``.

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float32]
 
+_MOST = 1 << 30  # bytes of an answer: a number takes 20
 _START = "start it with --embeddings --pooling none, and a --ubatch-size as large as its context"
 
 
@@ -41,7 +42,7 @@ def token_states(server: LlamaServer, tokens: Sequence[int], call: Call) -> Floa
     import numpy as np
 
     try:
-        found = server.ask("/embedding", {"content": list(tokens), "embd_normalize": -1}, call)
+        found = server.ask("/embedding", {"content": list(tokens), "embd_normalize": -1}, call, most=_MOST)
     except RSDError as error:
         raise _understood(error, server.url) from None
     try:

@@ -150,9 +150,9 @@ class LlamaServer:
         """What a completion took."""
         return self._timing(found.get("timings"))
 
-    def ask(self, path: str, body: dict[str, Any], call: Call | None = None) -> Any:
-        """What a path answers to a body, in which the model is named where the server has several."""
-        return self._transport.ask(path, self._named(body), call)
+    def ask(self, path: str, body: dict[str, Any], call: Call | None = None, **limits: int) -> Any:
+        """What a path answers to a body, in which the model is named where the server has several; see ``Transport.ask``."""
+        return self._transport.ask(path, self._named(body), call, **limits)
 
     def close(self) -> None:
         """Close the connections."""

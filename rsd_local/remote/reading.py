@@ -22,10 +22,12 @@ class ReadingEngine(RemoteEngine):
     Args:
         config: where it is.
         name: of its role.
+        states: whether it is asked for states; otherwise for shares of the next token.
         reuse: whether a prompt goes on from what earlier ones left in the server's cache.
         beside: another engine of the same server, whose slots are shared out among both.
 
     Attributes:
+        states: as above.
         llama: the server.
         marks_of_text: the texts of the beginning-of-text and the end-of-text token, empty where there is none.
 
@@ -34,8 +36,11 @@ class ReadingEngine(RemoteEngine):
         RemoteError: the server cannot be reached, or is none that is known.
     """
 
-    def __init__(self, config: RemoteRole, name: str, *, reuse: bool = True, beside: RemoteEngine | None = None) -> None:
+    def __init__(
+        self, config: RemoteRole, name: str, *, states: bool = False, reuse: bool = True, beside: RemoteEngine | None = None
+    ) -> None:
         super().__init__(config, name, reuse=reuse)
+        self.states = states
         try:
             if not isinstance(self.server, LlamaServer):
                 raise ConfigError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from rsd_local.config import AnyRole, RemoteRole, RewardConfig, RoleConfig, TagLayout, Trio, require
+from rsd_local.config import AnyRole, RemoteRole, RewardConfig, TagLayout, Trio, require
 from rsd_local.errors import BadHead, MissingTokens
 from rsd_local.events import CancelToken, Role
 from rsd_local.prompt import Prompt
@@ -16,6 +16,7 @@ from rsd_local.rewards.features import confidence, step_features
 from rsd_local.rewards.heads import Head, HeadLayout, ReadOut, ValueHead, read_head
 from rsd_local.rewards.judge import Digit, Judge
 from rsd_local.rewards.layouts import Granite, Layout, MathShepherd, RLHFlow
+from rsd_local.rewards.models import reading_models, reward_models, reward_servers
 from rsd_local.rewards.reading import ReadReward
 from rsd_local.rewards.remote import RemoteReward
 from rsd_local.rewards.servers import AskedModel, At
@@ -34,7 +35,6 @@ _AHEAD = {
     "contrast": contrast,
 }
 """Kinds that look at the probabilities that the target gives a step."""
-_ROLES: tuple[Role, ...] = ("reward", "reward-2", "reward-3", "reward-4")
 _TAGGED: dict[TagLayout, Callable[[TextModel, Prompt], Layout]] = {"math-shepherd": MathShepherd, "rlhflow": RLHFlow, "granite": Granite}
 _HEADED: dict[HeadLayout, Callable[[TextModel, ValueHead, Prompt], Layout]] = {
     "skywork": Skywork,
@@ -65,26 +65,6 @@ def _load_head(stage: RewardConfig, trio: Trio) -> Head | None:
             raise BadHead(f"{stage.head} reads states of the {head.role}, which is on a server", hint="choose another --reward-kind")
         head.check(model.path, model.lora, model.lora_scale)
     return head
-
-
-def _reading(trio: Trio) -> dict[Role, tuple[int, AnyRole]]:
-    """The models that read steps, by role: the place of the reward in the cascade, and the model's settings.
-
-    Where the draft's own trace, the target that reads ahead or a program is enough, there is none. A judge uses the target's weights,
-    or its server, where no further model is named.
-    """
-    places = [place for place, stage in enumerate(trio.stages) if stage.kind not in ("confidence", "verifier", "read-out", *_AHEAD)]
-    return dict(zip(_ROLES, ((place, trio.stages[place].model or trio.target) for place in places), strict=False))
-
-
-def reward_models(trio: Trio) -> dict[Role, tuple[int, RoleConfig]]:
-    """The models here that read steps, by role: the place of the reward in the cascade, and the model's settings."""
-    return {role: (place, model) for role, (place, model) in _reading(trio).items() if isinstance(model, RoleConfig)}
-
-
-def reward_servers(trio: Trio) -> dict[Role, tuple[int, RemoteRole]]:
-    """The models on servers that read steps, as ``reward_models``."""
-    return {role: (place, model) for role, (place, model) in _reading(trio).items() if isinstance(model, RemoteRole)}
 
 
 def read_ahead(config: RewardConfig, head: Head | None) -> ReadingScore | None:
@@ -195,7 +175,7 @@ class StepReward:
         if self.reads_ahead is not None:
             return AheadReward(reader(), self.reads_ahead, by, state=head is not None, role=self.role)
         if self.server is not None:
-            return RemoteReward.open(self.server.question(self._at(prompt)), by, cancel, self.role, self.server.parameters)
+            return RemoteReward.open(self.server.question(self._at(prompt)), by, cancel, self.role, self.server.engine.parameters)
         if self.verifier is not None:
             return CheckReward(self.verifier, prompt, by, self.trio.on_verifier_error == "target", cancel)
         if engine is not None:
@@ -211,7 +191,8 @@ class StepReward:
         if model is None:
             return None
         layout = self._layout(model, prompt)
-        return (self.engine or self.server).context, len(layout.opening()) + len(layout.query)  # type: ignore[union-attr]
+        context = self.engine.context if self.engine is not None else self.server.engine.context if self.server is not None else 0
+        return context, len(layout.opening()) + len(layout.query)
 
     def query(self, prompt: Prompt) -> int:
         """How many tokens the model that reads a step is asked behind it."""
@@ -261,7 +242,7 @@ class Rewards:
         Raises:
             ConfigError: the target would read ahead for two of them.
         """
-        roles = {place: role for role, (place, _) in _reading(trio).items()}
+        roles = {place: role for role, (place, _) in reading_models(trio).items()}
         made = []
         for place, (stage, head, verifier) in enumerate(zip(trio.stages, heads, verifiers, strict=True)):
             role = roles.get(place, "reward")

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Protocol
 
-from rsd_local.config import RemoteRole, RewardConfig
+from rsd_local.config import RemoteRole, RewardConfig, Trio
 from rsd_local.errors import BadHead
-from rsd_local.events import Role
+from rsd_local.events import Counters, Role
 from rsd_local.prompt import Prompt
-from rsd_local.remote import Call, ReadingEngine, RemoteEngine, token_states
+from rsd_local.remote import Call, PoolingEngine, ReadingEngine, RemoteEngine, token_states
 from rsd_local.rewards.heads import Head
 from rsd_local.rewards.layouts import Layout
-from rsd_local.rewards.remote import Question
+from rsd_local.rewards.models import reward_servers
+from rsd_local.rewards.remote import Noted, Question
 from rsd_local.rewards.remote_layout import LayoutQuestion
 from rsd_local.rewards.remote_model import RemoteModel
+from rsd_local.rewards.remote_pooling import PoolingQuestion
 from rsd_local.runtime import TextModel
+from rsd_local.steps import Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,36 +36,23 @@ class At:
     layout: Callable[[TextModel], Layout]
 
 
-class AskedModel:
-    """A model on a server that is asked about steps.
-
-    Args:
-        engine: of the server.
-        config: of the reward.
-
-    Attributes:
-        model: its vocabulary and template.
-    """
-
-    def __init__(self, engine: ReadingEngine, config: RewardConfig) -> None:
-        self.engine, self._states = engine, config.kind == "value-head"
-        self.model: TextModel | None = RemoteModel(engine)
+class AskedModel(Protocol):
+    """A model on a server that is asked about steps."""
 
     @property
-    def parameters(self) -> int:
-        """Weights that a token meets."""
-        return self.engine.parameters
+    def engine(self) -> ReadingEngine | PoolingEngine:
+        """Of the server."""
 
     @property
-    def context(self) -> int:
-        """Tokens that one question may take."""
-        return self.engine.context
+    def model(self) -> TextModel | None:
+        """Its vocabulary and template; None where the server makes the text itself."""
+
+    @property
+    def trips(self) -> int:
+        """Requests that a step takes."""
 
     def question(self, at: At) -> Question:
         """A prompt there."""
-        model = self.model
-        assert model is not None
-        return LayoutQuestion(self.engine, lambda: at.layout(model), states=self._states)
 
     def check(self, head: Head | None, at: At) -> None:
         """Fail before the first prompt where the server does not give what is needed.
@@ -73,34 +65,94 @@ class AskedModel:
             MissingTokens, NoChatTemplate, BadHead: why.
             RemoteError: why.
         """
-        assert self.model is not None
+
+
+class AskedLayout:
+    """A model on a llama-server, which is asked with the same text as one here; see ``AskedModel``.
+
+    Args:
+        engine: of the server.
+    """
+
+    trips = 2  # the step's tokens, and its score
+
+    def __init__(self, engine: ReadingEngine) -> None:
+        self.engine, self.model = engine, RemoteModel(engine)
+
+    def question(self, at: At) -> LayoutQuestion:
+        """A prompt there."""
+        return LayoutQuestion(self.engine, lambda: at.layout(self.model), states=self.engine.states)
+
+    def check(self, head: Head | None, at: At) -> None:
+        """Makes the text of a prompt, and asks for states where they are read."""
         opening = at.layout(self.model).opening()
         if head is not None:
-            states = token_states(self.engine.llama, opening, Call())
-            if not head.matches(states.shape[1]):
-                raise BadHead(
-                    f"the head is not for states of {states.shape[1]} numbers, as {self.model.path} gives", hint="choose another one"
-                )
+            size = token_states(self.engine.llama, opening, Call()).shape[1]
+            if not head.matches(size):
+                raise BadHead(f"the head is not for states of {size} numbers, as {self.model.path} gives", hint="choose another one")
 
 
-def open_asked(config: RemoteRole, role: Role, reward: RewardConfig, beside: Iterable[RemoteEngine], *, reuse: bool) -> AskedModel:
+class AskedPooling:
+    """A model that answers ``/pooling``; see ``AskedModel``.
+
+    Args:
+        engine: of the server.
+    """
+
+    trips, model = 1, None
+
+    def __init__(self, engine: PoolingEngine) -> None:
+        self.engine = engine
+
+    def question(self, at: At) -> PoolingQuestion:
+        """A prompt there."""
+        return PoolingQuestion(self.engine, at.prompt)
+
+    def check(self, head: Head | None, at: At) -> None:
+        """Asks for the reward of one step."""
+        self.question(at).scores([Noted(Step([], b"1", "delimiter"))], [0], -1, Call(), Counters())
+
+
+def open_asked(config: RemoteRole, role: Role, reward: RewardConfig, beside: Iterable[object] = (), *, reuse: bool = True) -> AskedModel:
     """Reach the server of a reward.
 
     Args:
         config: where it is.
         role: of the reward.
         reward: how it is read.
-        beside: engines of servers, one of which may be of the same.
+        beside: engines of other roles; one of the same server shares its slots.
         reuse: whether a prompt goes on from what earlier ones left in its cache.
 
     Raises:
         ConfigError: its key cannot be read, or it is of another kind.
         RemoteError: it cannot be reached.
     """
-    same = next((one for one in beside if (one.config.url, one.config.model) == (config.url, config.model)), None)
-    engine = ReadingEngine(config, role, reuse=reuse, beside=same)
+    if reward.kind == "prm":
+        return AskedPooling(PoolingEngine(config, role))
+    where = config.url, config.model
+    same = next((one for one in beside if isinstance(one, RemoteEngine) and (one.config.url, one.config.model) == where), None)
+    engine = ReadingEngine(config, role, states=reward.kind == "value-head", reuse=reuse, beside=same)
     try:
-        return AskedModel(engine, reward)
+        return AskedLayout(engine)
     except BaseException:
         engine.close()
         raise
+
+
+def open_servers(trio: Trio, writers: Iterable[RemoteEngine], opening: ExitStack) -> dict[Role, AskedModel]:
+    """Reach the servers of a trio's rewards, by role.
+
+    Args:
+        trio: the trio.
+        writers: engines of its draft and target that are on servers.
+        opening: closes what was opened.
+
+    Raises:
+        ConfigError, RemoteError: as ``open_asked``.
+    """
+    made: dict[Role, AskedModel] = {}
+    for role, (place, config) in reward_servers(trio).items():
+        beside = (*writers, *(one.engine for one in made.values()))
+        made[role] = open_asked(config, role, trio.stages[place], beside, reuse=trio.reuse)
+        opening.callback(made[role].engine.close)
+    return made

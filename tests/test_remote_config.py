@@ -55,10 +55,11 @@ def test_what_cannot_be_is_refused_in_one_line(tmp_path: Path, text: str, told: 
     assert "sk-abc" not in f"{caught.value} {caught.value.hint}"
 
 
-def test_a_reward_model_on_a_server_is_refused(tmp_path: Path) -> None:
+def test_a_reward_model_may_be_on_a_server_too(tmp_path: Path) -> None:
     (tmp_path / "trio.toml").write_text(DRAFT.replace("confidence", "judge") + '[target]\npath = "x.gguf"\n[reward]\nurl = "http://desk"\n')
-    with pytest.raises(ConfigError, match="the reward model is on a server"):
-        read_trio(tmp_path / "trio.toml")
+    trio = read_trio(tmp_path / "trio.toml")
+    assert trio.reward == RemoteRole("http://desk") and trio.files == (ABACUS / "abacus-draft.gguf", tmp_path / "x.gguf")
+    assert describe_trio(Trio(trio.draft, trio.draft, trio.reward, "judge"))["reward"] == {"url": "http://desk", "model": ""}
 
 
 def test_flags_take_a_url_and_refuse_what_only_a_model_here_has(tmp_path: Path) -> None:

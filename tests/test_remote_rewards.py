@@ -193,6 +193,22 @@ def test_a_judge_without_a_model_of_its_own_asks_the_targets_server(server: Llam
         assert sorted(opened.trio.servers()["target"]._slots) == [0, 1, 2, 3]  # type: ignore[union-attr]
 
 
+def test_where_a_model_here_has_the_vocabulary_a_step_costs_one_request(server: LlamaServer, prm: Path) -> None:
+    near = Trio(
+        RoleConfig(prm, 512, threads=1), RoleConfig(prm, 512, threads=1), RemoteRole(server.url), "judge", system="", fit_check=False
+    )
+    far = scored_by(server.url)
+    made = []
+    for trio in (near, far):
+        with Reasoner.open(trio) as opened, closing(opened.trio.reward(Prompt.of(QUESTION))) as reward:
+            first = scores_of(reward, "first, and new\n\n")
+            before = reward.counters()["reward"].rounds
+            made.append((first + scores_of(reward, f"second of {id(trio)}\n\n", "é <s>\n"), reward.counters()["reward"].rounds - before))
+            assert opened.trio.rewards.costs()[0].trips == (1 if trio is near else 2)
+    assert [rounds for _, rounds in made] == [2, 4]
+    assert made[0][0][0] == pytest.approx(made[1][0][0], abs=5e-3)
+
+
 def test_several_questions_at_once_get_the_scores_of_one_after_another(server: LlamaServer) -> None:
     questions = [f"What is {number}+{number}?" for number in range(6)]
     with Reasoner.open(scored_by(server.url, parallel=3)) as opened:

@@ -129,6 +129,7 @@ class StepReward:
         """
         if self.server is not None:
             self.server.check(self.head, self._at(Prompt.of("1+1", self.trio.system)))
+            self.server.meet(dict.fromkeys(engine.model for engine in (draft, target) if engine is not None))
             return
         head, ahead = self.head, self.reads_ahead is not None
         engine = self.engine or (target if ahead else draft)
@@ -266,9 +267,8 @@ class Rewards:
     def costs(self) -> tuple[StepCost, ...]:
         """What a step costs that all of them score; programs are left out."""
         prompt = Prompt.of("1+1", self.stages[0].trio.system)
-        return tuple(
-            StepCost(stage.role, stage.query(prompt)) for stage in self.stages if stage.engine is not None or stage.server is not None
-        )
+        read = [stage for stage in self.stages if stage.engine is not None or stage.server is not None]
+        return tuple(StepCost(stage.role, stage.query(prompt), stage.server.trips if stage.server else 0) for stage in read)
 
     def check(self, draft: Engine | None, target: Engine | None) -> None:
         """As ``StepReward.check``, for all of them."""

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from rsd_local.remote import ReadingEngine
+from rsd_local.remote.vocabulary import same_tokens
+from rsd_local.runtime import Model
 from rsd_local.runtime.thinking import FAMILIES, Tags
 
 _MARKS = ("\n", "\x01")  # in front of a text that goes on from another, the next one where the first merges with what follows
@@ -20,14 +22,18 @@ class Spelled:
 
 
 class RemoteModel:
-    """See ``runtime.TextModel``; the server is asked for tokens.
+    """See ``runtime.TextModel``; the server is asked for tokens, but for those of plain text where a model here makes the same.
 
     Args:
         engine: of the server.
+
+    Attributes:
+        near: that model; None where there is none.
     """
 
     def __init__(self, engine: ReadingEngine) -> None:
         self._engine = engine
+        self.near: Model | None = None
         self._pieces: dict[int, bytes] = {}
         self._special: dict[int, bool] = {}
         bos, eos = engine.marks_of_text
@@ -47,8 +53,14 @@ class RemoteModel:
         """The server's template."""
         return self._engine.facts.template or None
 
+    def meet(self, models: Iterable[Model]) -> None:
+        """Find a model here that makes the same tokens of a dozen probe texts."""
+        self.near = next((one for one in models if same_tokens(one.tokenize, lambda text: self._asked(text, special=False))), None)
+
     def tokenize(self, text: str | bytes, *, special: bool = False, continues: bool = False, followed: bool = False) -> list[int]:
-        """The tokens of a text; see ``Model.tokenize``. Bytes that are no UTF-8 become U+FFFD."""
+        """The tokens of a text; see ``Model.tokenize``. At the server, bytes that are no UTF-8 become U+FFFD."""
+        if self.near is not None and not special:
+            return self.near.tokenize(text, continues=continues, followed=followed)
         said = text.decode("utf-8", "replace") if isinstance(text, bytes) else text.encode("utf-8", "replace").decode()
         if not said:
             return []

@@ -19,7 +19,7 @@ from rsd_local.rewards.remote import Noted, Question
 from rsd_local.rewards.remote_layout import LayoutQuestion
 from rsd_local.rewards.remote_model import RemoteModel
 from rsd_local.rewards.remote_pooling import PoolingQuestion
-from rsd_local.runtime import TextModel
+from rsd_local.runtime import Model, TextModel
 from rsd_local.steps import Step
 
 
@@ -54,6 +54,9 @@ class AskedModel(Protocol):
     def question(self, at: At) -> Question:
         """A prompt there."""
 
+    def meet(self, models: Iterable[Model]) -> None:
+        """Know the models here, one of which may make the tokens that this one has."""
+
     def check(self, head: Head | None, at: At) -> None:
         """Fail before the first prompt where the server does not give what is needed.
 
@@ -74,10 +77,17 @@ class AskedLayout:
         engine: of the server.
     """
 
-    trips = 2  # the step's tokens, and its score
-
     def __init__(self, engine: ReadingEngine) -> None:
         self.engine, self.model = engine, RemoteModel(engine)
+
+    @property
+    def trips(self) -> int:
+        """The step's score, and its tokens where no model here makes them."""
+        return 1 if self.model.near is not None else 2
+
+    def meet(self, models: Iterable[Model]) -> None:
+        """Compares the tokens of a dozen probe texts."""
+        self.model.meet(models)
 
     def question(self, at: At) -> LayoutQuestion:
         """A prompt there."""
@@ -107,6 +117,9 @@ class AskedPooling:
     def question(self, at: At) -> PoolingQuestion:
         """A prompt there."""
         return PoolingQuestion(self.engine, at.prompt)
+
+    def meet(self, models: Iterable[Model]) -> None:
+        """The server makes the tokens."""
 
     def check(self, head: Head | None, at: At) -> None:
         """Asks for the reward of one step."""

@@ -100,6 +100,16 @@ def test_a_users_own_target_on_a_server_takes_the_place_of_the_catalogues(monkey
     assert catalogue.state(name)
 
 
+def test_a_rewards_server_in_the_catalogue_names_a_model_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    user_models_file().parent.mkdir(parents=True, exist_ok=True)
+    roles = "".join(f'{role}.path = "{(ABACUS / f"abacus-{role}.gguf").as_posix()}"\n' for role in ("draft", "target"))
+    user_models_file().write_text(f'[trio.mine]\n{roles}[[trio.mine.reward]]\nkind = "judge"\nurl = "http://desk"\nmodel = "big"\n')
+    catalogue = Catalogue.read()
+    assert catalogue.trio("mine").stages[0].model == RemoteRole("http://desk", "big") and not catalogue.models_of("mine")
+    assert catalogue.state("mine")
+
+
 @pytest.mark.parametrize(
     ("delimiter", "text", "ends"),
     [

@@ -166,7 +166,7 @@ class RemoteReward:
         """Begin to score the next step."""
         self.read(step)
         asked = self._scores(self._steps, [len(self._steps) - 1])
-        return PendingScore(lambda: as_score(asked.result()[0], self._by), asked.cancel)
+        return PendingScore(lambda: as_score(asked.result()[0], self._by), self._stopping(asked))
 
     def start_scores(self, steps: list[Step], asked: Set[int]) -> PendingScores:
         """Begin to score steps, in one request where the server can."""
@@ -182,7 +182,7 @@ class RemoteReward:
             self._steps = noted
             return [as_score(found[place], self._by) if place in found else SKIPPED for place in range(len(steps))]
 
-        return PendingScores(finish, made.cancel)
+        return PendingScores(finish, self._stopping(made))
 
     def forget(self) -> None:
         """Take back the step that was scored last."""
@@ -224,21 +224,37 @@ class RemoteReward:
     def _scores(self, steps: tuple[Noted, ...], places: list[int]) -> Asked[list[float]]:
         if self._closed:
             raise Closed("the reward was closed")
-        ahead, slot = self._ahead, self._slot
+        slot = self._slot
 
         def work(call: Call) -> list[float]:
-            if ahead is not None:  # where it failed, this meets it too
-                ahead.wait()
             return self._question.scores(steps[: places[-1] + 1], places, slot, call, self._counters)
 
-        self._last = self._ask(work)
+        self._last = self._ask(work, behind=self._ahead)
         return self._last
 
-    def _ask(self, work: Callable[[Call], T]) -> Asked[T]:
-        """Ask in a thread, with its time and traffic counted."""
+    def _stopping(self, asked: Asked[list[float]]) -> Callable[[], None]:
+        """What ends a score, and what it waits for."""
+        ahead = self._ahead
+
+        def stop() -> None:
+            asked.cancel()
+            if ahead is not None:
+                ahead.cancel()
+
+        return stop
+
+    def _ask(self, work: Callable[[Call], T], behind: Asked[None] | None = None) -> Asked[T]:
+        """Ask in a thread, with its time and traffic counted.
+
+        Args:
+            work: asks.
+            behind: is waited for first; where it failed, this meets that too.
+        """
         counters = self._counters
 
         def counted(call: Call) -> T:
+            if behind is not None:
+                behind.wait()
             began, before = time.perf_counter(), counters.seconds
             try:
                 return work(call)

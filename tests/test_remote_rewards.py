@@ -22,7 +22,7 @@ from tiny_vocabulary import write_bpe, write_spm
 
 from rsd_local import CancelToken, Params, Reasoner, RemoteRole, RoleConfig, Trio, Weighting
 from rsd_local.catalogue import find_trio
-from rsd_local.config import Limits
+from rsd_local.config import Limits, Sampling, Search, Strategy
 from rsd_local.errors import BadAnswer, BadHead, Cancelled, ContextFull, RemoteError, RemoteRefused, RSDError, Unauthorized, Unreachable
 from rsd_local.events import Counters
 from rsd_local.prompt import Prompt
@@ -167,6 +167,19 @@ def test_solve_gives_the_events_that_a_judge_here_gives(server: LlamaServer, prm
         assert other["reward"] == pytest.approx(one["reward"], abs=0.02)
     assert {event["event"] for event in here} == {event["event"] for event in away}
     assert away[-1]["counters"]["reward"]["rounds"] > 0 and away[-1]["counters"]["target"]["rounds"] == 0
+
+
+@pytest.mark.parametrize("strategy", ["best-of-n", "step-best-of-n", "beam"])
+def test_strategies_that_try_several_things_choose_as_with_a_judge_here(prm: Path, strategy: Strategy) -> None:
+    params = Params(Sampling(temperature=0.8, seed=1), limits=Limits(tokens=40), search=Search(samples=3, beams=2))
+    with llama_server(prm, context=1024, slots=10) as server:
+        made = []
+        for model in (prm, server.url):
+            with Reasoner.open(scored_by(model, width=10)) as opened:
+                made.append(opened.solve(SUM, params, strategy=strategy))
+        here, away = made
+        assert away.text == here.text and away.counters["reward"].rounds > 0
+        assert [step.reward for step in away.steps] == pytest.approx([step.reward for step in here.steps], abs=5e-3)
 
 
 def test_a_real_judge_says_on_a_server_what_it_says_here(smollm2: Path) -> None:

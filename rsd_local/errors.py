@@ -165,9 +165,14 @@ class Closed(EngineError):
 
 
 class RemoteError(RSDError):
-    """A server that a role is on."""
+    """A server that a role is on.
+
+    Attributes:
+        role: the reward whose server it is; empty for one of draft or target.
+    """
 
     code = "remote"
+    role = ""
 
 
 class Unreachable(RemoteError):

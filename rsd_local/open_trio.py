@@ -16,8 +16,9 @@ from rsd_local.events import Author, CancelToken, Role
 from rsd_local.fit import RoleCapacity, context_warning, make_plan
 from rsd_local.gguf_header import Header, read_header
 from rsd_local.prompt import Prompt
-from rsd_local.remote import RemoteEngine, RemoteWriter
+from rsd_local.remote import PoolingEngine, RemoteEngine, RemoteWriter
 from rsd_local.rewards import Head, Rewards, load_heads, read_ahead, reward_models
+from rsd_local.rewards.servers import open_servers
 from rsd_local.rewards.thoughts import SomeThoughts
 from rsd_local.rewards.verifier.opening import open_verifier
 from rsd_local.roles import Reward
@@ -78,6 +79,7 @@ class LocalTrio:
             if verifier is not None:
                 opening.callback(verifier.close)
         away = _servers(config, opening)
+        asked = open_servers(config, away.values(), opening)
         models: dict[tuple[object, ...], Model] = {}
         engines: dict[Role, Engine] = {}
         heads = load_heads(config)
@@ -98,7 +100,7 @@ class LocalTrio:
         draft, target = away.get("draft") or engines["draft"], away.get("target") or engines["target"]
         for engine in (draft, target):
             _prompt_tokens(engine, Prompt.of("1+1", config.system), Thinking())
-        rewards = Rewards.of(config, heads, engines, verifiers)
+        rewards = Rewards.of(config, heads, engines, verifiers, asked)
         rewards.check(engines.get("draft"), engines.get("target"))
         trio = cls(config, draft, target, rewards, _common_tokens(draft, target), segmenter)
         trio._asked(config.params().thinking)
@@ -197,10 +199,11 @@ class LocalTrio:
             raise ConfigError(f"this looks into the {role}, which is on a server", hint=f"name a {role} that runs here")
         return engine
 
-    def servers(self) -> dict[Role, RemoteEngine]:
+    def servers(self) -> dict[Role, RemoteEngine | PoolingEngine]:
         """The models on servers by role."""
         both: dict[Role, AnyEngine] = {"draft": self.draft, "target": self.target}
-        return {role: engine for role, engine in both.items() if isinstance(engine, RemoteEngine)}
+        made: dict[Role, RemoteEngine | PoolingEngine] = {role: engine for role, engine in both.items() if isinstance(engine, RemoteEngine)}
+        return made | {stage.role: stage.server.engine for stage in self.rewards.stages if stage.server is not None}
 
     def writer(self, role: Author, prompt: Prompt, *, traced: bool = False, tracing: Tracing = "off") -> LocalWriter | RemoteWriter:
         """The draft or the target at a prompt.
@@ -242,8 +245,7 @@ class LocalTrio:
         if any(size > engine.context * engine.model.longest_piece for engine in engines):
             return False  # so much need not be tokenized
         read = [(engine.context, len(_prompt_tokens(engine, prompt, Thinking()))) for engine in (self.draft, self.target)]
-        openings = [opening for stage in self.rewards.stages if (opening := stage.opening(prompt)) is not None]
-        read += [(engine.context, length) for engine, length in openings]
+        read += [opening for stage in self.rewards.stages if (opening := stage.opening(prompt)) is not None]
         return all(length + min(tokens, context // share) <= context for context, length in read)
 
     def reward(self, prompt: Prompt, ahead: Ahead | None = None) -> Reward:

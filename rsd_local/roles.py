@@ -218,10 +218,12 @@ class StepCost:
     Attributes:
         role: of the model that reads it.
         query: tokens that it is asked behind the step, each time anew.
+        trips: requests to its server; 0 where the model runs here.
     """
 
     role: Role
     query: int = 0
+    trips: int = 0
 
 
 @dataclass(frozen=True, slots=True)

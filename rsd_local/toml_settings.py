@@ -57,8 +57,10 @@ def build_trio(table: dict[str, Any], where: str) -> Trio:
             "engines" not in section, f"{where}: [{role}] 'engines' is gone since 0.2", "take the line out: one engine serves all prompts"
         )
     require("run_code" not in table, f"{where}: 'run_code' is no setting of a file", "give --run-code where you start rsd")
-    made: dict[str, Any] = {role: _role(section, f"{where}: [{role}]") for role, section in roles.items()}
     table = dict(table)
+    if "reward" in roles:
+        roles["reward"] = _without_kind(roles["reward"], table, f"{where}: [reward]")
+    made: dict[str, Any] = {role: _role(section, f"{where}: [{role}]") for role, section in roles.items()}
     if isinstance(table.get("reward"), list):
         require("rewards" not in table, f"{where}: rewards are given twice")
         sections = table.pop("reward")
@@ -81,15 +83,29 @@ def _role(section: dict[str, Any], where: str) -> AnyRole:
     return build(RemoteRole, section, where)
 
 
+def _without_kind(section: dict[str, Any], table: dict[str, Any], where: str) -> dict[str, Any]:
+    """A reward's model without what says how it is read, which goes to the trio's own keys.
+
+    Raises:
+        ConfigError: the trio has that already.
+    """
+    made = dict(section)
+    for key, name in (("kind", "reward_kind"), ("layout", "layout"), ("head", "head")):
+        if key in made:
+            require(name not in table, f"{where}: {key} beside {name}", "take one of them out")
+            table[name] = made.pop(key)
+    return made
+
+
 def _reward(section: Any, where: str) -> RewardConfig:
     """One reward of a cascade; the keys of its model stand beside its own."""
     require(isinstance(section, dict), f"{where} is no table")
     require("trusted" not in section, f"{where}: 'trusted' is no setting of a file", "give --trust-file where you start rsd")
-    of_model = {entry.name for entry in dataclasses.fields(RoleConfig)}
+    of_model = {entry.name for kind in (RoleConfig, *([RemoteRole] if "url" in section else [])) for entry in dataclasses.fields(kind)}
     model = {key: value for key, value in section.items() if key in of_model}
     rest: dict[str, Any] = {key: value for key, value in section.items() if key not in of_model}
     if model:
-        rest["model"] = build(RoleConfig, model, where)
+        rest["model"] = _role(model, where)
     return build(RewardConfig, rest, where)
 
 
@@ -155,7 +171,7 @@ def build(kind: type[T], table: dict[str, Any], where: str) -> T:
             or (annotated == "float" and (not isinstance(value, int | float) or isinstance(value, bool)))
             or (annotated == "bool" and not isinstance(value, bool))
             or (annotated in ("str", "Path") and not isinstance(value, str | Path))
-            or (annotated in ("AnyRole", "RoleConfig") and not isinstance(value, RoleConfig | RemoteRole))
+            or (annotated in ("AnyRole", "RoleConfig", "RoleConfig | RemoteRole") and not isinstance(value, RoleConfig | RemoteRole))
             or (annotated.startswith("tuple") and not isinstance(value, list))
         )
         if name in table and wrong:

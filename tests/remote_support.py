@@ -35,10 +35,10 @@ class LlamaServer:
         port: of that.
     """
 
-    def __init__(self, model: Path, *, context: int = 1024, slots: int = 2) -> None:
+    def __init__(self, model: Path, *, context: int = 1024, slots: int = 2, embeddings: bool = False) -> None:
         settings = {
             "model": str(model), "context": context, "slots": slots, "threads": 1, "as_in_file": False, "gpu_layers": "0",
-            "embeddings": False,
+            "embeddings": embeddings, "pooling": "none",
         }  # fmt: skip
         command = [sys.executable, str(HOST), json.dumps(settings)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)

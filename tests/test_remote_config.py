@@ -55,10 +55,11 @@ def test_what_cannot_be_is_refused_in_one_line(tmp_path: Path, text: str, told: 
     assert "sk-abc" not in f"{caught.value} {caught.value.hint}"
 
 
-def test_a_reward_model_on_a_server_is_refused(tmp_path: Path) -> None:
+def test_a_reward_model_may_be_on_a_server_too(tmp_path: Path) -> None:
     (tmp_path / "trio.toml").write_text(DRAFT.replace("confidence", "judge") + '[target]\npath = "x.gguf"\n[reward]\nurl = "http://desk"\n')
-    with pytest.raises(ConfigError, match="the reward model is on a server"):
-        read_trio(tmp_path / "trio.toml")
+    trio = read_trio(tmp_path / "trio.toml")
+    assert trio.reward == RemoteRole("http://desk") and trio.files == (ABACUS / "abacus-draft.gguf", tmp_path / "x.gguf")
+    assert describe_trio(Trio(trio.draft, trio.draft, trio.reward, "judge"))["reward"] == {"url": "http://desk", "model": ""}
 
 
 def test_flags_take_a_url_and_refuse_what_only_a_model_here_has(tmp_path: Path) -> None:
@@ -97,6 +98,16 @@ def test_a_users_own_target_on_a_server_takes_the_place_of_the_catalogues(monkey
     trio = catalogue.trio(name)
     assert trio.target == RemoteRole("http://desk", "big") and "target" not in catalogue.models_of(name)
     assert catalogue.state(name)
+
+
+def test_a_rewards_server_in_the_catalogue_names_a_model_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    user_models_file().parent.mkdir(parents=True, exist_ok=True)
+    roles = "".join(f'{role}.path = "{(ABACUS / f"abacus-{role}.gguf").as_posix()}"\n' for role in ("draft", "target"))
+    user_models_file().write_text(f'[trio.mine]\n{roles}[[trio.mine.reward]]\nkind = "judge"\nurl = "http://desk"\nmodel = "big"\n')
+    catalogue = Catalogue.read()
+    assert catalogue.trio("mine").stages[0].model == RemoteRole("http://desk", "big") and not catalogue.models_of("mine")
+    assert catalogue.state("mine")
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ class Catalogue:
                 found[role] = self._model(named, name, role)
         rewards = self.trios[name].get("reward")
         for number, section in enumerate(rewards if isinstance(rewards, list) else [], 1):
-            if isinstance(section, dict) and "model" in section:
+            if isinstance(section, dict) and "model" in section and "url" not in section:
                 found[f"reward {number}"] = self._model(section["model"], name, f"[[reward]] {number}")
         return found
 
@@ -118,7 +118,7 @@ class Catalogue:
 
     def _placed(self, section: dict[str, Any], trio: str) -> dict[str, Any]:
         """A reward's table with its model's path."""
-        if "model" not in section:
+        if "model" not in section or "url" in section:
             return section
         path = self._model(section["model"], trio, "[[reward]]").path
         return {key: value for key, value in section.items() if key != "model"} | {"path": str(path)}

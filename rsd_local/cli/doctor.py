@@ -20,7 +20,7 @@ from rsd_local.errors import RSDError
 
 if TYPE_CHECKING:
     from rsd_local.catalogue import Catalogue
-    from rsd_local.config import RemoteRole
+    from rsd_local.config import RemoteRole, RewardConfig
     from rsd_local.runtime.devices import Device
 
 _PACKAGES = ("rsd-local", "llama-cpp-python", "numpy", "huggingface-hub")
@@ -84,17 +84,19 @@ def servers(catalogue: Catalogue) -> dict[str, str]:
             trio = catalogue.trio(name)
         except RSDError:
             continue  # its state says what is wrong
-        for role in (trio.draft, trio.target):
+        asked = [(role, None) for role in (trio.draft, trio.target)] + [(stage.model, stage) for stage in trio.stages]
+        for role, stage in asked:
             if isinstance(role, RemoteRole) and f"{role.url} {role.model}".strip() not in found:
-                found[f"{role.url} {role.model}".strip()] = _server(role)
+                found[f"{role.url} {role.model}".strip()] = _server(role, stage)
     return found
 
 
-def _server(role: RemoteRole) -> str:
-    from rsd_local.remote import RemoteEngine
+def _server(role: RemoteRole, stage: RewardConfig | None) -> str:
+    from rsd_local.remote import PoolingEngine, RemoteEngine
 
+    kind = PoolingEngine if stage is not None and stage.kind == "prm" else RemoteEngine
     try:
-        with closing(RemoteEngine(replace(role, read_timeout=min(role.read_timeout, _PATIENCE)), "server")) as engine:
+        with closing(kind(replace(role, read_timeout=min(role.read_timeout, _PATIENCE)), "server")) as engine:
             return engine.about()
     except RSDError as error:
         return f"{error}; {error.hint}" if error.hint else str(error)

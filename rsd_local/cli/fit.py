@@ -104,12 +104,17 @@ def _servers(trio: Trio) -> dict[str, dict[str, Any]]:
     from contextlib import closing
 
     from rsd_local.remote import RemoteEngine
+    from rsd_local.rewards import reward_servers
+    from rsd_local.rewards.servers import open_asked
 
     told: dict[str, dict[str, Any]] = {}
     for role, config in (("draft", trio.draft), ("target", trio.target)):
         if isinstance(config, RemoteRole):
             with closing(RemoteEngine(config, role)) as engine:
                 told[role] = dataclasses.asdict(engine.facts) | {"url": config.url, "about": engine.about()}
+    for name, (place, config) in reward_servers(trio).items():
+        with closing(open_asked(config, name, trio.stages[place]).engine) as asked:
+            told[name] = dataclasses.asdict(asked.facts) | {"url": config.url, "about": asked.about()}
     return told
 
 
@@ -152,7 +157,8 @@ def _say_measured(times: dict[str, Any]) -> None:
     click.echo()
     for role, speed in times["roles"].items():
         trip = f"; the way to its server and back takes {1e3 * speed['trip']:.3g} ms" if speed["trip"] else ""
-        say(f"{role:<8} writes {1 / speed['decode']:.3g} tokens/s one by one, reads {1 / speed['prefill']:.3g} in a prompt{trip}")
+        writes = f"writes {1 / speed['decode']:.3g} tokens/s one by one, " if speed["decode"] else ""
+        say(f"{role:<8} {writes}reads {1 / speed['prefill']:.3g} {'' if writes else 'tokens/s '}in a prompt{trip}")
     gains = ", ".join(f"{accepted:.0%} → {gain:.2f}" for accepted, gain in times["gain_by_accepted_share"].items())
     say(f"RSD against the target alone, times as fast by the share of drafted steps that stand, measured: {gains}")
 

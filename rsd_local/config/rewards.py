@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rsd_local.config.checks import from_home, require, require_choice
+from rsd_local.config.remote import RemoteRole
 from rsd_local.config.roles import RoleConfig
 
 RewardKind = Literal[
     "tag-logits", "judge", "digit", "confidence", "likelihood", "likelihood-least", "likelihood-running", "contrast", "read-out",
-    "value-head", "verifier",
+    "value-head", "prm", "verifier",
 ]  # fmt: skip
 TagLayout = Literal["math-shepherd", "rlhflow", "granite"]
 
 Checker = Any  # a Check or a Verifier of rewards.verifier, which lies above
-NEEDS_MODEL = ("tag-logits", "value-head")
+NEEDS_MODEL = ("tag-logits", "value-head", "prm")
 TAKES_MODEL = (*NEEDS_MODEL, "judge", "digit")
 NEEDS_HEAD = ("value-head", "read-out")
 VERIFIERS = ("python-tests", "python-compiles", "arithmetic", "json-schema", "pytest:PATH", "regex:PATTERN", "command:CMD")
@@ -32,7 +33,8 @@ class RewardConfig:
 
     Attributes:
         kind: how a step is scored.
-        model: the model that reads steps; None for kinds that need none, and where ``judge`` and ``digit`` use the target's weights.
+        model: the model that reads steps, here or on a server; None for kinds that need none, and where ``judge`` and ``digit`` use
+            the target's weights, or its server.
         layout: the text that a tag-logits model was trained on.
         head: the file of a value-head or read-out.
         verifier: what checks a step, one of ``VERIFIERS``, or from Python a ``rewards.verifier.Check`` or ``Verifier``.
@@ -45,7 +47,7 @@ class RewardConfig:
     """
 
     kind: RewardKind
-    model: RoleConfig | None = None
+    model: RoleConfig | RemoteRole | None = None
     layout: TagLayout = "math-shepherd"
     head: Path | None = None
     verifier: str | Checker = ""
@@ -62,9 +64,10 @@ class RewardConfig:
         kind = self.kind
         require_choice(kind, RewardKind, "reward_kind")
         require_choice(self.layout, TagLayout, "layout")
-        require(
-            self.model is not None or kind not in NEEDS_MODEL, f"reward kind {kind} needs a reward model", "name its GGUF file (--reward)"
-        )
+        fix = f"name its {'server' if kind == 'prm' else 'GGUF file'} (--reward)"
+        require(self.model is not None or kind not in NEEDS_MODEL, f"reward kind {kind} needs a reward model", fix)
+        away = kind != "prm" or isinstance(self.model, RemoteRole)
+        require(away, "reward kind prm is a model on a server, which answers /pooling", "give its address, or --reward-kind value-head")
         require(self.model is None or kind in TAKES_MODEL, f"reward kind {kind} takes no reward model", "leave --reward away")
         needs_head = kind in NEEDS_HEAD
         require(self.head is not None or not needs_head, f"reward kind {kind} needs a head", "name its safetensors file (--head)")

@@ -41,11 +41,12 @@ class Trio:
     """The three models, how the reward is read, and how the models are asked.
 
     Attributes:
-        reward: None for kinds that need no third model: then ``judge`` and ``digit`` use the target's weights.
-        reward_kind: ``tag-logits`` and ``value-head`` for a process reward model, ``judge`` and ``digit`` for any instruct
-            model, ``confidence`` for the draft's own, ``likelihood`` (``-least``, ``-running``) and ``contrast`` for what the target
-            says while it reads a step ahead, ``read-out`` for a head fitted on the draft's or target's states, ``verifier`` for a
-            program that checks; several with commas between them are a cascade, see ``RewardConfig``.
+        reward: None for kinds that need no third model: then ``judge`` and ``digit`` use the target's weights, or its server.
+        reward_kind: ``tag-logits`` and ``value-head`` for a process reward model, ``prm`` for one whose server has its head too,
+            ``judge`` and ``digit`` for any instruct model, ``confidence`` for the draft's own, ``likelihood`` (``-least``,
+            ``-running``) and ``contrast`` for what the target says while it reads a step ahead, ``read-out`` for a head fitted on
+            the draft's or target's states, ``verifier`` for a program that checks; several with commas between them are a cascade,
+            see ``RewardConfig``.
         layout: the text that a tag-logits model was trained on.
         head: the file of a value-head or read-out.
         verifier, tests, schema, code_file: see ``RewardConfig``.
@@ -78,7 +79,7 @@ class Trio:
 
     draft: AnyRole
     target: AnyRole
-    reward: RoleConfig | None = None
+    reward: AnyRole | None = None
     reward_kind: str = "tag-logits"
     layout: TagLayout = "math-shepherd"
     head: Path | None = None
@@ -139,13 +140,11 @@ class Trio:
         self.params()  # checks the rest
 
     def _check_remote(self) -> None:
-        """Refuses reward models on a server, and rewards that look into a model which is on one."""
+        """Refuses rewards that look into a model which is on a server."""
         for stage in self.stages:
-            here = stage.model is None or isinstance(stage.model, RoleConfig)
-            require(here, "the reward model is on a server, which is not supported", "give a file of this machine (--reward)")
             looks = _LOOKS_INTO.get(stage.kind, ()) if stage.model is None else ()
             away = next((role for role in looks if isinstance(one := getattr(self, role), RemoteRole) and not one.reads_as(role)), None)
-            fix = "choose another --reward-kind, such as judge with a model that runs here (--reward)"
+            fix = "choose another --reward-kind, such as judge"
             require(away is None, f"reward kind {stage.kind} needs a {away} that runs here, and this one is on a server", fix)
 
     @property
@@ -199,7 +198,10 @@ class Trio:
             role: change(getattr(self, role)) for role in ROLES if role in roles and isinstance(getattr(self, role), RoleConfig)
         }
         if "reward" in roles:
-            changed["rewards"] = [dataclasses.replace(stage, model=stage.model and change(stage.model)) for stage in self.rewards]
+            changed["rewards"] = [
+                dataclasses.replace(stage, model=change(stage.model)) if isinstance(stage.model, RoleConfig) else stage
+                for stage in self.rewards
+            ]
         return dataclasses.replace(self, **changed)
 
     def params(self) -> Params:
@@ -215,8 +217,8 @@ class Trio:
 
 
 _LOOKS_INTO = {
-    "judge": ("target",), "digit": ("target",), "likelihood": ("target",), "likelihood-least": ("target",),
-    "likelihood-running": ("target",), "contrast": ("target", "draft"), "confidence": ("draft",),
+    "likelihood": ("target",), "likelihood-least": ("target",), "likelihood-running": ("target",),
+    "contrast": ("target", "draft"), "confidence": ("draft",),
 }  # fmt: skip
 """Whose weights, probabilities or states a kind of reward without a model of its own needs; those of a read-out are its head's."""
 

@@ -122,8 +122,8 @@ class Steps:
             yield from self._rewritten.write(
                 made.step, made.score, self._rejected, to_the_end=made.decision is Decision.HAND_OVER, proposes=made.way == "speculate"
             )
-        except RemoteError:
-            if self._trio.on_failure != "draft" or not self._drafts:
+        except RemoteError as error:
+            if error.role or self._trio.on_failure != "draft" or not self._drafts:
                 raise
             self._target.forget()
             if self._solution.steps == place:  # otherwise a step of those that the target was to write to the end

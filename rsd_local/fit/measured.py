@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from rsd_local.config import Sampling
 from rsd_local.events import Role
 from rsd_local.fit.speed import STEP
-from rsd_local.remote import Call, Ended, RemoteEngine, Wanted
+from rsd_local.remote import Call, Ended, PoolingEngine, ReadingEngine, RemoteEngine, Wanted, token_states
 from rsd_local.roles import StepCost
 from rsd_local.runtime import Engine, Sequence
 
@@ -25,7 +25,7 @@ class Speed:
     """How long one engine's batches take.
 
     Attributes:
-        decode: seconds of a batch of one token.
+        decode: seconds of a batch of one token; 0 of a model that is asked for states or rewards alone.
         read: seconds of a batch of a step.
         prefill: seconds of a token in a prompt.
         trip: seconds of the way to its server and back; 0 of a model that runs here.
@@ -61,7 +61,7 @@ def measure(engine: Engine, step: int = STEP) -> Speed:
     return Speed(statistics.median(singles), statistics.median(steps), prompt / max(step, min(_PROMPT, room)))
 
 
-def measure_server(engine: RemoteEngine, step: int = STEP) -> Speed:
+def measure_server(engine: RemoteEngine | PoolingEngine, step: int = STEP) -> Speed:
     """Times a model on a server, as it times itself, and the way there and back.
 
     Args:
@@ -71,13 +71,16 @@ def measure_server(engine: RemoteEngine, step: int = STEP) -> Speed:
     Raises:
         RemoteError: it does not answer.
     """
-    server, vocabulary, slot = engine.server, engine.facts.vocabulary or 4 * _FIRST, engine.take_slot()
+    if isinstance(engine, PoolingEngine):
+        said = [{"role": "user", "content": "1 " * (_PROMPT // 2)}, {"role": "assistant", "content": f"1{PoolingEngine.tag}"}]
+        return _whole(lambda: engine.rows(said, 1, Call())[1], engine.ping)
+    server, vocabulary = engine.server, engine.facts.vocabulary or 4 * _FIRST
+    if isinstance(engine, ReadingEngine) and engine.states:
+        few = [min(_FIRST, vocabulary // 2)] * min(_PROMPT, engine.context // 2)
+        return _whole(lambda: len(token_states(engine.llama, few, Call())), lambda: server.tokenize("1"))
+    slot = engine.take_slot()
     try:
-        trips = []
-        for _ in range(_READS):
-            began = time.perf_counter()
-            server.tokenize("1")
-            trips.append(time.perf_counter() - began)
+        trips = [_taken(lambda: server.tokenize("1")) for _ in range(_READS)]
         room = max(1, engine.context - _SINGLES - _READS * step - 10)
         tokens = [min(_FIRST, vocabulary // 2) + place % (vocabulary // 4) for place in range(min(_PROMPT, room))]
         prompt = server.evaluate(tokens, slot, Call(), reuse=False)
@@ -90,6 +93,25 @@ def measure_server(engine: RemoteEngine, step: int = STEP) -> Speed:
         engine.give_slot(slot)
     singles = [end.timing.writing / max(1, end.timing.written - 1) for end in ends]
     return Speed(statistics.median(singles), statistics.median(reads), prompt.reading / max(1, prompt.read), statistics.median(trips))
+
+
+def _whole(evaluate: Callable[[], int], ping: Callable[[], object]) -> Speed:
+    """Of a server without a cache, where a step costs all that stands before it, too: here ``_PROMPT`` tokens or so.
+
+    Args:
+        evaluate: a text, and says how many tokens it has.
+        ping: asks for nothing.
+    """
+    trip, tokens = statistics.median([_taken(ping) for _ in range(_READS)]), evaluate()
+    whole = max(1e-6, statistics.median([_taken(evaluate) for _ in range(3)]) - trip)
+    return Speed(0.0, whole, whole / max(1, tokens), trip)
+
+
+def _taken(work: Callable[[], object]) -> float:
+    """Seconds that it takes."""
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
 
 
 def read(sequence: Sequence) -> None:
@@ -118,10 +140,13 @@ def gain_of(speeds: Mapping[Role, Speed], rewards: tuple[StepCost, ...], *, ahea
         A function of that share, 0 to 1. Counted are: the draft's tokens; each reward's reading of the step and its query, and of
         what the target wrote instead; the target's reading; of a rejected step its tokens by the target and the draft's reading
         of them. What the target keeps of a rejected step is not. A target on a server reads what stands while the draft writes on, which
-        costs nothing here, and each of its steps costs the way there and back.
+        costs nothing here, and each of its steps costs the way there and back; so does each request to a reward's server.
     """
     draft, target = speeds["draft"], speeds["target"]
-    scored = sum(speeds[reward.role].read + reward.query * speeds[reward.role].prefill for reward in rewards)
+    scored = sum(
+        speeds[reward.role].read + reward.query * speeds[reward.role].prefill + reward.trips * speeds[reward.role].trip
+        for reward in rewards
+    )
     noted = sum(speeds[reward.role].read for reward in rewards)
 
     def gain(accepted: float) -> float:

@@ -2,7 +2,11 @@
 
 from rsd_local.remote.api import Ended, Wanted
 from rsd_local.remote.engine import RemoteEngine
+from rsd_local.remote.head import token_states
+from rsd_local.remote.judge import answer_shares
+from rsd_local.remote.pooling import PoolingEngine
+from rsd_local.remote.reading import ReadingEngine
 from rsd_local.remote.transport import Call
 from rsd_local.remote.writer import RemoteWriter
 
-__all__ = ["Call", "Ended", "RemoteEngine", "RemoteWriter", "Wanted"]
+__all__ = ["Call", "Ended", "PoolingEngine", "ReadingEngine", "RemoteEngine", "RemoteWriter", "Wanted", "answer_shares", "token_states"]

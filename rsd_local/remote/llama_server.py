@@ -116,6 +116,44 @@ class LlamaServer:
             yield Piece(tokens, self._checked(event.get("content", ""), str, "/completion"), lost, timing)
         raise self._transport.faults.broken()
 
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return self._role.url
+
+    def pieces(self, text: str, *, special: bool, call: Call | None = None) -> list[tuple[int, bytes]]:
+        """The tokens of a text with what each stands for, a control token as its vocabulary spells it.
+
+        Args:
+            text: the text.
+            special: as for ``tokenize``.
+            call: the request, to end it.
+        """
+        body = {"content": text, "add_special": False, "parse_special": special, "with_pieces": True}
+        found = self._checked(self.ask("/tokenize", body, call), dict, "/tokenize").get("tokens")
+        try:
+            return [(int(one["id"]), _bytes(one["piece"])) for one in self._checked(found, list, "/tokenize")]
+        except (KeyError, TypeError, ValueError):
+            raise self._transport.faults.garbage("tokens without their pieces") from None
+
+    def marks(self) -> tuple[str, str]:
+        """The texts of the beginning-of-text and the end-of-text token, empty where there is none."""
+        named = self._role.model
+        props = self._checked(self._transport.ask("/props" + (f"?model={named}" if named else "")), dict, "/props")
+        return str(props.get("bos_token") or ""), str(props.get("eos_token") or "")
+
+    def completion(self, body: dict[str, Any], call: Call) -> dict[str, Any]:
+        """What ``/completion`` answers as a whole."""
+        return self._checked(self.ask("/completion", body, call), dict, "/completion")
+
+    def timing(self, found: dict[str, Any]) -> Timing:
+        """What a completion took."""
+        return self._timing(found.get("timings"))
+
+    def ask(self, path: str, body: dict[str, Any], call: Call | None = None, **limits: int) -> Any:
+        """What a path answers to a body, in which the model is named where the server has several; see ``Transport.ask``."""
+        return self._transport.ask(path, self._named(body), call, **limits)
+
     def close(self) -> None:
         """Close the connections."""
         self._transport.close()
@@ -151,6 +189,11 @@ class LlamaServer:
             )
         except (KeyError, TypeError, ValueError):
             raise self._transport.faults.garbage("timings that are not llama-server's") from None
+
+
+def _bytes(piece: object) -> bytes:
+    """A token's text, which is a list of bytes where it is no UTF-8."""
+    return piece.encode("utf-8", "replace") if isinstance(piece, str) else bytes(piece)  # type: ignore[call-overload]
 
 
 def _drawn(sampling: Sampling) -> dict[str, Any]:

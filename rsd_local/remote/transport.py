@@ -137,8 +137,14 @@ class Transport:
 
         self._trust = httpx.create_ssl_context()
 
-    def ask(self, path: str, body: object = None, call: Call | None = None) -> Any:
+    def ask(self, path: str, body: object = None, call: Call | None = None, *, most: int = _MOST_BYTES) -> Any:
         """The JSON that a path answers: to a POST of a body, or to a GET without one.
+
+        Args:
+            path: that is asked.
+            body: what is sent.
+            call: the request, to end it.
+            most: bytes of an answer that is one.
 
         Raises:
             RemoteError, ContextFull: what went wrong.
@@ -146,18 +152,18 @@ class Transport:
         """
         call = call or Call()
         with self._answered(path, body, call) as response:
-            content, end = b"", time.monotonic() + self.role.read_timeout
+            content, end = bytearray(), time.monotonic() + self.role.read_timeout
             for chunk in response.iter_bytes():
                 content += chunk
                 call.traffic.received += len(chunk)
-                if len(content) > _MOST_BYTES:
+                if len(content) > most:
                     raise self.faults.garbage("an answer without an end")
                 if time.monotonic() > end:
                     raise self.faults.silent()
         try:
             return json.loads(content)
         except ValueError:
-            raise self.faults.garbage(f"what {path} answers is no JSON: {self._begin(content)}") from None
+            raise self.faults.garbage(f"what {path} answers is no JSON: {self._begin(bytes(content[:80]))}") from None
 
     def stream(self, path: str, body: object, call: Call) -> Iterator[dict[str, Any]]:
         """The objects of a stream of server-sent events, until it ends.

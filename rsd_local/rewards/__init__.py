@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from rsd_local.config import AnyRole, RemoteRole, RewardConfig, RoleConfig, TagLayout, Trio, require
+from rsd_local.config import AnyRole, RemoteRole, RewardConfig, TagLayout, Trio, require
 from rsd_local.errors import BadHead, MissingTokens
 from rsd_local.events import CancelToken, Role
 from rsd_local.prompt import Prompt
@@ -16,14 +16,17 @@ from rsd_local.rewards.features import confidence, step_features
 from rsd_local.rewards.heads import Head, HeadLayout, ReadOut, ValueHead, read_head
 from rsd_local.rewards.judge import Digit, Judge
 from rsd_local.rewards.layouts import Granite, Layout, MathShepherd, RLHFlow
+from rsd_local.rewards.models import reading_models, reward_models, reward_servers
 from rsd_local.rewards.reading import ReadReward
+from rsd_local.rewards.remote import RemoteReward
+from rsd_local.rewards.servers import AskedModel, At
 from rsd_local.rewards.traced import TraceReward
 from rsd_local.rewards.value_head import QwenPrm, Skywork, TokenClassification
 from rsd_local.rewards.verifier import Verifier
 from rsd_local.roles import Reader, Reward, StepCost
-from rsd_local.runtime import Engine, Model, Tracing
+from rsd_local.runtime import Engine, TextModel, Tracing
 
-__all__ = ["Head", "Rewards", "StepReward", "load_heads", "read_ahead", "read_head", "reward_models"]
+__all__ = ["Head", "Rewards", "StepReward", "load_heads", "read_ahead", "read_head", "reward_models", "reward_servers"]
 
 _AHEAD = {
     "likelihood": likelihood("mean"),
@@ -32,9 +35,8 @@ _AHEAD = {
     "contrast": contrast,
 }
 """Kinds that look at the probabilities that the target gives a step."""
-_ROLES: tuple[Role, ...] = ("reward", "reward-2", "reward-3", "reward-4")
-_TAGGED: dict[TagLayout, Callable[[Model, Prompt], Layout]] = {"math-shepherd": MathShepherd, "rlhflow": RLHFlow, "granite": Granite}
-_HEADED: dict[HeadLayout, Callable[[Model, ValueHead, Prompt], Layout]] = {
+_TAGGED: dict[TagLayout, Callable[[TextModel, Prompt], Layout]] = {"math-shepherd": MathShepherd, "rlhflow": RLHFlow, "granite": Granite}
+_HEADED: dict[HeadLayout, Callable[[TextModel, ValueHead, Prompt], Layout]] = {
     "skywork": Skywork,
     "qwen-prm": QwenPrm,
     "trl": TokenClassification,
@@ -65,21 +67,6 @@ def _load_head(stage: RewardConfig, trio: Trio) -> Head | None:
     return head
 
 
-def reward_models(trio: Trio) -> dict[Role, tuple[int, RoleConfig]]:
-    """The models that read steps, by role: the place of the reward in the cascade, and the model's settings.
-
-    Where the draft's own trace, the target that reads ahead or a program is enough, there is none. A judge uses the target's weights
-    where no further model is named.
-    """
-    reading = [
-        (place, model)
-        for place, stage in enumerate(trio.stages)
-        if stage.kind not in ("confidence", "verifier", "read-out", *_AHEAD)
-        if isinstance(model := stage.model or trio.target, RoleConfig)  # a trio refuses all that need a server's weights
-    ]
-    return dict(zip(_ROLES, reading, strict=False))
-
-
 def read_ahead(config: RewardConfig, head: Head | None) -> ReadingScore | None:
     """How a reward scores what the target says of a step that it reads ahead, None where the target is not asked to.
 
@@ -101,9 +88,10 @@ class StepReward:
         config: of this reward.
         last: whether no other one is asked after it.
         role: of its model in counters.
-        engine: of the model that reads the steps; None where there is none.
+        engine: of the model here that reads the steps; None where there is none.
         head: see ``load_heads``.
         verifier: the program that checks; None for other kinds.
+        server: of the model elsewhere that reads the steps; None where there is none.
     """
 
     trio: Trio
@@ -113,6 +101,7 @@ class StepReward:
     engine: Engine | None
     head: Head | None
     verifier: Verifier | None
+    server: AskedModel | None = None
 
     @property
     def reads_ahead(self) -> ReadingScore | None:
@@ -124,7 +113,7 @@ class StepReward:
         """What the draft's steps must carry to be scored."""
         if self.reads_ahead is not None:
             return "numbers" if self.config.kind == "contrast" else "off"
-        if self.engine is not None or self.verifier is not None:
+        if self.engine is not None or self.verifier is not None or self.server is not None:
             return "off"
         return "states" if isinstance(self.head, ReadOut) and {"last", "lasts"} & set(self.head.parts) else "numbers"
 
@@ -136,7 +125,12 @@ class StepReward:
 
         Raises:
             MissingTokens, NoChatTemplate, BadHead: why.
+            RemoteError: a server does not give what is needed.
         """
+        if self.server is not None:
+            self.server.check(self.head, self._at(Prompt.of("1+1", self.trio.system)))
+            self.server.meet(dict.fromkeys(engine.model for engine in (draft, target) if engine is not None))
+            return
         head, ahead = self.head, self.reads_ahead is not None
         engine = self.engine or (target if ahead else draft)
         if engine is None or draft is None or target is None:  # a trio refuses what would look into a model on a server
@@ -176,10 +170,13 @@ class StepReward:
 
         Raises:
             ContextFull: the prompt does not fit the reward model's context.
+            RemoteError: the reward's server fails.
         """
         engine, head, by = self.engine, self.head, self.config.name
         if self.reads_ahead is not None:
             return AheadReward(reader(), self.reads_ahead, by, state=head is not None, role=self.role)
+        if self.server is not None:
+            return RemoteReward.open(self.server.question(self._at(prompt)), by, cancel, self.role, self.server.engine.parameters)
         if self.verifier is not None:
             return CheckReward(self.verifier, prompt, by, self.trio.on_verifier_error == "target", cancel)
         if engine is not None:
@@ -189,18 +186,29 @@ class StepReward:
             return TraceReward(lambda trace, before: head.reward(step_features(trace, before, head.parts)), by)
         return TraceReward(lambda trace, before: confidence(trace), by)
 
-    def opening(self, prompt: Prompt) -> tuple[Engine, int] | None:
-        """The engine that reads the steps, and how many tokens it reads before the first one; None where no model does."""
-        if self.engine is None:
+    def opening(self, prompt: Prompt) -> tuple[int, int] | None:
+        """The context of the model that reads the steps, and how many tokens it reads before the first one; None where no model does."""
+        model = self.model
+        if model is None:
             return None
-        layout = self._layout(self.engine.model, prompt)
-        return self.engine, len(layout.opening()) + len(layout.query)
+        layout = self._layout(model, prompt)
+        context = self.engine.context if self.engine is not None else self.server.engine.context if self.server is not None else 0
+        return context, len(layout.opening()) + len(layout.query)
 
     def query(self, prompt: Prompt) -> int:
         """How many tokens the model that reads a step is asked behind it."""
-        return 0 if self.engine is None else len(self._layout(self.engine.model, prompt).query)
+        return 0 if self.model is None else len(self._layout(self.model, prompt).query)
 
-    def _layout(self, model: Model, prompt: Prompt) -> Layout:
+    @property
+    def model(self) -> TextModel | None:
+        """The vocabulary and the template of the model that reads the steps; None where no model does, or its server makes the text."""
+        return self.engine.model if self.engine is not None else None if self.server is None else self.server.model
+
+    def _at(self, prompt: Prompt) -> At:
+        """The prompt as a server is asked about its steps."""
+        return At(prompt, lambda model: self._layout(model, prompt))
+
+    def _layout(self, model: TextModel, prompt: Prompt) -> Layout:
         head = self.head
         if isinstance(head, ValueHead):
             return _HEADED[head.layout](model, head, prompt)
@@ -217,7 +225,12 @@ class Rewards:
 
     @classmethod
     def of(
-        cls, trio: Trio, heads: tuple[Head | None, ...], engines: Mapping[Role, Engine], verifiers: tuple[Verifier | None, ...]
+        cls,
+        trio: Trio,
+        heads: tuple[Head | None, ...],
+        engines: Mapping[Role, Engine],
+        verifiers: tuple[Verifier | None, ...],
+        servers: Mapping[Role, AskedModel],
     ) -> Rewards:
         """All of a trio's.
 
@@ -225,16 +238,17 @@ class Rewards:
             trio: the trio.
             heads, verifiers: one for each of its rewards.
             engines: of ``reward_models``, by role.
+            servers: of ``reward_servers``, by role.
 
         Raises:
             ConfigError: the target would read ahead for two of them.
         """
-        roles = {place: role for role, (place, _) in reward_models(trio).items()}
+        roles = {place: role for role, (place, _) in reading_models(trio).items()}
         made = []
         for place, (stage, head, verifier) in enumerate(zip(trio.stages, heads, verifiers, strict=True)):
             role = roles.get(place, "reward")
-            engine = engines[role] if place in roles else None
-            made.append(StepReward(trio, stage, place + 1 == len(trio.stages), role, engine, head, verifier))
+            engine, server = (engines.get(role), servers.get(role)) if place in roles else (None, None)
+            made.append(StepReward(trio, stage, place + 1 == len(trio.stages), role, engine, head, verifier, server))
         ahead = [stage.config.name for stage in made if stage.reads_ahead is not None]
         require(len(ahead) <= 1, f"the target reads ahead for one reward of a cascade, not for {' and '.join(ahead)}", "leave one away")
         return cls(tuple(made))
@@ -253,7 +267,8 @@ class Rewards:
     def costs(self) -> tuple[StepCost, ...]:
         """What a step costs that all of them score; programs are left out."""
         prompt = Prompt.of("1+1", self.stages[0].trio.system)
-        return tuple(StepCost(stage.role, stage.query(prompt)) for stage in self.stages if stage.engine is not None)
+        read = [stage for stage in self.stages if stage.engine is not None or stage.server is not None]
+        return tuple(StepCost(stage.role, stage.query(prompt), stage.server.trips if stage.server else 0) for stage in read)
 
     def check(self, draft: Engine | None, target: Engine | None) -> None:
         """As ``StepReward.check``, for all of them."""

@@ -10,7 +10,7 @@ from rsd_local.config import Thinking
 from rsd_local.errors import MissingTokens, NoChatTemplate
 from rsd_local.prompt import Prompt
 from rsd_local.rewards.layouts import TwoTokens
-from rsd_local.runtime import HOLE, Floats, Model, around, opens_thought
+from rsd_local.runtime import HOLE, Floats, TextModel, around, opens_thought
 from rsd_local.steps import Step
 
 _ASK = "A student solves a problem step by step. Check the student's last step.\n\n"
@@ -30,7 +30,7 @@ class JudgePrompt:
         NoChatTemplate: the model cannot be asked.
     """
 
-    def __init__(self, model: Model, prompt: Prompt, ask: str) -> None:
+    def __init__(self, model: TextModel, prompt: Prompt, ask: str) -> None:
         self._model = model
         said = [_ASK]
         for message in prompt.messages:
@@ -65,13 +65,16 @@ class Judge(JudgePrompt, TwoTokens):
         NoChatTemplate: the model cannot be asked.
     """
 
-    def __init__(self, model: Model, prompt: Prompt) -> None:
+    def __init__(self, model: TextModel, prompt: Prompt) -> None:
         TwoTokens.__init__(self, *answers(model, ["Yes", "No"]))
         JudgePrompt.__init__(self, model, prompt, _YES_OR_NO)
 
 
 class Digit(JudgePrompt):
     """The mean of the digit that the model answers, over 9 (SpecReason, arXiv 2504.07891, reads the likeliest one).
+
+    Attributes:
+        answers: the digits' tokens.
 
     Raises:
         MissingTokens: the vocabulary cannot tell the digits by one token.
@@ -80,20 +83,20 @@ class Digit(JudgePrompt):
 
     hidden = False
 
-    def __init__(self, model: Model, prompt: Prompt) -> None:
+    def __init__(self, model: TextModel, prompt: Prompt) -> None:
         super().__init__(model, prompt, _SCORE)
-        self._digits = answers(model, list("0123456789"))
+        self.answers = answers(model, list("0123456789"))
 
     def reward(self, values: Floats) -> float:
         """The expectation over the logits of the ten digits; NaN where one is not finite."""
-        logits = values[self._digits].astype(np.float64)
+        logits = values[self.answers].astype(np.float64)
         if not np.isfinite(logits).all():
             return math.nan
         weights = np.exp(logits - logits.max())
         return float(weights @ np.arange(10) / weights.sum() / 9)
 
 
-def answers(model: Model, words: list[str]) -> list[int]:
+def answers(model: TextModel, words: list[str]) -> list[int]:
     """The token that an answer begins with, for each word.
 
     Raises:

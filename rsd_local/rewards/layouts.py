@@ -11,7 +11,7 @@ from typing import Protocol
 from rsd_local.errors import MissingTokens
 from rsd_local.prompt import Prompt
 from rsd_local.rewards.base import sigmoid
-from rsd_local.runtime import HOLE, Floats, Model, Part, opening_tokens, render_chat, tokens_of
+from rsd_local.runtime import HOLE, Floats, Part, TextModel, opening_tokens, render_chat, tokens_of
 from rsd_local.steps import Step
 
 
@@ -34,12 +34,17 @@ class Layout(Protocol):
 
 
 class TwoTokens:
-    """A reward that is the softmax over the logits of two tokens, the good one's part."""
+    """A reward that is the softmax over the logits of two tokens, the good one's part.
+
+    Attributes:
+        answers: the two.
+    """
 
     hidden = False
 
     def __init__(self, good: int, bad: int) -> None:
         self._good, self._bad = good, bad
+        self.answers = [good, bad]
         self.query: list[int] = []
 
     def reward(self, values: Floats) -> float:
@@ -58,7 +63,7 @@ class MathShepherd(TwoTokens):
         MissingTokens: the vocabulary has no such tag.
     """
 
-    def __init__(self, model: Model, prompt: Prompt) -> None:
+    def __init__(self, model: TextModel, prompt: Prompt) -> None:
         super().__init__(single_token(model, "+"), single_token(model, "-"))
         self._model, self._question = model, prompt.question
         self._tag = single_token(model, " ки")
@@ -92,7 +97,7 @@ class StepsAsTurns(TwoTokens):
         NoChatTemplate: the model has none.
     """
 
-    def __init__(self, model: Model, prompt: Prompt, layout: str, good: str, bad: str, ask: str = "") -> None:
+    def __init__(self, model: TextModel, prompt: Prompt, layout: str, good: str, bad: str, ask: str = "") -> None:
         super().__init__(single_token(model, good), single_token(model, bad))
         self._model = model
         first, second = (prompt.question, HOLE, ask), (HOLE, ask)
@@ -123,7 +128,7 @@ class RLHFlow(StepsAsTurns):
         MissingTokens, NoChatTemplate: as ``StepsAsTurns``.
     """
 
-    def __init__(self, model: Model, prompt: Prompt) -> None:
+    def __init__(self, model: TextModel, prompt: Prompt) -> None:
         super().__init__(model, prompt, "rlhflow", "+", "-")
 
 
@@ -138,11 +143,11 @@ class Granite(StepsAsTurns):
         MissingTokens, NoChatTemplate: as ``StepsAsTurns``.
     """
 
-    def __init__(self, model: Model, prompt: Prompt) -> None:
+    def __init__(self, model: TextModel, prompt: Prompt) -> None:
         super().__init__(model, prompt, "granite", "Y", "N", " Is this response correct so far (Y/N)?")
 
 
-def single_token(model: Model, text: str) -> int:
+def single_token(model: TextModel, text: str) -> int:
     """The token that stands for a text: the last one of its encoding, which must spell all of it but a space.
 
     Raises:

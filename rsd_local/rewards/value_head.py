@@ -11,7 +11,7 @@ from rsd_local.errors import MissingTokens
 from rsd_local.prompt import Prompt
 from rsd_local.rewards.base import sigmoid
 from rsd_local.rewards.heads import ValueHead
-from rsd_local.runtime import Floats, Model, prompt_tokens
+from rsd_local.runtime import Floats, TextModel, prompt_tokens
 from rsd_local.steps import Step
 
 QWEN_TAG = "<extra_0>"
@@ -26,7 +26,7 @@ class Skywork:
 
     hidden = True
 
-    def __init__(self, model: Model, head: ValueHead, prompt: Prompt) -> None:
+    def __init__(self, model: TextModel, head: ValueHead, prompt: Prompt) -> None:
         self._model, self._head, self._question = model, head, prompt.question
         self.query: list[int] = []
         self._separator = model.tokenize("\n\n")[-1]
@@ -56,7 +56,7 @@ class QwenPrm:
 
     hidden = True
 
-    def __init__(self, model: Model, head: ValueHead, prompt: Prompt) -> None:
+    def __init__(self, model: TextModel, head: ValueHead, prompt: Prompt) -> None:
         self._model, self._head = model, head
         self.query: list[int] = []
         tags = model.tokenize(QWEN_TAG, special=True)
@@ -93,7 +93,7 @@ class TokenClassification:
 
     hidden = True
 
-    def __init__(self, model: Model, head: ValueHead, prompt: Prompt) -> None:
+    def __init__(self, model: TextModel, head: ValueHead, prompt: Prompt) -> None:
         if head.bos and model.bos < 0:
             raise MissingTokens(f"{model.path} has no beginning-of-text token, with which the head was trained")
         self._model, self._head, self._question = model, head, prompt.question

@@ -10,6 +10,7 @@ from rsd_local.runtime.latency import LatencyModel
 from rsd_local.runtime.model import Model, Progress
 from rsd_local.runtime.sampler import Draws, Floats
 from rsd_local.runtime.sequence import Sequence
+from rsd_local.runtime.text_model import TextModel
 from rsd_local.runtime.trace import Tracing
 from rsd_local.runtime.writer import LocalWriter
 
@@ -25,6 +26,7 @@ __all__ = [
     "Progress",
     "Sequence",
     "Text",
+    "TextModel",
     "Tracing",
     "around",
     "opening_tokens",

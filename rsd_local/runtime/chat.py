@@ -18,7 +18,7 @@ from typing import Final
 from rsd_local.config import Thinking
 from rsd_local.errors import NoChatTemplate
 from rsd_local.prompt import Prompt, Speaker
-from rsd_local.runtime.model import Model
+from rsd_local.runtime.text_model import TextModel
 from rsd_local.runtime.thinking import FAMILIES, Tags
 
 
@@ -48,7 +48,7 @@ Text = list[Part]
 AS_THE_TEMPLATE_HAS_IT = Thinking()
 
 
-def prompt_tokens(model: Model, prompt: Prompt, thinking: Thinking = AS_THE_TEMPLATE_HAS_IT) -> list[int]:
+def prompt_tokens(model: TextModel, prompt: Prompt, thinking: Thinking = AS_THE_TEMPLATE_HAS_IT) -> list[int]:
     """The tokens of a conversation, ready for the assistant's turn, behind a beginning-of-text token where there is one.
 
     Of a raw prompt, those of its text, in which control tokens count: whoever writes it writes what a template would.
@@ -62,7 +62,7 @@ def prompt_tokens(model: Model, prompt: Prompt, thinking: Thinking = AS_THE_TEMP
     return opening_tokens(model, render_chat(model, messages, thinking=thinking)[0])
 
 
-def opens_thought(model: Model, prompt: Prompt, thinking: Thinking = AS_THE_TEMPLATE_HAS_IT) -> bool:
+def opens_thought(model: TextModel, prompt: Prompt, thinking: Thinking = AS_THE_TEMPLATE_HAS_IT) -> bool:
     """Whether an answer begins inside a thought that the prompt has opened.
 
     Raises:
@@ -72,7 +72,7 @@ def opens_thought(model: Model, prompt: Prompt, thinking: Thinking = AS_THE_TEMP
 
 
 def around(
-    model: Model, messages: Sequence[tuple[Speaker, Content]], *, thinking: Thinking = AS_THE_TEMPLATE_HAS_IT
+    model: TextModel, messages: Sequence[tuple[Speaker, Content]], *, thinking: Thinking = AS_THE_TEMPLATE_HAS_IT
 ) -> tuple[list[int], list[int]]:
     """The tokens before the only hole in a conversation, and those behind it.
 
@@ -83,7 +83,9 @@ def around(
     return opening_tokens(model, before, followed=True), tokens_of(model, behind, continues=True)
 
 
-def render_chat(model: Model, messages: Sequence[tuple[Speaker, Content]], *, thinking: Thinking = AS_THE_TEMPLATE_HAS_IT) -> list[Text]:
+def render_chat(
+    model: TextModel, messages: Sequence[tuple[Speaker, Content]], *, thinking: Thinking = AS_THE_TEMPLATE_HAS_IT
+) -> list[Text]:
     """A conversation as the model's template writes it, ready for the assistant's turn: the texts before, between and behind holes.
 
     A template that has no place for a system message gets it in front of the first user message; one that wants a message's text as
@@ -107,7 +109,7 @@ def render_chat(model: Model, messages: Sequence[tuple[Speaker, Content]], *, th
     return texts
 
 
-def _framed(model: Model, roles: tuple[Speaker, ...], thinking: Thinking) -> _Frame:
+def _framed(model: TextModel, roles: tuple[Speaker, ...], thinking: Thinking) -> _Frame:
     source = model.chat_template
     if source is None:
         raise NoChatTemplate(f"{model.path} has no chat template", hint="choose an instruct or chat model")
@@ -118,13 +120,13 @@ def _framed(model: Model, roles: tuple[Speaker, ...], thinking: Thinking) -> _Fr
         raise NoChatTemplate(f"the chat template of {model.path} {why}", hint="choose another file") from None
 
 
-def opening_tokens(model: Model, text: Text, *, followed: bool = False) -> list[int]:
+def opening_tokens(model: TextModel, text: Text, *, followed: bool = False) -> list[int]:
     """The tokens of a text that nothing stands before: behind a beginning-of-text token, where the vocabulary wants one."""
     tokens = tokens_of(model, text, followed=followed)
     return [model.bos, *tokens] if model.adds_bos and tokens[:1] != [model.bos] else tokens
 
 
-def tokens_of(model: Model, text: Text, *, continues: bool = False, followed: bool = False) -> list[int]:
+def tokens_of(model: TextModel, text: Text, *, continues: bool = False, followed: bool = False) -> list[int]:
     """The tokens of a text as a whole, as models were trained to see them, whose control tokens are the template's alone.
 
     A part in which somebody wrote the text of a control or user-defined token is tokenized apart from the others.
@@ -147,7 +149,7 @@ def tokens_of(model: Model, text: Text, *, continues: bool = False, followed: bo
     return _tokens_apart(model, text, continues, followed)
 
 
-def _tokens_apart(model: Model, text: Text, continues: bool, followed: bool) -> list[int]:
+def _tokens_apart(model: TextModel, text: Text, continues: bool, followed: bool) -> list[int]:
     tokens: list[int] = []
     for index, part in enumerate(text):
         last = index == len(text) - 1

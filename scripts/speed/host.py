@@ -23,7 +23,8 @@ def main() -> None:
         params.n_gpu_layers = int(chosen["gpu_layers"])
     if chosen["embeddings"]:
         params.embedding = True
-        params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_LAST
+        pooling = xllamacpp.llama_pooling_type
+        params.pooling_type = getattr(pooling, f"LLAMA_POOLING_TYPE_{chosen.get('pooling', 'last').upper()}")
         params.n_batch = params.n_ubatch = chosen["context"]
     server = xllamacpp.Server(params)
     build = f"llama-server (xllamacpp {xllamacpp.__version__}): {xllamacpp.get_system_info()}"

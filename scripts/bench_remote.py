@@ -220,7 +220,8 @@ def measure(setup: Setup, delays: list[float], rounds: int) -> list[Row]:
     with ExitStack() as opened:
         link = opened.enter_context(SlowLink(opened.enter_context(llama_server(setup.target))))
         reasoner = opened.enter_context(Reasoner.open(replace(setup.trio, target=RemoteRole(link.url, connect_timeout=60))))
-        engine = reasoner.trio.servers()["target"]
+        engine = reasoner.trio.target
+        assert isinstance(engine, RemoteEngine)
         for question in setup.questions:
             texts[question], _ = one_stream(engine, setup, question)
         watched = Watched(engine)

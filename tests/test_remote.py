@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from remote_support import LlamaServer, llama_server, needs_server, rsd
+from remote_support import Exchange, LlamaServer, Proxy, llama_server, needs_server, rsd
 from server_support import served
 
 from rsd_local import CancelToken, Limits, Params, Reasoner, RemoteRole, RoleConfig, Sampling, StepDone, TextWritten, Trio, Weighting
@@ -114,6 +114,44 @@ def test_greedy_under_never_the_text_is_the_targets_own_and_each_token_is_evalua
             assert made.rounds == len(result.steps) + sent
             assert made.sent_bytes > 0 and made.received_bytes > 0 and made.waiting_seconds > 0 and made.seconds > 0
             assert made.parameters == 7_976_064
+
+
+def test_a_step_of_the_target_is_asked_for_before_the_answer_to_what_was_sent_ahead(
+    server: LlamaServer, away: Reasoner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server reads the prompt, and its answer to that is held back until the request for the first step has come."""
+    behind, overlaps = threading.Event(), list[bool]()
+
+    class Held:
+        def __init__(self, client: Any) -> None:
+            self._client = client
+
+        def sendall(self, data: bytes) -> None:
+            overlaps.append(behind.wait(20))
+            self._client.sendall(data)
+
+    def hold(exchange: Exchange) -> None:
+        if json.loads(exchange.body)["n_predict"] == 0:
+            exchange.client = Held(exchange.client)  # type: ignore[assignment]
+        else:
+            behind.set()
+        exchange.pass_on()
+
+    question = questions(1)[0]
+    alone, settle = away.solve(question, strategy="target"), Place.settle
+
+    def once_out(place: Place) -> None:
+        assert place._ahead is not None and place._ahead.out.wait(20)
+        settle(place)
+
+    monkeypatch.setattr(Place, "settle", once_out)
+    with Proxy(server.port) as proxy, Reasoner.open(remote_abacus(proxy.url)) as reasoner:
+        proxy.always["/completion"] = hold
+        mixed = reasoner.solve(question, Params(weighting=NEVER))
+    made = mixed.counters["target"]
+    assert overlaps and all(overlaps) and mixed.text == alone.text
+    assert made.rounds == len(mixed.steps) + 1
+    assert made.evaluated_tokens == made.opening_tokens - made.cached_tokens + made.generated_tokens - 1
 
 
 def test_what_is_in_the_servers_cache_is_never_evaluated_again(away: Reasoner) -> None:

@@ -169,6 +169,8 @@ class Place:
         """Whether there is nothing more to send ahead; then it is done with."""
         with self._lock:
             ahead.done = ahead.enough or not self.waits
+            if not ahead.done:
+                ahead.out.clear()
             return ahead.done
 
     def join(self, seconds: float | None = None) -> None:
@@ -178,14 +180,20 @@ class Place:
             ahead.join(seconds)
 
     def settle(self) -> None:
-        """Wait for what was sent ahead, for a request that comes behind it.
+        """Wait for what is sent ahead, for a request that comes behind it.
+
+        A slot takes its requests in the order in which they come, so there it is enough that the one before is out: then both
+        share a round trip. ``join`` comes before what the later one took is counted.
 
         Raises:
             Unreachable: the server was lost meanwhile: whoever waits has waited long enough.
         """
         ahead = self._ahead
         if ahead is not None and not ahead.done:
-            ahead.join(None)
+            if self.slot >= 0:
+                ahead.wait_out()
+            else:
+                ahead.join(None)
             if ahead.lost is not None:
                 raise ahead.lost
 
@@ -274,6 +282,7 @@ class _Ahead:
     def __init__(self, place: Place) -> None:
         self._place, self._call, self.done, self.enough = place, Call(), False, False
         self.lost: Unreachable | None = None
+        self.out = threading.Event()  # what is to be evaluated is on its way, and the place's texts are not touched any more
         self._thread = threading.Thread(target=self._run, name="rsd-remote-ahead", daemon=True)
         self._thread.start()
 
@@ -283,7 +292,10 @@ class _Ahead:
             place.started(call)
             place.engine.check_up()
             while not place.rests(self):
+                place.spell(call)
+                call.when_sent = self.out.set
                 place.evaluate(call)
+                call.when_sent = None
         except RemoteError as error:
             self.lost = error if isinstance(error, Unreachable) else None
             place.engine.note_failure(error)
@@ -292,6 +304,13 @@ class _Ahead:
         finally:
             place.ended(call)
             self.done = True
+            self.out.set()
+
+    def wait_out(self) -> None:
+        """Wait until what is being sent is out; nothing further is."""
+        with self._place._lock:  # no new round begins behind this
+            self.enough = True
+        self.out.wait()
 
     def join(self, seconds: float | None) -> None:
         """Wait for what is on its way; nothing further is sent."""

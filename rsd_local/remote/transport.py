@@ -12,7 +12,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -47,10 +47,16 @@ class Traffic:
 
 
 class Call:
-    """Requests that can be ended from any thread."""
+    """Requests that can be ended from any thread.
+
+    Attributes:
+        traffic: what they took.
+        when_sent: called where a request is out, before its answer comes.
+    """
 
     def __init__(self) -> None:
         self.traffic = Traffic()
+        self.when_sent: Callable[[], None] | None = None
         self._lock = threading.Lock()
         self._link: _Link | None = None
         self._ended = threading.Event()
@@ -98,9 +104,12 @@ class _Link:
         self.client = httpx.Client(base_url=role.url, timeout=wait, limits=limits, headers=headers, verify=trust)
         self._stream: Any = None
         self._lost = False
+        self.when_sent: Callable[[], None] | None = None
 
     def trace(self, event: str, info: dict[str, Any]) -> None:
-        """httpcore's hook: notes the socket."""
+        """httpcore's hook: notes the socket, and that a request is out."""
+        if event.endswith(".send_request_body.complete") and self.when_sent is not None:
+            self.when_sent()
         if event.endswith((".connect_tcp.complete", ".start_tls.complete")):
             self._stream = info["return_value"]
             if self._lost:
@@ -249,6 +258,7 @@ class Transport:
             with call.over(link):
                 call.traffic.rounds += 1
                 call.traffic.sent += len(content or b"")
+                link.when_sent = call.when_sent
                 method = "GET" if content is None else "POST"
                 headers = {} if content is None else {"Content-Type": "application/json"}
                 with link.client.stream(method, path, content=content, headers=headers, extensions={"trace": link.trace}) as response:

@@ -140,6 +140,7 @@ class RemoteWriter:
             written.give(known)
             self._requests(call, written, limit, until, sampling, stream, skip)
             step = written.step(written.ended or "context")
+            place.join()
             place.wrote(step.tokens, written.flags)
             done = True
             return step
@@ -151,6 +152,9 @@ class RemoteWriter:
             engine.note_failure(error)
             raise
         finally:
+            if not done:
+                place.stop()
+            place.join()
             drawn = len(written.tokens) - written.given
             place.counters.generated_tokens += drawn
             place.counters.discarded_tokens += 0 if done else drawn
@@ -179,6 +183,7 @@ class RemoteWriter:
 
     def _took(self, length: int, timing: Timing) -> None:
         place = self._place
+        place.join()  # it was asked before, so its answer is there
         place.engine.latency.note(timing)
         place.took(min(length, len(place.tokens)), timing, wrote=True)  # what is behind, this step wrote in requests before
 

@@ -122,7 +122,7 @@ class Watched:
 
 @contextmanager
 def late_prefetches() -> Iterator[list[float]]:
-    """The seconds for which steps of the target had to wait for what was sent ahead."""
+    """The seconds for which steps of the target had to wait until what was sent ahead was out."""
     found, plain = list[float](), Place.settle
 
     def timed(self: Place) -> None:

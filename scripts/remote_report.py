@@ -58,7 +58,7 @@ def tables(found: Row, delays: list[float]) -> str:
         ("RSD: seconds of an answer", *(f"{one['seconds']:.2f}" for one in measured)),
         ("- for the prompt's tokens", *(f"{one['opening_seconds']:.2f}" for one in measured)),
         ("- for steps of the target, beyond what the server computed", *(f"{one['waiting']:.2f}" for one in measured)),
-        ("- of these for what was sent ahead and still on its way", *(f"{one['late']:.2f}" for one in measured)),
+        ("- of these until what was sent ahead was out", *(f"{one['late']:.2f}" for one in measured)),
         ("- behind the last step, for the counters", *(f"{one['ending']:.2f}" for one in measured)),
         ("target alone: seconds of an answer", *(f"{one['target_seconds']:.2f}" for one in measured)),
     ]

@@ -60,6 +60,7 @@ class Rehearsed:
         repacked: whether weights are laid out anew for the CPU, which has kernels of its own. That takes some seconds and as
             many bytes again for each gigabyte, so larger files are tried as they are.
         adapter: the same of a LoRA adapter that is tried with it, None without one.
+        mtp: whether its multi-token head is tried, None where not.
     """
 
     path: str
@@ -68,9 +69,10 @@ class Rehearsed:
     llama: str
     repacked: bool
     adapter: Rehearsed | None = None
+    mtp: bool | None = None
 
     @classmethod
-    def of(cls, path: Path, header: Header, adapter: Header | None = None) -> Rehearsed:
+    def of(cls, path: Path, header: Header, adapter: Header | None = None, *, mtp: bool | None = None) -> Rehearsed:
         """The file as it is now, and that of an adapter on it."""
         states = [part.stat() for part in header.files]
         parts = tuple((state.st_size, state.st_mtime_ns) for state in states)
@@ -79,7 +81,7 @@ class Rehearsed:
         library = f"{llama_cpp.__version__} {C.llama_print_system_info().decode('utf-8', 'replace')}"
         repacked = llama.repacks_safely() and sum(size for size, _ in parts) <= MOST_REPACKED
         beside = None if adapter is None else cls.of(adapter.files[0], adapter)
-        return cls(str(path.resolve()), parts, digest, library, repacked, beside)
+        return cls(str(path.resolve()), parts, digest, library, repacked, beside, mtp)
 
     @property
     def limit(self) -> float:
@@ -92,7 +94,7 @@ class Rehearsed:
         return sum(size for size, _ in self.parts) + (self.adapter.size if self.adapter else 0)
 
 
-def rehearse(path: Path, header: Header, *, trusted: bool = False, adapter: Header | None = None) -> None:
+def rehearse(path: Path, header: Header, *, trusted: bool = False, adapter: Header | None = None, mtp: bool | None = None) -> None:
     """Try a file in a child process, unless that went well before with the same file and library.
 
     Args:
@@ -100,6 +102,7 @@ def rehearse(path: Path, header: Header, *, trusted: bool = False, adapter: Head
         header: the file's.
         trusted: whether to skip it, as for the models of this package.
         adapter: of a LoRA adapter that is tried on the model.
+        mtp: whether its multi-token head is what is tried; the file without it went well before.
 
     Raises:
         ModelNotFound: the file cannot be read.
@@ -111,18 +114,28 @@ def rehearse(path: Path, header: Header, *, trusted: bool = False, adapter: Head
         return
     with _one_at_a_time:  # two children may need more memory than there is
         try:
-            now = Rehearsed.of(path, header, adapter)
+            now = Rehearsed.of(path, header, adapter, mtp=mtp)
         except OSError as error:
             raise ModelNotFound(f"{path} cannot be read: {error}") from None
         if now in _went_well or _is_remembered(now):
             _went_well.add(now)
             return
-        repeated = None if adapter else Vocabulary.read(path, header).repeated()
+        repeated = None if adapter or mtp else Vocabulary.read(path, header).repeated()
         if repeated is not None:
             raise NotAModel(f"{path} cannot be used: two of its tokens have the text {repeated[:80]!r}", hint=_OTHER_FILE)
         if _try(path, now, adapter):
             _went_well.add(now)
             _remember(now)
+
+
+def head_works(path: Path, header: Header, *, trusted: bool = False) -> bool:
+    """Whether a child process could use the multi-token head of a file, whose other parts went well before; tried as by ``rehearse``."""
+    try:
+        rehearse(path, header, trusted=trusted, mtp=True)
+    except ModelError as error:
+        log.warning("the multi-token head is left out: %s", error)
+        return False
+    return True
 
 
 def _refused(path: Path, adapter: Header | None, why: str, hint: str) -> ModelError:
@@ -136,7 +149,7 @@ def _try(path: Path, now: Rehearsed, adapter: Header | None) -> bool:
     """Runs the child; False where it could not find out, for reasons of its own or of the machine."""
     words = [sys.executable, "-P", "-m", "rsd_local.runtime.rehearsal_child", str(path.absolute())]
     words += [str(int(number)) for number in (now.repacked, now.limit + 10, now.size)]
-    words += [str(adapter.files[0].absolute())] if adapter else []
+    words += [str(adapter.files[0].absolute())] if adapter else ["--mtp"] if now.mtp else []
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(os.path.abspath(entry) for entry in sys.path),  # it finds what is found here
         "PYTHONIOENCODING": "utf-8",
@@ -185,7 +198,7 @@ def _can_start_python() -> bool:
 
 
 def _file(now: Rehearsed) -> Path:
-    paths = now.path + (f"\n{now.adapter.path}" if now.adapter else "")
+    paths = now.path + (f"\n{now.adapter.path}" if now.adapter else "\n--mtp" if now.mtp else "")
     name = hashlib.sha256(paths.encode("utf-8", "surrogateescape")).hexdigest()[:32]
     return platformdirs.user_cache_path("rsd") / "rehearsed" / f"{name}.json"
 

@@ -40,7 +40,9 @@ class _File:
             self.ones(f"{block}nextn.{name}.weight", WIDTH)
 
 
-def write_mtp_model(path: Path, kind: str = "attention", seed: int = 0, *, right: bool = False, head: bool = True) -> Path:
+def write_mtp_model(
+    path: Path, kind: str = "attention", seed: int = 0, *, right: bool = False, head: bool = True, experts: bool = True
+) -> Path:
     """Writes a model and returns its path.
 
     Args:
@@ -49,6 +51,7 @@ def write_mtp_model(path: Path, kind: str = "attention", seed: int = 0, *, right
         seed: of the weights; the head's come last, so models with and without one are the same but for it.
         right: whether the head guesses what the model writes.
         head: whether it has one.
+        experts: whether the head of the kind ``attention`` has them; without them llama.cpp ends the process that uses it.
     """
     arch = KINDS[kind]
     out = gguf.GGUFWriter(path, arch)
@@ -71,7 +74,10 @@ def write_mtp_model(path: Path, kind: str = "attention", seed: int = 0, *, right
     file.random("token_embd.weight", len(VOCABULARY), WIDTH)
     file.random("output.weight", len(VOCABULARY), WIDTH)
     file.ones("output_norm.weight", WIDTH)
-    (_attention if kind == "attention" else _hybrid)(file, head)
+    if kind == "attention":
+        _attention(file, head, experts)
+    else:
+        _hybrid(file, head)
     out.write_header_to_file()
     out.write_kv_data_to_file()
     out.write_tensors_to_file()
@@ -79,26 +85,28 @@ def write_mtp_model(path: Path, kind: str = "attention", seed: int = 0, *, right
     return path
 
 
-def _attention(file: _File, head: bool) -> None:
+def _attention(file: _File, head: bool, experts: bool) -> None:
     out = file.out
     out.add_expert_count(EXPERTS)
     out.add_expert_used_count(EXPERTS)
     out.add_expert_shared_count(1)
     out.add_expert_feed_forward_length(HIDDEN)
-    out.add_leading_dense_block_count(TRUNK)
+    dense = TRUNK if experts else TRUNK + 1
+    out.add_leading_dense_block_count(dense)
     for layer in range(TRUNK + head):
         block = f"blk.{layer}."
         _norms(file, block)
         _query_key_value(file, block, HEADS * HEAD)
-        if layer < TRUNK:
+        if layer < dense:
             _feed_forward(file, block)
-            continue
-        file.random(f"{block}ffn_gate_inp.weight", EXPERTS, WIDTH)
-        file.ones(f"{block}exp_probs_b.bias", EXPERTS)
-        for name, shape in (("gate", (HIDDEN, WIDTH)), ("up", (HIDDEN, WIDTH)), ("down", (WIDTH, HIDDEN))):
-            file.random(f"{block}ffn_{name}_exps.weight", EXPERTS, *shape)
-            file.random(f"{block}ffn_{name}_shexp.weight", *shape)
-        file.head(block)
+        else:
+            file.random(f"{block}ffn_gate_inp.weight", EXPERTS, WIDTH)
+            file.ones(f"{block}exp_probs_b.bias", EXPERTS)
+            for name, shape in (("gate", (HIDDEN, WIDTH)), ("up", (HIDDEN, WIDTH)), ("down", (WIDTH, HIDDEN))):
+                file.random(f"{block}ffn_{name}_exps.weight", EXPERTS, *shape)
+                file.random(f"{block}ffn_{name}_shexp.weight", *shape)
+        if layer == TRUNK:
+            file.head(block)
 
 
 def _hybrid(file: _File, head: bool) -> None:

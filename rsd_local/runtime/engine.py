@@ -233,7 +233,11 @@ class Engine:
 
         def guess() -> list[int]:
             self._slots.sync(sequence)
-            return head.guess(sequence.slot, sequence.tokens, most, draws) if head is not None else []
+            if head is None:
+                return []
+            guessed, seconds = head.guess(sequence.slot, sequence.tokens, most, draws)
+            sequence.counters.seconds += seconds
+            return guessed
 
         guessed: list[int] = self._call(guess)
         return guessed

@@ -82,7 +82,7 @@ class MtpHead:
         C.llama_memory_seq_rm(self._memory, slot, -1, -1)
         self._states[slot], self._held[slot] = [], []
 
-    def guess(self, slot: int, tokens: list[int], most: int, draws: Draws) -> list[int]:
+    def guess(self, slot: int, tokens: list[int], most: int, draws: Draws) -> tuple[list[int], float]:
         """What the model may write behind some tokens.
 
         Args:
@@ -90,10 +90,13 @@ class MtpHead:
             tokens: all of the sequence; the engine has decoded all but the last, or nothing is guessed.
             most: tokens to guess; an end of the text is the last one.
             draws: draws each from the head's logits as the model will draw it from its own.
+
+        Returns:
+            The guess, and the seconds that it took.
         """
-        guessed: list[int] = []
+        began, guessed = self._clock(), list[int]()
         if not tokens or len(self._states[slot]) < len(tokens) - 1:
-            return guessed
+            return guessed, 0.0
         first = min(common_prefix(self._held[slot], tokens), len(tokens) - 1)
         C.llama_memory_seq_rm(self._memory, slot, first, -1)
         del self._held[slot][first:]
@@ -114,7 +117,7 @@ class MtpHead:
                 first = len(tokens) + len(guessed) - 1
         except RSDError:
             pass  # logits that are no numbers, a grammar that takes nothing: no guess is worth an error
-        return guessed
+        return guessed, self._clock() - began
 
     def close(self) -> None:
         """Free the context."""

@@ -123,13 +123,10 @@ class Guesser(Protocol):
         """How long its batches take."""
 
     def guess(self, most: int, sampling: Sampling, stream: Stream, *, skip: int = 0) -> list[int]:
-        """Guess the tokens behind what stands; none where the writer has not evaluated all but the last of what stands.
+        """Guess at most so many tokens behind what stands; none where the writer has not evaluated all but the last of that.
 
         Args:
-            most: tokens at most.
-            sampling: how the writer will draw.
-            stream: of those draws.
-            skip: draws of the stream that belong to tokens of this step written before.
+            sampling, stream, skip: as the writer will draw them.
         """
 
 

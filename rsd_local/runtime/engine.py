@@ -13,15 +13,14 @@ from llama_cpp import llama_cpp as C
 
 from rsd_local import machine
 from rsd_local.config import RoleConfig
-from rsd_local.errors import Closed, ContextFull, EngineError, NoSlot
+from rsd_local.errors import Closed, ContextFull, NoSlot
 from rsd_local.runtime import llama
-from rsd_local.runtime.adapters import use_adapter
 from rsd_local.runtime.batch_loop import BatchLoop
+from rsd_local.runtime.contexts import make_contexts
 from rsd_local.runtime.device import Device, shared_device
 from rsd_local.runtime.latency import LatencyModel
 from rsd_local.runtime.model import Model
 from rsd_local.runtime.mtp import MtpHead, RollbackWithHead
-from rsd_local.runtime.mtp_support import MOST, for_head
 from rsd_local.runtime.requests import Request
 from rsd_local.runtime.rollback import Rollback, kept_states, probe, way_back
 from rsd_local.runtime.sampler import Draws
@@ -30,9 +29,6 @@ from rsd_local.runtime.sizes import Sizes
 from rsd_local.runtime.slots import Slots
 from rsd_local.runtime.trials import Rounding, states_beside_logits
 
-_CACHE_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 8, "bf16": 30}  # ggml_type
-_FLASH = {"auto": -1, "off": 0, "on": 1}
-_SMALLER = "give a smaller --ctx-size"
 _open_engines: weakref.WeakSet[Engine]
 
 
@@ -68,8 +64,10 @@ class Engine:
         # In a cache of one piece llama.cpp writes over what another sequence's window has left behind, but a rollback needs it.
         self.shares_cells = slots > 1 and shares_prefixes and model.sliding_window == 0
         self.device = self._choose_device()
-        self.head: MtpHead | None = None
-        self._context, head_context = self._make_contexts(sizes, mtp=mtp and model.has_mtp)
+        self.head: MtpHead | None = None  # the model's multi-token head
+        self._context, self._head_context = make_contexts(
+            model, config, sizes, name, threads=self.threads, unified=self.shares_cells, mtp=mtp and model.has_mtp
+        )
         self._memory = C.llama_get_memory(self._context)
         self.gives_states = True  # until ``probe_states`` finds otherwise
         self._opened, self._closing, self._freed = 0, False, threading.Event()
@@ -79,9 +77,9 @@ class Engine:
         try:
             if model.can_cut is None:
                 model.can_cut = self.device.call(lambda: probe(self._context))
-            self._rollback = way_back(self._context, model.can_cut)
-            if head_context:
-                self._rollback = self._open_head(head_context, sizes, clock)
+            self._rollback, self._kept_states = way_back(self._context, model.can_cut), kept_states(self._context)
+            if self._head_context and (self.can_cut or self.takes_back):
+                self._rollback = self._with_head(sizes, clock)
         except BaseException:
             self.device.call(self._free)
             self.device.detach(None)
@@ -121,8 +119,8 @@ class Engine:
 
     @property
     def takes_back(self) -> int:
-        """How many tokens of a batch may turn out to be wrong guesses, where not any token can be forgotten again."""
-        return kept_states(self._context)
+        """How many tokens of its last batch a sequence can forget where ``can_cut`` is false."""
+        return self._kept_states
 
     @property
     def can_cut(self) -> bool:
@@ -305,17 +303,16 @@ class Engine:
             self.device.order(command)
 
     def _free(self) -> None:
-        if self.head is not None:
-            self.head.close()
+        if self._head_context:
+            C.llama_free(self._head_context)
         C.llama_free(self._context)
-        self._context = None
+        self._context = self._head_context = None
 
-    def _open_head(self, context: Any, sizes: Sizes, clock: Callable[[], float]) -> Rollback:
-        """The model's multi-token head, where guesses of several tokens can be taken back; the way back of both caches."""
-        if not (self.can_cut or self.takes_back):
-            C.llama_free(context)
-            return self._rollback
-        self.head = MtpHead(self._context, context, self.model, rows=sizes.rows, tokens=self.context, on_gpu=self._on_gpu, clock=clock)
+    def _with_head(self, sizes: Sizes, clock: Callable[[], float]) -> Rollback:
+        """Open the multi-token head; the way back of both caches."""
+        self.head = MtpHead(
+            self._context, self._head_context, self.model, rows=sizes.rows, tokens=self.context, on_gpu=self._on_gpu, clock=clock
+        )
         return RollbackWithHead(self._rollback, self.head)
 
     def _choose_device(self) -> Device:
@@ -323,39 +320,6 @@ class Engine:
         if self._on_gpu:
             return shared_device(f"gpu{self.config.main_gpu}")
         return Device(self.name) if self.threads == 1 else shared_device("cpu")
-
-    def _make_contexts(self, sizes: Sizes, *, mtp: bool) -> tuple[Any, Any]:
-        """llama.cpp's context, and one for the multi-token head where it is asked for."""
-        params = C.llama_context_default_params()
-        params.n_ctx, params.n_seq_max, params.kv_unified = sizes.cells, self.slots, self.shares_cells
-        params.n_batch = params.n_ubatch = sizes.rows
-        params.n_outputs_max = sizes.outputs
-        params.n_threads = params.n_threads_batch = self.threads
-        params.flash_attn_type = _FLASH[self.config.flash_attention]
-        params.type_k = params.type_v = _CACHE_TYPES[self.config.cache_type]
-        params.pooling_type, params.swa_full, params.no_perf = 0, True, True
-        if mtp:
-            params.n_rs_seq = MOST  # of memories that cannot be cut; llama.cpp sets it to 0 for those that do not keep states
-        llama.clear_errors()
-        places = next((tensor.shape[-1] for tensor in self.model.header.tensors if tensor.name == "position_embd.weight"), self.context)
-        if self.context > places:  # llama.cpp would end the process at the first token behind the last one
-            raise EngineError(f"{self.name}: {self.model.path.name} has {places} positions, no context of {self.context}", hint=_SMALLER)
-        adapter = self.model.adapters.load(self.config.lora, trusted=self.config.trusted) if self.config.lora else None
-        with self.model.in_use() as handle:
-            context = llama.GuardedCall().run(lambda: C.llama_init_from_model(handle, params), C.llama_free)
-            head = None
-            if context and mtp:
-                params = for_head(params, context)
-                head = llama.GuardedCall().run(lambda: C.llama_init_from_model(handle, params), C.llama_free)
-        if not context:
-            raise EngineError(
-                f"{self.name}: llama.cpp cannot make a context of {self.context} tokens for {self.slots} sequences: "
-                f"{llama.last_errors() or 'no reason given'}",
-                hint=f"{_SMALLER}, or another cache type",
-            )
-        if adapter is not None:
-            use_adapter(context, adapter, self.config.lora_scale)
-        return context, head
 
 
 _open_engines = weakref.WeakSet()

@@ -31,7 +31,7 @@ class MtpHead:
 
     Args:
         target: llama.cpp's context of the engine; its states are asked for from now on.
-        context: of the head, made for the same sequences; it is freed by ``close``.
+        context: of the head, made for the same sequences.
         model: of both.
         rows: the most rows of a batch.
         tokens: the most tokens of a sequence.
@@ -118,10 +118,6 @@ class MtpHead:
         except RSDError:
             pass  # logits that are no numbers, a grammar that takes nothing: no guess is worth an error
         return guessed, self._clock() - began
-
-    def close(self) -> None:
-        """Free the context."""
-        C.llama_free(self._context)
 
     def _decode(self, slot: int, position: int, pairs: list[tuple[int, Floats]]) -> int | None:
         """Decode pairs from a position on; the last one's row, None where llama.cpp refuses."""

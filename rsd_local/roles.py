@@ -123,11 +123,7 @@ class Guesser(Protocol):
         """How long its batches take."""
 
     def guess(self, most: int, sampling: Sampling, stream: Stream, *, skip: int = 0) -> list[int]:
-        """Guess at most so many tokens behind what stands; none where the writer has not evaluated all but the last of that.
-
-        Args:
-            sampling, stream, skip: as the writer will draw them.
-        """
+        """At most so many tokens behind what stands, drawn as the writer will; none where it has not evaluated all but the last of that."""
 
 
 class Writer(Protocol):

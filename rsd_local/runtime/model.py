@@ -60,7 +60,7 @@ class Model:
         params.n_gpu_layers = config.layers_on_gpu
         params.main_gpu = config.main_gpu
         params.use_extra_bufts = llama.repacks_safely()
-        self.has_mtp = mtp and library_has_mtp() and has_mtp(self.header) and head_works(config.path, self.header, trusted=config.trusted)
+        self.has_mtp = mtp and library_has_mtp() and has_mtp(self.header) and head_works(config.path, self.header)
         if self.has_mtp:
             params.load_mtp = True
         if config.tensor_split:

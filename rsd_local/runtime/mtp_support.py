@@ -31,7 +31,7 @@ MOST = 4
 
 
 def library_has_mtp() -> bool:
-    """Whether the installed llama-cpp-python has what a head needs; 0.3.35 has not."""
+    """Whether the installed llama-cpp-python has what a head needs."""
     models, contexts = ({name for name, *_ in kind._fields_} for kind in (C.llama_model_params, C.llama_context_params))
     calls = hasattr(X, "llama_set_embeddings_nextn") and hasattr(X, "llama_get_embeddings_nextn_ith")
     return calls and hasattr(C, "LLAMA_CONTEXT_TYPE_MTP") and "load_mtp" in models and {"ctx_type", "ctx_other", "n_rs_seq"} <= contexts

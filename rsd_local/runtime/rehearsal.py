@@ -94,7 +94,7 @@ class Rehearsed:
         return sum(size for size, _ in self.parts) + (self.adapter.size if self.adapter else 0)
 
 
-def rehearse(path: Path, header: Header, *, trusted: bool = False, adapter: Header | None = None, mtp: bool | None = None) -> None:
+def rehearse(path: Path, header: Header, *, trusted: bool = False, adapter: Header | None = None) -> None:
     """Try a file in a child process, unless that went well before with the same file and library.
 
     Args:
@@ -102,7 +102,6 @@ def rehearse(path: Path, header: Header, *, trusted: bool = False, adapter: Head
         header: the file's.
         trusted: whether to skip it, as for the models of this package.
         adapter: of a LoRA adapter that is tried on the model.
-        mtp: whether its multi-token head is what is tried; the file without it went well before.
 
     Raises:
         ModelNotFound: the file cannot be read.
@@ -114,28 +113,43 @@ def rehearse(path: Path, header: Header, *, trusted: bool = False, adapter: Head
         return
     with _one_at_a_time:  # two children may need more memory than there is
         try:
-            now = Rehearsed.of(path, header, adapter, mtp=mtp)
+            now = Rehearsed.of(path, header, adapter)
         except OSError as error:
             raise ModelNotFound(f"{path} cannot be read: {error}") from None
         if now in _went_well or _is_remembered(now):
             _went_well.add(now)
             return
-        repeated = None if adapter or mtp else Vocabulary.read(path, header).repeated()
+        repeated = None if adapter else Vocabulary.read(path, header).repeated()
         if repeated is not None:
             raise NotAModel(f"{path} cannot be used: two of its tokens have the text {repeated[:80]!r}", hint=_OTHER_FILE)
-        if _try(path, now, adapter):
-            _went_well.add(now)
-            _remember(now)
+        _note(now, _try(path, now, adapter))
 
 
-def head_works(path: Path, header: Header, *, trusted: bool = False) -> bool:
-    """Whether a child process could use the multi-token head of a file, whose other parts went well before; tried as by ``rehearse``."""
-    try:
-        rehearse(path, header, trusted=trusted, mtp=True)
-    except ModelError as error:
-        log.warning("the multi-token head is left out: %s", error)
+def head_works(path: Path, header: Header) -> bool:
+    """Whether a child process could use the multi-token head of a file whose other parts went well before.
+
+    llama.cpp ends the process with heads of some kinds, and nothing is lost without one: so no head is used that was not tried.
+    """
+    if not _can_start_python():
         return False
-    return True
+    with _one_at_a_time:
+        try:
+            now = Rehearsed.of(path, header, mtp=True)
+            if now in _went_well or _is_remembered(now):
+                _went_well.add(now)
+                return True
+            return _note(now, _try(path, now, None))
+        except (OSError, NotAModel) as error:
+            log.warning("the multi-token head is left out: %s", error)
+            return False
+
+
+def _note(now: Rehearsed, well: bool) -> bool:
+    """Remembers what went well."""
+    if well:
+        _went_well.add(now)
+        _remember(now)
+    return well
 
 
 def _refused(path: Path, adapter: Header | None, why: str, hint: str) -> ModelError:

@@ -167,6 +167,31 @@ def test_guesses_are_those_of_fresh_contexts_that_are_given_the_whole_text(files
     assert len(checked) > 20
 
 
+@pytest.mark.parametrize("wrong", [1, 3, 4])
+def test_a_recurrent_state_is_cut_only_where_llama_cpp_has_kept_it(files: dict[str, Path], wrong: int) -> None:
+    """Otherwise the sequence goes back to its mark and evaluates again, and its state is right all the same."""
+    with opened(files["hybrid"], slots=2) as engine:
+        one = engine.sequence(PROMPT)
+        one.mark()
+        right = write(one, GREEDY, 9, guessing=False)
+        one.truncate(len(PROMPT) + 2)
+        hint = Hint((*right[2 : 6 - wrong], *[250] * wrong), 4, only=True)
+        made = one.generate(Draws(GREEDY, Stream(0, 1)), 9, hint=hint).future.result().tokens
+        assert made == right[2 : 7 - wrong]
+        evaluated = one.counters.evaluated_tokens
+        check_state(engine, one)
+        assert one.counters.evaluated_tokens == evaluated + 1  # the last token: what was wrong is cut, and no more
+        one.truncate(len(PROMPT) + 2)
+        check_state(engine, one)
+        assert one.counters.evaluated_tokens == evaluated + 3  # both tokens behind the mark
+
+
+def check_state(engine: Engine, one: Sequence) -> None:
+    fresh = engine.sequence(list(one.tokens))
+    assert np.allclose(fresh.read_logits().result(), one.read_logits().result(), atol=1e-4)
+    fresh.close()
+
+
 def test_a_prompt_longer_than_a_batch_is_read_by_the_head_too(files: dict[str, Path]) -> None:
     prompt = [1, *(30 + place * 7 % 100 for place in range(420))]
     with opened(files["attention"], slots=1, ctx_size=500) as engine:

@@ -22,7 +22,7 @@ from rsd_local.runtime.latency import LatencyModel
 from rsd_local.runtime.model import Model
 from rsd_local.runtime.mtp import MtpHead, RollbackWithHead
 from rsd_local.runtime.requests import Request
-from rsd_local.runtime.rollback import Rollback, kept_states, probe, way_back
+from rsd_local.runtime.rollback import MOST_SHARING, Rollback, kept_states, probe, way_back
 from rsd_local.runtime.sampler import Draws
 from rsd_local.runtime.sequence import Sequence
 from rsd_local.runtime.sizes import Sizes
@@ -231,7 +231,7 @@ class Engine:
 
         def guess() -> list[int]:
             self._slots.sync(sequence)
-            if head is None:
+            if head is None or (not self.can_cut and len(self.loop.active) >= MOST_SHARING):  # a wrong guess would cost too much
                 return []
             guessed, seconds = head.guess(sequence.slot, sequence.tokens, most, draws)
             sequence.counters.seconds += seconds

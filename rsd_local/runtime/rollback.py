@@ -19,6 +19,8 @@ from rsd_local.runtime import llama
 
 _CUT, _COPY = llama.quick(C.llama_memory_seq_rm, ctypes.c_bool), llama.quick(C.llama_memory_seq_cp, None)
 _FIRST, _LAST = llama.quick(C.llama_memory_seq_pos_min, ctypes.c_int32), llama.quick(C.llama_memory_seq_pos_max, ctypes.c_int32)
+MOST_SHARING = 2
+"""Slots in one batch of which llama.cpp keeps the states before the last tokens: it computes those two at once, or each by itself."""
 _PARTIAL_ONLY = 1  # LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY: the recurrent state, without the keys and values
 
 
@@ -88,8 +90,9 @@ class Snapshots:
 
     Where the context keeps the states before the last tokens of a batch (llama.cpp's ``n_rs_seq``), those tokens are cut without a
     snapshot. llama.cpp itself looks at the number of tokens alone. But it writes such states only for the rows of a slot's last batch,
-    moves them no more with the next batch, and takes a state that two slots share to be one: so here a slot can be cut so only between
-    its own batch and the next one of any slot, once, and not after a copy.
+    leaves them behind where a part of a batch with several other slots moves the slot's newest state, and takes a state that two slots
+    share to be one: so here a slot can be cut so only between its own batch and the next one of any slot, once, not after a copy, and
+    not where that batch was of more than two slots.
     """
 
     needs_marks = True
@@ -103,8 +106,9 @@ class Snapshots:
     def evaluated(self, slots: dict[int, int]) -> None:
         """The last states of these slots are there, of others no more."""
         self._pending.difference_update(slots)
-        last = {slot: _LAST(self._memory, slot) + 1 for slot in slots} if self._most_recent else {}
-        self._recent = {slot: (held, min(slots[slot] - 1, self._most_recent)) for slot, held in last.items()}
+        self._recent = {}
+        if self._most_recent and len(slots) <= MOST_SHARING:
+            self._recent = {slot: (_LAST(self._memory, slot) + 1, min(rows - 1, self._most_recent)) for slot, rows in slots.items()}
 
     def mark(self, slot: int, position: int) -> None:
         """Takes a snapshot of the slot's state, unless there is one of this place."""
@@ -143,9 +147,10 @@ class Snapshots:
         """Lets the slot go on from the source's state, snapshots included."""
         if source in self._pending:
             state = self._take(source)
-            if state is not None and self._put(source, state):  # it is now where llama.cpp looks for it from both slots
-                self._pending.discard(source)
-        self._recent.pop(source, None)
+            if state is None or not self._put(source, state):  # so that it is where llama.cpp looks for it from both slots
+                raise EngineError(f"llama.cpp does not write back the state of slot {source} of its cache")
+        for one in (source, slot):
+            self._recent.pop(one, None)
         _COPY(self._memory, source, slot, -1, -1)
         self._states[slot] = dict(self._states[source])
 

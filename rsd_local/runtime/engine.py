@@ -230,9 +230,10 @@ class Engine:
         head = self.head
 
         def guess() -> list[int]:
-            self._slots.sync(sequence)
-            if head is None or (not self.can_cut and len(self.loop.active) >= MOST_SHARING):  # a wrong guess would cost too much
+            crowded = not self.can_cut and len(self.loop.active) >= MOST_SHARING  # a wrong guess would cost too much
+            if head is None or crowded or sequence.failure is not None:
                 return []
+            self._slots.sync(sequence)
             guessed, seconds = head.guess(sequence.slot, sequence.tokens, most, draws)
             sequence.counters.seconds += seconds
             return guessed

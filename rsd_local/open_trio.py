@@ -85,15 +85,17 @@ class LocalTrio:
         heads = load_heads(config)
         roles = capacities(config, heads)
         headers = {path: read_header(path) for path in dict.fromkeys(one.config.path for one in roles.values())}
-        for role, capacity in placed(roles, headers, check=config.fit_check).items():
+        roles = placed(roles, headers, check=config.fit_check)
+        heads_of = roles["target"].config.placement if "target" in roles else None
+        for role, capacity in roles.items():
             where = capacity.config.placement
             if where not in models:
                 report = None if progress is None else _bind(progress, role)
-                models[where] = Model(capacity.config, report, headers[capacity.config.path])
+                models[where] = Model(capacity.config, report, headers[capacity.config.path], mtp=where == heads_of)
                 opening.callback(models[where].close)
             engines[role] = Engine(
                 models[where], capacity.config, capacity.slots, role, reuse=config.reuse, reads_states=capacity.reads_states,
-                shares_prefixes=capacity.shares_prefixes,
+                shares_prefixes=capacity.shares_prefixes, mtp=role == "target",
             )  # fmt: skip
             opening.callback(engines[role].close)
         _warn_of_contexts(engines)

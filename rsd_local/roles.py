@@ -56,11 +56,13 @@ class Hint:
         tokens: the guess, in the vocabulary that draft and target share.
         chunk: the most of them in one batch.
         only: whether writing ends with the first token that the guess does not have.
+        own: whether it is the writer's own guess, so in its own vocabulary.
     """
 
     tokens: tuple[int, ...] = ()
     chunk: int = 16
     only: bool = False
+    own: bool = False
 
 
 NO_HINT = Hint()
@@ -113,6 +115,17 @@ class Latency(Protocol):
         """The expected seconds of a batch of so many rows, None where that is not known."""
 
 
+class Guesser(Protocol):
+    """A multi-token head of a writer's own model (MTP): it guesses what the writer writes next."""
+
+    @property
+    def latency(self) -> Latency:
+        """How long its batches take."""
+
+    def guess(self, most: int, sampling: Sampling, stream: Stream, *, skip: int = 0) -> list[int]:
+        """At most so many tokens behind what stands, drawn as the writer will; none where it has not evaluated all but the last of that."""
+
+
 class Writer(Protocol):
     """A draft or target at one prompt and the accepted steps behind it."""
 
@@ -123,6 +136,10 @@ class Writer(Protocol):
     @property
     def latency(self) -> Latency:
         """How fast it was so far."""
+
+    @property
+    def guesser(self) -> Guesser | None:
+        """What of its own guesses its tokens, where it has that."""
 
     def begin(self) -> None:
         """Start a step here: the place that ``forget`` goes back to."""

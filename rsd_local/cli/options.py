@@ -140,7 +140,11 @@ _PARAMS: list[Option] = [
         "--speculate", type=int, default=0, show_default=True, help="Tokens drafted at a time (speculative). 0: as many as keep it exact."
     ),
     option(
-        "--fallback", type=click.Choice(get_args(Fallback)), default="auto", show_default=True, help="Evaluate a rejected step ahead (rsd)."
+        "--fallback",
+        type=click.Choice(get_args(Fallback)),
+        default="auto",
+        show_default=True,
+        help="Evaluate guesses of the target ahead: rejected steps, its MTP head's.",
     ),
     option("--retries", type=int, help="Times that the target tries a step again that fails its check (rsd). Default: 0."),
     option("--replay", type=Path, metavar="FILE", help="Go the ways of a result that --json wrote, step by step (auto)."),

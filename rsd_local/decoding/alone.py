@@ -7,6 +7,7 @@ from contextlib import closing
 from functools import partial
 
 from rsd_local.config import Params
+from rsd_local.decoding.own_guesses import NOTHING, OwnGuesses
 from rsd_local.decoding.solution import Solution
 from rsd_local.decoding.trio import OpenTrio
 from rsd_local.decoding.writing import shown, written
@@ -21,12 +22,17 @@ def alone(role: Author, prompt: Prompt, trio: OpenTrio, params: Params) -> Itera
     """Answer a prompt with one model; events and errors as ``rsd``, without rewards."""
     with closing(trio.writer(role, prompt)) as writer:
         solution = Solution(params.limits, trio.segmenter)
+        own = OwnGuesses.of(writer, params.search.fallback)
         while solution.reason is None:
             with solution.growing():
                 writer.begin()
                 stream = Stream(params.sampling.seed, STREAMS[role], prompt.turn, solution.steps)
-                pending = writer.start_writing(solution.room, solution.scan(), params.sampling, stream)
-                step = yield from shown(written(pending, live=trio.shows_text), trio, solution, role)
+                scan, limit, live = solution.scan(), solution.room, trio.shows_text
+                if own is None:
+                    writing = written(writer.start_writing(limit, scan, params.sampling, stream), live=live)
+                else:
+                    writing = own.write(NOTHING, scan, limit, params.sampling, stream, live=live)
+                step = yield from shown(writing, trio, solution, role)
                 yield solution.accept(step, role)
         yield solution.finished({role: writer.counters()})
 

@@ -7,8 +7,11 @@ decides what is evaluated ahead and nothing else.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from rsd_local.config import Params
 from rsd_local.decoding.ahead import Ahead
+from rsd_local.decoding.own_guesses import OwnGuesses
 from rsd_local.decoding.solution import Solution
 from rsd_local.decoding.speculation import PROPOSED, chunk_that_pays, proposing_pays, speculate
 from rsd_local.decoding.trio import OpenTrio
@@ -36,6 +39,7 @@ class Fallbacks:
         self._trio, self._params, self._turn = trio, params, turn
         hints = trio.shared_tokens > 0 and self._target.abilities.verifies
         self._mode = params.search.fallback if hints else "off"
+        self._own = OwnGuesses.of(self._target, params.search.fallback)
 
     def write(self, rejected: Step | None, solution: Solution, *, proposes: bool = False) -> Writing:
         """The target's own step at the solution's end; the draft stands at that step's start.
@@ -49,13 +53,18 @@ class Fallbacks:
         stream = Stream(sampling.seed, TARGET, self._turn, solution.steps)
         scan, limit = solution.scan(), solution.room
         reading, hint = self._ahead.taken(rejected), Hint(only=True) if proposes else self._hint(rejected)
+        own = self._own if self._own is not None and self._own.beats(self._draft.latency, self._kept_share) else None
         if reading is None:
             target.forget()
         else:
             hint = Hint(only=hint.only)
+        if own is not None:
+            hint = replace(hint, only=True)
         step = yield from written(target.start_writing(limit, scan, sampling, stream, hint, reading=reading), live=live)
         if step.ended != "mismatch":
             return step
+        if own is not None:
+            return (yield from own.write(step, scan, limit, sampling, stream, live=live))
         return (yield from speculate(target, self._draft, step, scan, limit, PROPOSED, sampling, stream, live=live))
 
     def again(self, attempt: int, solution: Solution) -> Writing:
@@ -74,10 +83,15 @@ class Fallbacks:
         """What of the rejected step is evaluated ahead, and whether the draft proposes more once the target leaves it."""
         if self._mode == "off" or rejected is None:
             return NO_HINT
-        counters, latency = self._target.counters(), self._target.latency
-        kept = (counters.kept_tokens + _PRIOR_KEPT) / (counters.kept_tokens + counters.missed_guesses + _PRIOR_TRIED)
+        latency, kept = self._target.latency, self._kept_share
         chunk = chunk_that_pays(latency, kept)
         if not chunk and self._mode == "auto":
             return NO_HINT
         only = proposing_pays(latency, self._draft.latency, kept)
         return Hint(tuple(rejected.tokens), chunk or _FORCED_CHUNK, only=only)
+
+    @property
+    def _kept_share(self) -> float:
+        """Of the tokens that were guessed for the target, those that held."""
+        counters = self._target.counters()
+        return (counters.kept_tokens + _PRIOR_KEPT) / (counters.kept_tokens + counters.missed_guesses + _PRIOR_TRIED)

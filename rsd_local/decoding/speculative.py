@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing
 
 from rsd_local.config import Params
+from rsd_local.decoding.own_guesses import NOTHING, OwnGuesses
 from rsd_local.decoding.solution import Solution
 from rsd_local.decoding.speculation import PROPOSED, speculate
 from rsd_local.decoding.trio import OpenTrio
@@ -14,9 +15,6 @@ from rsd_local.errors import ConfigError
 from rsd_local.events import Event
 from rsd_local.prompt import Prompt
 from rsd_local.roles import TARGET, Stream, Writer
-from rsd_local.steps import Step
-
-_NOTHING = Step([], b"", "length")
 
 
 def speculative(prompt: Prompt, trio: OpenTrio, params: Params) -> Iterator[Event]:
@@ -40,23 +38,29 @@ def speculative(prompt: Prompt, trio: OpenTrio, params: Params) -> Iterator[Even
                 hint="choose a draft of the target's family, or another strategy",
             )
         ahead = params.search.speculate or target.exact_rows(PROPOSED + 1) - 1 or PROPOSED
+        own = OwnGuesses.of(target, params.search.fallback)
         solution = Solution(params.limits, trio.segmenter)
         while solution.reason is None:
             with solution.growing(draft, target):
                 stream = Stream(params.sampling.seed, TARGET, prompt.turn, solution.steps)
                 draft.begin()
                 target.begin()
-                step = yield from shown(_step(target, draft, ahead, solution, trio, params, stream), trio, solution, "target")
+                step = yield from shown(_step(target, draft, own, ahead, solution, trio, params, stream), trio, solution, "target")
                 draft.correct(step)
                 yield solution.accept(step, "target")
         yield solution.finished({"draft": draft.counters(), "target": target.counters()})
 
 
-def _step(target: Writer, draft: Writer, ahead: int, solution: Solution, trio: OpenTrio, params: Params, stream: Stream) -> Writing:
-    """One step; the first token of all is written without a draft."""
-    step, scan, limit, sampling, live = _NOTHING, solution.scan(), solution.room, params.sampling, trio.shows_text
+def _step(
+    target: Writer, draft: Writer, own: OwnGuesses | None, ahead: int, solution: Solution, trio: OpenTrio, params: Params, stream: Stream
+) -> Writing:
+    """One step; the first token of all is written without a draft, and the target's own head guesses where that pays more."""
+    step, scan, limit, sampling, live = NOTHING, solution.scan(), solution.room, params.sampling, trio.shows_text
     if solution.steps == 0:
         step = yield from written(target.start_writing(1, scan, sampling, stream), live=live)
         if step.ended != "length" or limit == 1:
             return step
+    kept = target.counters()
+    if own is not None and own.beats(draft.latency, (kept.kept_tokens + 4) / (kept.kept_tokens + kept.missed_guesses + 5)):
+        return (yield from own.write(step, scan, limit, sampling, stream, live=live))
     return (yield from speculate(target, draft, step, scan, limit, ahead, sampling, stream, live=live))

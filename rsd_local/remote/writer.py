@@ -73,6 +73,10 @@ class RemoteWriter:
         """Of its model."""
         return self._place.engine.latency
 
+    @property
+    def guesser(self) -> None:
+        """None: a server keeps its head to itself."""
+
     def begin(self) -> None:
         """Start a step here; what was noted is sent ahead."""
         self._wait()

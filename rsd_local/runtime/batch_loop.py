@@ -14,6 +14,7 @@ from rsd_local.runtime import llama
 from rsd_local.runtime.batch import Batch
 from rsd_local.runtime.latency import LatencyModel
 from rsd_local.runtime.model import Model
+from rsd_local.runtime.mtp import MtpHead
 from rsd_local.runtime.outputs import Outputs
 from rsd_local.runtime.requests import Request
 from rsd_local.runtime.rollback import Rollback
@@ -35,14 +36,15 @@ class BatchLoop:
         rollback: of the slots.
         on_gpu: whether a decode returns before it is done.
         clock: that batches are timed by.
+        head: the model's multi-token head, which goes with the context.
     """
 
     def __init__(
         self, name: str, context: Any, model: Model, sizes: Sizes, slots: Slots, rollback: Rollback, *, on_gpu: bool,
-        clock: Callable[[], float],
+        clock: Callable[[], float], head: MtpHead | None = None,
     ) -> None:  # fmt: skip
         self._name, self._context, self._sizes, self._on_gpu, self._clock = name, context, sizes, on_gpu, clock
-        self.slots, self._rollback = slots, rollback
+        self.slots, self._rollback, self._head = slots, rollback, head
         self.batch, self.outputs = Batch(sizes.rows), Outputs(context, model, name)
         self.asked: set[Request[Any]] = set()  # all that somebody waits for, whether it has come here or not
         self.active: list[Request[Any]] = []
@@ -120,8 +122,14 @@ class BatchLoop:
             self._recover(scheduled, status)
             return
         self.latency.note(self.batch.rows, elapsed, len(scheduled))
+        row = 0
         for share in scheduled:
+            if self._head is not None:
+                self._head.note(share.request.sequence.slot, share.request.sequence.cached, row, share.rows)
             self._count(share, elapsed)
+            row += share.rows
+        if self._rollback.needs_marks:
+            self._rollback.evaluated({share.request.sequence.slot: share.rows for share in scheduled})
         self._process(scheduled, hidden)
 
     def _prepare(self, request: Request[Any]) -> None:
@@ -178,7 +186,10 @@ class BatchLoop:
                 self._guarded(request, lambda one, rows=rows: self._hand_over(one, rows, hidden))  # type: ignore[misc]
 
     def _hand_over(self, request: Request[Any], rows: list[int], hidden: bool) -> None:
-        self._finish(request, request.process_output([self.outputs.row(row, hidden=hidden) for row in rows]))
+        done = request.process_output([self.outputs.row(row, hidden=hidden) for row in rows])
+        if self._rollback.needs_marks and len(rows) > 1:
+            self.slots.sync(request.sequence)  # wrong guesses: while the states before them are there
+        self._finish(request, done)
 
     def _guarded(self, request: Request[Any], work: Callable[[Request[Any]], None]) -> None:
         """Do something for a request; whatever goes wrong with it is its own affair."""

@@ -13,23 +13,22 @@ from llama_cpp import llama_cpp as C
 
 from rsd_local import machine
 from rsd_local.config import RoleConfig
-from rsd_local.errors import Closed, ContextFull, EngineError, NoSlot
+from rsd_local.errors import Closed, ContextFull, NoSlot
 from rsd_local.runtime import llama
-from rsd_local.runtime.adapters import use_adapter
 from rsd_local.runtime.batch_loop import BatchLoop
+from rsd_local.runtime.contexts import make_contexts
 from rsd_local.runtime.device import Device, shared_device
 from rsd_local.runtime.latency import LatencyModel
 from rsd_local.runtime.model import Model
+from rsd_local.runtime.mtp import MtpHead, RollbackWithHead
 from rsd_local.runtime.requests import Request
-from rsd_local.runtime.rollback import probe, way_back
+from rsd_local.runtime.rollback import MOST_SHARING, Rollback, kept_states, probe, way_back
+from rsd_local.runtime.sampler import Draws
 from rsd_local.runtime.sequence import Sequence
 from rsd_local.runtime.sizes import Sizes
 from rsd_local.runtime.slots import Slots
 from rsd_local.runtime.trials import Rounding, states_beside_logits
 
-_CACHE_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 8, "bf16": 30}  # ggml_type
-_FLASH = {"auto": -1, "off": 0, "on": 1}
-_SMALLER = "give a smaller --ctx-size"
 _open_engines: weakref.WeakSet[Engine]
 
 
@@ -46,6 +45,7 @@ class Engine:
             is then larger, and batches too.
         shares_prefixes: whether sequences may begin with the same tokens; otherwise each has a part of the cache for itself, so that none
             looks at cells of others.
+        mtp: whether the model's multi-token head is opened too, where it was loaded (``Model.has_mtp``).
 
     Raises:
         EngineError: llama.cpp cannot make such a context.
@@ -54,7 +54,7 @@ class Engine:
 
     def __init__(
         self, model: Model, config: RoleConfig, slots: int = 1, name: str = "engine", *, reuse: bool = True, reads_states: bool = False,
-        shares_prefixes: bool = True,
+        shares_prefixes: bool = True, mtp: bool = False,
     ) -> None:  # fmt: skip
         self.model, self.name, self.slots, self.config = model, name, slots, config
         self.threads = config.threads or machine.threads()
@@ -64,7 +64,10 @@ class Engine:
         # In a cache of one piece llama.cpp writes over what another sequence's window has left behind, but a rollback needs it.
         self.shares_cells = slots > 1 and shares_prefixes and model.sliding_window == 0
         self.device = self._choose_device()
-        self._context = self._make_context(sizes)
+        self.head: MtpHead | None = None  # the model's multi-token head
+        self._context, self._head_context = make_contexts(
+            model, config, sizes, name, threads=self.threads, unified=self.shares_cells, mtp=mtp and model.has_mtp
+        )
         self._memory = C.llama_get_memory(self._context)
         self.gives_states = True  # until ``probe_states`` finds otherwise
         self._opened, self._closing, self._freed = 0, False, threading.Event()
@@ -74,13 +77,17 @@ class Engine:
         try:
             if model.can_cut is None:
                 model.can_cut = self.device.call(lambda: probe(self._context))
-            self._rollback = way_back(self._context, model.can_cut)
+            self._rollback, self._kept_states = way_back(self._context, model.can_cut), kept_states(self._context)
+            if self._head_context and (self.can_cut or self.takes_back):
+                self._rollback = self._with_head(sizes, clock)
         except BaseException:
             self.device.call(self._free)
             self.device.detach(None)
             raise
         self._slots = Slots(self._rollback, slots, reuse=reuse, shared=self.shares_cells)
-        self.loop = BatchLoop(name, self._context, model, sizes, self._slots, self._rollback, on_gpu=self._on_gpu, clock=clock)
+        self.loop = BatchLoop(
+            name, self._context, model, sizes, self._slots, self._rollback, on_gpu=self._on_gpu, clock=clock, head=self.head
+        )
         self.device.serve(self.loop)
         self._rounding = Rounding(self._context, self.loop.batch, self.loop.outputs, model.n_vocab)
         model.adopt(self)
@@ -109,6 +116,11 @@ class Engine:
         with self.model.in_use() as handle:
             layers = C.llama_model_n_layer(handle) + 1  # the head counts as one
         return frozenset({"gpu"} if not 0 <= self.config.layers_on_gpu < layers else {"gpu", "cpu"})
+
+    @property
+    def takes_back(self) -> int:
+        """How many tokens of its last batch a sequence can forget where ``can_cut`` is false."""
+        return self._kept_states
 
     @property
     def can_cut(self) -> bool:
@@ -207,6 +219,28 @@ class Engine:
         known = self._rounding.known.get(most) if self.can_cut else 1
         return known if known is not None else self._call(find)
 
+    def guess(self, sequence: Sequence, most: int, draws: Draws) -> list[int]:
+        """What the model's multi-token head guesses to come behind a sequence, in the device's thread; nothing without a head.
+
+        Args:
+            sequence: nothing may be asked of it meanwhile.
+            most: tokens at most.
+            draws: draws them as the model will draw its own.
+        """
+        head = self.head
+
+        def guess() -> list[int]:
+            crowded = not self.can_cut and len(self.loop.active) >= MOST_SHARING  # a wrong guess would cost too much
+            if head is None or crowded or sequence.failure is not None:
+                return []
+            self._slots.sync(sequence)
+            guessed, seconds = head.guess(sequence.slot, sequence.tokens, most, draws)
+            sequence.counters.seconds += seconds
+            return guessed
+
+        guessed: list[int] = self._call(guess)
+        return guessed
+
     def about(self) -> str:
         """How the engine runs, in one line for people: model, context, threads, device and what was asked for."""
         config, layers = self.config, self.config.layers_on_gpu if self._on_gpu else 0
@@ -270,40 +304,23 @@ class Engine:
             self.device.order(command)
 
     def _free(self) -> None:
+        if self._head_context:
+            C.llama_free(self._head_context)
         C.llama_free(self._context)
-        self._context = None
+        self._context = self._head_context = None
+
+    def _with_head(self, sizes: Sizes, clock: Callable[[], float]) -> Rollback:
+        """Open the multi-token head; the way back of both caches."""
+        self.head = MtpHead(
+            self._context, self._head_context, self.model, rows=sizes.rows, tokens=self.context, on_gpu=self._on_gpu, clock=clock
+        )
+        return RollbackWithHead(self._rollback, self.head)
 
     def _choose_device(self) -> Device:
         """One device for the CPU and one for each GPU; an engine of one thread makes no OpenMP team, so it has a thread of its own."""
         if self._on_gpu:
             return shared_device(f"gpu{self.config.main_gpu}")
         return Device(self.name) if self.threads == 1 else shared_device("cpu")
-
-    def _make_context(self, sizes: Sizes) -> Any:
-        params = C.llama_context_default_params()
-        params.n_ctx, params.n_seq_max, params.kv_unified = sizes.cells, self.slots, self.shares_cells
-        params.n_batch = params.n_ubatch = sizes.rows
-        params.n_outputs_max = sizes.outputs
-        params.n_threads = params.n_threads_batch = self.threads
-        params.flash_attn_type = _FLASH[self.config.flash_attention]
-        params.type_k = params.type_v = _CACHE_TYPES[self.config.cache_type]
-        params.pooling_type, params.swa_full, params.no_perf = 0, True, True
-        llama.clear_errors()
-        places = next((tensor.shape[-1] for tensor in self.model.header.tensors if tensor.name == "position_embd.weight"), self.context)
-        if self.context > places:  # llama.cpp would end the process at the first token behind the last one
-            raise EngineError(f"{self.name}: {self.model.path.name} has {places} positions, no context of {self.context}", hint=_SMALLER)
-        adapter = self.model.adapters.load(self.config.lora, trusted=self.config.trusted) if self.config.lora else None
-        with self.model.in_use() as handle:
-            context = llama.GuardedCall().run(lambda: C.llama_init_from_model(handle, params), C.llama_free)
-        if not context:
-            raise EngineError(
-                f"{self.name}: llama.cpp cannot make a context of {self.context} tokens for {self.slots} sequences: "
-                f"{llama.last_errors() or 'no reason given'}",
-                hint=f"{_SMALLER}, or another cache type",
-            )
-        if adapter is not None:
-            use_adapter(context, adapter, self.config.lora_scale)
-        return context
 
 
 _open_engines = weakref.WeakSet()

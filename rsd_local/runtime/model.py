@@ -18,7 +18,8 @@ from rsd_local.errors import Closed, ModelError, NotAModel
 from rsd_local.gguf_header import Header, active_parameters, read_header, require_model
 from rsd_local.runtime import llama
 from rsd_local.runtime.adapters import Adapters
-from rsd_local.runtime.rehearsal import rehearse
+from rsd_local.runtime.mtp_support import has_mtp, library_has_mtp
+from rsd_local.runtime.rehearsal import head_works, rehearse
 from rsd_local.runtime.thinking import Spelling
 from rsd_local.runtime.tokenizer import Tokenizer
 from rsd_local.runtime.vocabulary import Vocabulary
@@ -40,13 +41,14 @@ class Model:
         config: the file and where its layers go.
         progress: called with the loaded share, 0 to 1, from the loading thread.
         header: of the file, where it was read already.
+        mtp: whether the file's multi-token head is loaded too, where it has one that this llama.cpp can use.
 
     Raises:
         ModelNotFound: there is no such file.
         NotAModel: it is no GGUF file, is damaged, or llama.cpp cannot load it.
     """
 
-    def __init__(self, config: RoleConfig, progress: Progress | None = None, header: Header | None = None) -> None:
+    def __init__(self, config: RoleConfig, progress: Progress | None = None, header: Header | None = None, *, mtp: bool = False) -> None:
         llama.note_process()
         self.path = config.path
         self.header = header or read_header(config.path)
@@ -58,6 +60,9 @@ class Model:
         params.n_gpu_layers = config.layers_on_gpu
         params.main_gpu = config.main_gpu
         params.use_extra_bufts = llama.repacks_safely()
+        self.has_mtp = mtp and library_has_mtp() and has_mtp(self.header) and head_works(config.path, self.header)
+        if self.has_mtp:
+            params.load_mtp = True
         if config.tensor_split:
             room = C.llama_max_devices()
             if len(config.tensor_split) > room:

@@ -60,6 +60,7 @@ class Rehearsed:
         repacked: whether weights are laid out anew for the CPU, which has kernels of its own. That takes some seconds and as
             many bytes again for each gigabyte, so larger files are tried as they are.
         adapter: the same of a LoRA adapter that is tried with it, None without one.
+        mtp: whether its multi-token head is tried, None where not.
     """
 
     path: str
@@ -68,9 +69,10 @@ class Rehearsed:
     llama: str
     repacked: bool
     adapter: Rehearsed | None = None
+    mtp: bool | None = None
 
     @classmethod
-    def of(cls, path: Path, header: Header, adapter: Header | None = None) -> Rehearsed:
+    def of(cls, path: Path, header: Header, adapter: Header | None = None, *, mtp: bool | None = None) -> Rehearsed:
         """The file as it is now, and that of an adapter on it."""
         states = [part.stat() for part in header.files]
         parts = tuple((state.st_size, state.st_mtime_ns) for state in states)
@@ -79,7 +81,7 @@ class Rehearsed:
         library = f"{llama_cpp.__version__} {C.llama_print_system_info().decode('utf-8', 'replace')}"
         repacked = llama.repacks_safely() and sum(size for size, _ in parts) <= MOST_REPACKED
         beside = None if adapter is None else cls.of(adapter.files[0], adapter)
-        return cls(str(path.resolve()), parts, digest, library, repacked, beside)
+        return cls(str(path.resolve()), parts, digest, library, repacked, beside, mtp)
 
     @property
     def limit(self) -> float:
@@ -120,9 +122,34 @@ def rehearse(path: Path, header: Header, *, trusted: bool = False, adapter: Head
         repeated = None if adapter else Vocabulary.read(path, header).repeated()
         if repeated is not None:
             raise NotAModel(f"{path} cannot be used: two of its tokens have the text {repeated[:80]!r}", hint=_OTHER_FILE)
-        if _try(path, now, adapter):
-            _went_well.add(now)
-            _remember(now)
+        _note(now, _try(path, now, adapter))
+
+
+def head_works(path: Path, header: Header) -> bool:
+    """Whether a child process could use the multi-token head of a file whose other parts went well before.
+
+    llama.cpp ends the process with heads of some kinds, and nothing is lost without one: so no head is used that was not tried.
+    """
+    if not _can_start_python():
+        return False
+    with _one_at_a_time:
+        try:
+            now = Rehearsed.of(path, header, mtp=True)
+            if now in _went_well or _is_remembered(now):
+                _went_well.add(now)
+                return True
+            return _note(now, _try(path, now, None))
+        except (OSError, NotAModel) as error:
+            log.warning("the multi-token head is left out: %s", error)
+            return False
+
+
+def _note(now: Rehearsed, well: bool) -> bool:
+    """Remembers what went well."""
+    if well:
+        _went_well.add(now)
+        _remember(now)
+    return well
 
 
 def _refused(path: Path, adapter: Header | None, why: str, hint: str) -> ModelError:
@@ -136,7 +163,7 @@ def _try(path: Path, now: Rehearsed, adapter: Header | None) -> bool:
     """Runs the child; False where it could not find out, for reasons of its own or of the machine."""
     words = [sys.executable, "-P", "-m", "rsd_local.runtime.rehearsal_child", str(path.absolute())]
     words += [str(int(number)) for number in (now.repacked, now.limit + 10, now.size)]
-    words += [str(adapter.files[0].absolute())] if adapter else []
+    words += [str(adapter.files[0].absolute())] if adapter else ["--mtp"] if now.mtp else []
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(os.path.abspath(entry) for entry in sys.path),  # it finds what is found here
         "PYTHONIOENCODING": "utf-8",
@@ -185,7 +212,7 @@ def _can_start_python() -> bool:
 
 
 def _file(now: Rehearsed) -> Path:
-    paths = now.path + (f"\n{now.adapter.path}" if now.adapter else "")
+    paths = now.path + (f"\n{now.adapter.path}" if now.adapter else "\n--mtp" if now.mtp else "")
     name = hashlib.sha256(paths.encode("utf-8", "surrogateescape")).hexdigest()[:32]
     return platformdirs.user_cache_path("rsd") / "rehearsed" / f"{name}.json"
 

@@ -1,6 +1,6 @@
 """The child process of a rehearsal: does with a model file, on a small scale, all that can end a process.
 
-usage: python -m rsd_local.runtime.rehearsal_child PATH REPACK SECONDS BYTES [ADAPTER]
+usage: python -m rsd_local.runtime.rehearsal_child PATH REPACK SECONDS BYTES [ADAPTER | --mtp]
 
 Each line on standard output begins with a word: ``load``, ``adapter``, ``tokenize`` and ``decode`` before these are done, and at the end
 ``done``, or ``refused`` or ``unsure`` with the reason.
@@ -22,6 +22,8 @@ from llama_cpp import llama_cpp as C
 from rsd_local import machine
 from rsd_local.runtime import llama
 from rsd_local.runtime.adapters import use_adapter
+from rsd_local.runtime.batch import Batch
+from rsd_local.runtime.mtp_support import MOST, PairBatch, X, for_head, states_of
 
 CONTEXT = 64  # tokens
 _SPARE = 2 << 30  # bytes of memory besides the weights
@@ -75,6 +77,9 @@ def _rehearse(path: str, repack: bool, adapter: str = "") -> str:
     params = C.llama_model_default_params()
     no_devices = (ctypes.c_void_p * 1)(None)  # the list ends with the first NULL
     params.devices, params.n_gpu_layers, params.use_extra_bufts = ctypes.cast(no_devices, ctypes.c_void_p), 0, repack
+    mtp = adapter == "--mtp"
+    if mtp:
+        adapter, params.load_mtp = "", True
     model = C.llama_model_load_from_file(os.fsencode(path), params)
     if not model:  # one that an adapter is tried on went well before
         return f"{'unsure' if adapter else 'refused'} {llama.last_errors() or 'llama.cpp gave no reason'}"
@@ -84,11 +89,11 @@ def _rehearse(path: str, repack: bool, adapter: str = "") -> str:
         lora = C.llama_adapter_lora_init(model, os.fsencode(adapter))
         if not lora:
             return f"refused {llama.last_errors() or 'llama.cpp gave no reason'}"
-    else:
+    elif not mtp:
         _say("tokenize")
         _tokenize(C.llama_model_get_vocab(model))
     _say("decode")
-    return _decode(model, lora)
+    return _decode(model, lora, mtp)
 
 
 def _tokenize(vocab: Any) -> None:
@@ -106,7 +111,7 @@ def _tokenize(vocab: Any) -> None:
             C.llama_detokenize(vocab, tokens, count, ctypes.create_string_buffer(size), size, False, special)
 
 
-def _decode(model: Any, lora: Any) -> str:
+def _decode(model: Any, lora: Any, mtp: bool) -> str:
     """Two rows, then one, then one with its hidden state; after each all but the first token is forgotten."""
     params = C.llama_context_default_params()
     params.n_ctx = params.n_batch = params.n_ubatch = CONTEXT
@@ -118,6 +123,8 @@ def _decode(model: Any, lora: Any) -> str:
         return f"unsure {llama.last_errors()}"
     if lora:
         use_adapter(context, lora, 1.0)
+    if mtp:
+        return _guess(model, params)
     memory, last = C.llama_get_memory(context), C.llama_vocab_n_tokens(C.llama_model_get_vocab(model)) - 1
     for tokens, states in (((0, last), False), ((last,), False), ((0,), True)):
         C.llama_set_embeddings(context, states)
@@ -128,6 +135,33 @@ def _decode(model: Any, lora: Any) -> str:
             return f"unsure llama.cpp's status is {status}"
         C.llama_memory_seq_rm(memory, 0, 1, -1)
     return "done"
+
+
+def _guess(model: Any, params: Any) -> str:
+    """Some rows, the multi-token head's guesses behind them, and rows of which all but the first are forgotten."""
+    params.n_rs_seq = MOST
+    context = C.llama_init_from_model(model, params)
+    head = C.llama_init_from_model(model, for_head(params, context)) if context else None
+    if not head:
+        return f"refused {llama.last_errors() or 'llama.cpp makes no context for it'}"
+    for one in (context, head):
+        X.llama_set_embeddings_nextn(one, True, False)
+    width, pairs, batch, half = C.llama_model_n_embd_out(model), PairBatch(CONTEXT, model), Batch(CONTEXT), CONTEXT // 2
+    batch.add(0, 0, [0] * half, 1)
+    status = C.llama_decode(context, batch.struct)
+    states = states_of(context, 0, half, width) if status == 0 else []
+    for first, rows, outputs in ((0, half, 0), (half, 1, 1), (half + 1, 1, 1)):
+        pairs.clear()
+        pairs.add_pairs(0, first, [0] * rows, states[-rows:], outputs)
+        status = status or C.llama_decode(head, pairs.struct)
+        states = states if status else states_of(head, rows - 1, 1, width)
+    for position, rows in ((half, 1 + MOST), (half + 1, 1)):
+        batch.clear()
+        batch.add(0, position, [0] * rows, rows)
+        status = status or C.llama_decode(context, batch.struct)
+        C.llama_synchronize(context)
+        C.llama_memory_seq_rm(C.llama_get_memory(context), 0, half + 1, -1)
+    return f"refused llama.cpp's status is {status}" if status else "done"
 
 
 def _say(line: str) -> None:

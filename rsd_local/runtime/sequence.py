@@ -113,7 +113,7 @@ class Sequence:
         """
         self._check_readable()
         if not self.engine.can_cut:
-            hint = replace(hint, tokens=())
+            hint = replace(hint, tokens=hint.tokens[: self.engine.takes_back])
         if tracing == "states" and not self.engine.gives_states:
             tracing = "numbers"
         generation = Generation(self, draws, max(limit, 1), until, hint, tracing, cancel, on_text, reader)
@@ -143,6 +143,11 @@ class Sequence:
         self._check_readable()
         self._check_fits(tokens)
         return self._submit(ReadAhead(self, tokens, draws, traced=traced, state=state, cancel=cancel))
+
+    def guess(self, most: int, draws: Draws) -> list[int]:
+        """What the model's multi-token head guesses to come next; see ``Engine.guess``."""
+        self._check_readable()
+        return self.engine.guess(self, most, draws)
 
     def prefill(self, cancel: CancelToken | None = None) -> Future[None]:
         """Evaluate all tokens but the last, so that forks share them."""

@@ -65,6 +65,18 @@ class LocalReading:
         self.request.cancel()
 
 
+@dataclass(frozen=True, slots=True)
+class LocalGuesser:
+    """The multi-token head of a writer's model; see ``roles.Guesser``."""
+
+    writer: LocalWriter
+    latency: LatencyModel
+
+    def guess(self, most: int, sampling: Sampling, stream: Stream, *, skip: int = 0) -> list[int]:
+        """Guess the tokens behind what stands."""
+        return self.writer.guess(most, sampling, stream, skip)
+
+
 class LocalWriter:
     """A writer over a sequence; see ``roles.Writer``.
 
@@ -134,6 +146,17 @@ class LocalWriter:
         """Of its engine."""
         return self.sequence.engine.latency
 
+    @property
+    def guesser(self) -> LocalGuesser | None:
+        """The model's multi-token head, where it has one."""
+        head = self.sequence.engine.head
+        return None if head is None else LocalGuesser(self, head.latency)
+
+    def guess(self, most: int, sampling: Sampling, stream: Stream, skip: int) -> list[int]:
+        """What the head guesses; see ``roles.Guesser``."""
+        grammar = self._follower.state(sampling.grammar, self.sequence.tokens) if sampling.grammar else None
+        return self.sequence.guess(most, Draws(sampling, stream, skip, grammar))
+
     def begin(self) -> None:
         """Start a step here: the place that ``forget`` goes back to."""
         self._before = len(self.sequence)
@@ -155,7 +178,8 @@ class LocalWriter:
         own, kept = (reading.own, reading.kept) if reading is not None else ((), 0)
         if reading is not None:
             self.sequence.truncate(self._before + kept)
-        known = next((place for place, token in enumerate(hint.tokens) if token >= self._shared), len(hint.tokens))
+        shared = self.sequence.engine.model.n_vocab if hint.own else self._shared
+        known = next((place for place, token in enumerate(hint.tokens) if token >= shared), len(hint.tokens))
         written: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         grammar = self._follower.state(sampling.grammar, [*self.sequence.tokens, *own[kept:]]) if sampling.grammar else None
         generation = self.sequence.generate(

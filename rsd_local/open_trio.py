@@ -75,9 +75,8 @@ class LocalTrio:
         """
         segmenter = Segmenter(config.delimiter)
         verifiers = tuple(open_verifier(stage, config) for stage in config.stages)
-        for verifier in verifiers:
-            if verifier is not None:
-                opening.callback(verifier.close)
+        for verifier in filter(None, verifiers):
+            opening.callback(verifier.close)
         away = _servers(config, opening)
         asked = open_servers(config, away.values(), opening)
         models: dict[tuple[object, ...], Model] = {}
@@ -86,16 +85,16 @@ class LocalTrio:
         roles = capacities(config, heads)
         headers = {path: read_header(path) for path in dict.fromkeys(one.config.path for one in roles.values())}
         roles = placed(roles, headers, check=config.fit_check)
-        heads_of = roles["target"].config.placement if "target" in roles else None
+        guesses = roles["target"].config.placement if "target" in roles and config.params().search.fallback != "off" else None
         for role, capacity in roles.items():
             where = capacity.config.placement
             if where not in models:
                 report = None if progress is None else _bind(progress, role)
-                models[where] = Model(capacity.config, report, headers[capacity.config.path], mtp=where == heads_of)
+                models[where] = Model(capacity.config, report, headers[capacity.config.path], mtp=where == guesses)
                 opening.callback(models[where].close)
             engines[role] = Engine(
                 models[where], capacity.config, capacity.slots, role, reuse=config.reuse, reads_states=capacity.reads_states,
-                shares_prefixes=capacity.shares_prefixes, mtp=role == "target",
+                shares_prefixes=capacity.shares_prefixes, mtp=role == "target" and where == guesses,
             )  # fmt: skip
             opening.callback(engines[role].close)
         _warn_of_contexts(engines)

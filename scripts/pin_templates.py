@@ -18,7 +18,7 @@ TALKS = {
     "system": [("system", "Be brief."), ("user", "What is 2+2?")],
     "turns": [("system", "Be brief."), ("user", "What is 2+2?"), ("assistant", "4"), ("user", "And <b>3</b>?\n\n é")],
 }
-DATES = ("%Y-%m-%d", "%d %B %Y")
+DATES = ("%Y-%m-%d", "%d %B %Y", "%B %d, %Y")
 
 
 def main() -> None:

@@ -58,7 +58,7 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str],
 
 def pinned(family: str, talk: str, mode: str) -> str:
     text: str = PINNED["texts"][family][f"{talk} {mode}"]
-    for form in ("%Y-%m-%d", "%d %B %Y"):
+    for form in ("%Y-%m-%d", "%d %B %Y", "%B %d, %Y"):
         text = text.replace(f"<<{form}>>", datetime.datetime.now().strftime(form))
     return text.replace("▁", " ")  # which such a vocabulary writes for a space
 

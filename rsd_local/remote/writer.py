@@ -44,6 +44,7 @@ class RemoteWriter:
         self._place, self._family, self._shared, self._cancel = place, family, shared, cancel
         self._reading: RemoteReading | None = None
         self._read: Step | None = None  # that was read ahead and stands
+        self._computed = 0.0  # seconds that the server took for the step that is being written
         family.append(place)
 
     @classmethod
@@ -132,14 +133,13 @@ class RemoteWriter:
         place, engine, began = self._place, self._place.engine, time.perf_counter()
         late = engine.marks if engine.facts.late else None
         written, done = Written(engine.server, engine.language, until, limit, on_text, late), False
-        spent = place.counters.seconds
+        self._computed = 0.0
         try:
             place.started(call)
             engine.check_up()
             place.settle()
             if call.cancelled:
                 raise Cancelled("cancelled")
-            spent = place.counters.seconds
             place.spell(call)
             written.give(known)
             self._requests(call, written, limit, until, sampling, stream, skip)
@@ -163,7 +163,7 @@ class RemoteWriter:
             place.counters.generated_tokens += drawn
             place.counters.discarded_tokens += 0 if done else drawn
             place.ended(call)
-            place.counters.waiting_seconds += max(0.0, time.perf_counter() - began - (place.counters.seconds - spent))
+            place.counters.waiting_seconds += max(0.0, time.perf_counter() - began - self._computed)
 
     def _requests(
         self, call: Call, written: Written, limit: int, until: Scan | None, sampling: Sampling, stream: Stream, skip: int
@@ -189,6 +189,7 @@ class RemoteWriter:
         place = self._place
         place.join()  # it was asked before, so its answer is there
         place.engine.latency.note(timing)
+        self._computed += timing.seconds
         place.took(min(length, len(place.tokens)), timing, wrote=True)  # what is behind, this step wrote in requests before
 
     def start_ahead(self, limit: int, until: Scan | None, sampling: Sampling, stream: Stream) -> RemoteStep:

@@ -117,10 +117,10 @@ def served(*flags: object, code: str = CALL, ready: bool = True) -> Iterator[Ser
     process = subprocess.Popen([sys.executable, "-c", code, *arguments], stderr=subprocess.PIPE, text=True)
     try:
         server = Server(process)
-        if ready:
-            server.line("ready")
-        yield server
-        server.client.close()
+        with server.client:
+            if ready:
+                server.line("ready")
+            yield server
     finally:
         process.kill()
         process.wait()

@@ -13,14 +13,13 @@ from rsd_local.config import Params
 from rsd_local.decoding.ahead import Ahead
 from rsd_local.decoding.own_guesses import OwnGuesses
 from rsd_local.decoding.solution import Solution
-from rsd_local.decoding.speculation import PROPOSED, chunk_that_pays, proposing_pays, speculate
+from rsd_local.decoding.speculation import PROPOSED, chunk_that_pays, kept_share, proposing_pays, speculate
 from rsd_local.decoding.trio import OpenTrio
 from rsd_local.decoding.writing import Writing, written
 from rsd_local.roles import NO_HINT, TARGET, Hint, Stream, Writer
 from rsd_local.steps import Step
 
 _FORCED_CHUNK = 7  # guessed tokens in a batch where the rule would not guess
-_PRIOR_KEPT, _PRIOR_TRIED = 4.0, 5.0  # before anything is known, four guessed tokens of five hold
 
 
 class Fallbacks:
@@ -94,4 +93,4 @@ class Fallbacks:
     def _kept_share(self) -> float:
         """Of the tokens that were guessed for the target, those that held."""
         counters = self._target.counters()
-        return (counters.kept_tokens + _PRIOR_KEPT) / (counters.kept_tokens + counters.missed_guesses + _PRIOR_TRIED)
+        return kept_share(counters.kept_tokens, counters.missed_guesses)

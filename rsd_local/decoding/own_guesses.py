@@ -6,14 +6,13 @@ A guess is kept where the target draws the same token with its own random number
 from __future__ import annotations
 
 from rsd_local.config import Fallback, Sampling
-from rsd_local.decoding.speculation import PROPOSED, gain_of_proposing
+from rsd_local.decoding.speculation import PROPOSED, gain_of_proposing, kept_share
 from rsd_local.decoding.writing import Writing, written
 from rsd_local.roles import NO_HINT, Guesser, Hint, Latency, Stream, Writer
 from rsd_local.segments import Scan
 from rsd_local.steps import Step
 
 NOTHING = Step([], b"", "length")
-_PRIOR_KEPT, _PRIOR_TRIED = 4.0, 5.0  # before anything is known, four guessed tokens of five hold
 
 
 class OwnGuesses:
@@ -28,7 +27,7 @@ class OwnGuesses:
     def __init__(self, target: Writer, guesser: Guesser, mode: Fallback) -> None:
         self._target, self._guesser, self._mode = target, guesser, mode
         self._most = target.exact_rows(PROPOSED + 1) - 1 or PROPOSED
-        self._kept, self._tried = _PRIOR_KEPT, _PRIOR_TRIED
+        self._kept = self._missed = 0
 
     @classmethod
     def of(cls, target: Writer, mode: Fallback) -> OwnGuesses | None:
@@ -40,14 +39,14 @@ class OwnGuesses:
         """Whether to guess."""
         return self._mode == "on" or self._gain > 1
 
-    def beats(self, draft: Latency, kept_share: float) -> bool:
+    def beats(self, draft: Latency, share: float) -> bool:
         """Whether it pays more than a draft that proposes.
 
         Args:
             draft: its times.
-            kept_share: of its guesses, those that hold.
+            share: of its guesses, those that hold.
         """
-        other = gain_of_proposing(self._target.latency, draft, kept_share, PROPOSED)
+        other = gain_of_proposing(self._target.latency, draft, share, PROPOSED)
         return self._mode == "on" or self._gain > max(1.0, other or 0.0)
 
     def write(self, begun: Step, scan: Scan, limit: int, sampling: Sampling, stream: Stream, *, live: bool) -> Writing:
@@ -75,10 +74,10 @@ class OwnGuesses:
 
     @property
     def _gain(self) -> float:
-        gain = gain_of_proposing(self._target.latency, self._guesser.latency, self._kept / self._tried, self._most)
+        gain = gain_of_proposing(self._target.latency, self._guesser.latency, kept_share(self._kept, self._missed), self._most)
         return 2.0 if gain is None else gain
 
     def _note(self, guessed: tuple[int, ...], made: list[int]) -> None:
         kept = next((place for place, (one, other) in enumerate(zip(guessed, made, strict=False)) if one != other), None)
         held = min(len(guessed), len(made)) if kept is None else kept
-        self._kept, self._tried = self._kept + held, self._tried + held + (kept is not None)
+        self._kept, self._missed = self._kept + held, self._missed + (kept is not None)

@@ -16,6 +16,7 @@ from rsd_local.steps import Step
 
 PROPOSED = 4  # tokens that a draft proposes at a time where nobody says otherwise
 _CHUNKS = (31, 15, 7, 3, 1)
+_PRIOR_KEPT, _PRIOR_TRIED = 4.0, 5.0  # before anything is known, four guessed tokens of five hold
 
 
 def speculate(
@@ -44,6 +45,16 @@ def speculate(
         step = step.then(made, scan.stopped)  # a stop string may have begun in what was written before
         if made.ended != "mismatch":
             return step
+
+
+def kept_share(kept: int, missed: int) -> float:
+    """Of guessed tokens, the share that holds, in (0, 1).
+
+    Args:
+        kept: guesses that held so far.
+        missed: those after which another token was written.
+    """
+    return (kept + _PRIOR_KEPT) / (kept + missed + _PRIOR_TRIED)
 
 
 def chunk_that_pays(latency: Latency, kept_share: float) -> int:

@@ -8,7 +8,7 @@ from contextlib import ExitStack, closing
 from rsd_local.config import Params
 from rsd_local.decoding.own_guesses import NOTHING, OwnGuesses
 from rsd_local.decoding.solution import Solution
-from rsd_local.decoding.speculation import PROPOSED, speculate
+from rsd_local.decoding.speculation import PROPOSED, kept_share, speculate
 from rsd_local.decoding.trio import OpenTrio
 from rsd_local.decoding.writing import Writing, shown, written
 from rsd_local.errors import ConfigError
@@ -60,7 +60,7 @@ def _step(
         step = yield from written(target.start_writing(1, scan, sampling, stream), live=live)
         if step.ended != "length" or limit == 1:
             return step
-    kept = target.counters()
-    if own is not None and own.beats(draft.latency, (kept.kept_tokens + 4) / (kept.kept_tokens + kept.missed_guesses + 5)):
+    counters = target.counters()
+    if own is not None and own.beats(draft.latency, kept_share(counters.kept_tokens, counters.missed_guesses)):
         return (yield from own.write(step, scan, limit, sampling, stream, live=live))
     return (yield from speculate(target, draft, step, scan, limit, ahead, sampling, stream, live=live))

@@ -14,7 +14,7 @@ from typing import Any
 from rsd_local.config import TemplateValue
 from rsd_local.prompt import Prompt
 from rsd_local.remote.answers import Answers
-from rsd_local.remote.transport import Call
+from rsd_local.remote.transport import Call, Transport
 from rsd_local.steps import THOUGHT_TAGS
 
 _MARKS = re.compile(r"<[^<>\s]{1,64}>|\[[^\[\]\s]{1,64}\]")
@@ -128,3 +128,33 @@ class HubTokenizer:
 
     def _named(self, body: dict[str, Any]) -> dict[str, Any]:
         return body | {"model": self._model} if self._model else body
+
+
+class HubServer:
+    """A server with such a tokenizer, as far as vLLM and SGLang are alike; see ``Server``.
+
+    Args:
+        transport: to it.
+        api: that it is to speak, for people.
+    """
+
+    _tokenizer: HubTokenizer
+
+    def __init__(self, transport: Transport, api: str) -> None:
+        self._transport, self._role, self._answers = transport, transport.role, Answers(transport, api)
+
+    def tokenize(self, text: str, *, special: bool = False, opening: bool = False, call: Call | None = None) -> list[int]:
+        """The tokens of a text; see ``Server``."""
+        return self._tokenizer.tokenize(text, special=special, opening=opening, call=call)
+
+    def piece(self, token: int) -> str:
+        """The text of a token."""
+        return self._tokenizer.piece(token)
+
+    def chat(self, prompt: Prompt, variables: Mapping[str, TemplateValue]) -> str:
+        """A conversation as ``/tokenize`` templates it."""
+        return self._tokenizer.chat(prompt, variables)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._transport.close()

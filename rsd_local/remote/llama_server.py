@@ -7,14 +7,14 @@ Used are ``/props``, ``/v1/models`` (``meta``), ``/tokenize``, ``/detokenize``, 
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from rsd_local.config import Sampling, TemplateValue
 from rsd_local.prompt import Prompt
+from rsd_local.remote.answers import Answers
 from rsd_local.remote.api import Ended, Ending, Facts, Piece, Timing, Wanted
 from rsd_local.remote.transport import Call, Transport
 
-T = TypeVar("T")
 _FIELDS = ["content", "tokens", "stop", "stop_type", "stopping_word", "truncated", "tokens_predicted", "timings"]
 _SAMPLERS = ["penalties", "top_k", "temperature", "top_p", "min_p"]  # in the order in which this package draws
 _ENDS: dict[str, Ending] = {"eos": "end", "word": "word", "limit": "limit"}
@@ -29,6 +29,7 @@ class LlamaServer:
 
     def __init__(self, transport: Transport) -> None:
         self._transport, self._role = transport, transport.role
+        self._answers = Answers(transport, "llama-server")
         self._pieces: dict[int, str] = {}
 
     @staticmethod
@@ -39,22 +40,22 @@ class LlamaServer:
     def facts(self) -> Facts:
         """Asks ``/props`` and ``/v1/models``."""
         named = self._role.model
-        props = self._checked(self._transport.ask("/props" + (f"?model={named}" if named else "")), dict, "/props")
+        props = self._answers.kind(self._transport.ask("/props" + (f"?model={named}" if named else "")), dict, "/props")
         if not self.speaks(props):
             raise self._transport.faults.garbage("what /props answers is not llama-server's")
-        listed = self._checked(self._transport.ask("/v1/models"), dict, "/v1/models").get("data")
+        listed = self._answers.ask("/v1/models").get("data")
         models = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
         found = next((one for one in models if named in (one.get("id"), *(one.get("aliases") or ()))), models[0] if models else {})
         told = found.get("meta")
         meta: dict[str, Any] = told if isinstance(told, dict) else {}
-        settings = self._checked(props["default_generation_settings"], dict, "/props")
+        settings = self._answers.kind(props["default_generation_settings"], dict, "/props")
         return Facts(
             "llama-server",
             named or str(props.get("model_alias") or found.get("id") or ""),
-            self._number(settings.get("n_ctx"), "n_ctx"),
-            self._number(props["total_slots"], "total_slots"),
-            self._number(meta.get("n_vocab", 0), "n_vocab"),
-            self._number(meta.get("n_params", 0), "n_params"),
+            self._answers.number(settings.get("n_ctx"), "n_ctx"),
+            self._answers.number(props["total_slots"], "total_slots"),
+            self._answers.number(meta.get("n_vocab", 0), "n_vocab"),
+            self._answers.number(meta.get("n_params", 0), "n_params"),
             str(props.get("chat_template") or ""),
             f"llama-server {props.get('build_info', '')}".strip(),
         )
@@ -62,14 +63,14 @@ class LlamaServer:
     def tokenize(self, text: str, *, special: bool = False, opening: bool = False, call: Call | None = None) -> list[int]:
         """The tokens of a text; see ``Server``."""
         body = self._named({"content": text, "add_special": opening, "parse_special": special})
-        found = self._checked(self._transport.ask("/tokenize", body, call), dict, "/tokenize").get("tokens")
-        return list(self._tokens(found))
+        found = self._answers.kind(self._transport.ask("/tokenize", body, call), dict, "/tokenize").get("tokens")
+        return list(self._answers.tokens(found))
 
     def piece(self, token: int) -> str:
         """The text of a token."""
         if token not in self._pieces:
-            found = self._checked(self._transport.ask("/detokenize", self._named({"tokens": [token]})), dict, "/detokenize")
-            self._pieces[token] = self._checked(found.get("content"), str, "/detokenize")
+            found = self._answers.kind(self._transport.ask("/detokenize", self._named({"tokens": [token]})), dict, "/detokenize")
+            self._pieces[token] = self._answers.kind(found.get("content"), str, "/detokenize")
         return self._pieces[token]
 
     def chat(self, prompt: Prompt, variables: Mapping[str, TemplateValue]) -> str:
@@ -77,14 +78,14 @@ class LlamaServer:
         body: dict[str, Any] = {"messages": [{"role": one.role, "content": one.content} for one in prompt.messages]}
         if variables:
             body["chat_template_kwargs"] = dict(variables)
-        found = self._checked(self._transport.ask("/apply-template", self._named(body)), dict, "/apply-template").get("prompt")
-        return self._checked(found, str, "/apply-template")
+        found = self._answers.kind(self._transport.ask("/apply-template", self._named(body)), dict, "/apply-template").get("prompt")
+        return self._answers.kind(found, str, "/apply-template")
 
     def evaluate(self, tokens: Sequence[int], slot: int, call: Call, *, reuse: bool) -> Timing:
         """A completion of no token, which leaves the prompt in the slot's cache."""
         body = {"prompt": list(tokens), "n_predict": 0, "id_slot": slot, "cache_prompt": reuse, "response_fields": ["timings"]}
         found = self._transport.ask("/completion", self._named(body | _drawn(Sampling())), call)
-        return self._timing(self._checked(found, dict, "/completion").get("timings"))
+        return self._timing(self._answers.kind(found, dict, "/completion").get("timings"))
 
     def write(self, wanted: Wanted, call: Call) -> Generator[Piece | Ended, None, None]:
         """A streamed completion with token ids."""
@@ -102,8 +103,8 @@ class LlamaServer:
         }
         came = 0
         for event in self._transport.stream("/completion", self._named(body | _drawn(wanted.sampling)), call):
-            drawn = self._number(event.get("tokens_predicted", came), "tokens_predicted")
-            tokens = self._tokens(event.get("tokens", []))
+            drawn = self._answers.number(event.get("tokens_predicted", came), "tokens_predicted")
+            tokens = self._answers.tokens(event.get("tokens", []))
             if event.get("stop"):
                 how = "context" if event.get("truncated") else _ENDS.get(str(event.get("stop_type")))
                 if how is None:
@@ -113,7 +114,7 @@ class LlamaServer:
             lost = max(0, drawn - came - len(tokens))
             came += lost + len(tokens)
             timing = self._timing(event["timings"]) if "timings" in event else None
-            yield Piece(tokens, self._checked(event.get("content", ""), str, "/completion"), lost, timing)
+            yield Piece(tokens, self._answers.kind(event.get("content", ""), str, "/completion"), lost, timing)
         raise self._transport.faults.broken()
 
     @property
@@ -130,21 +131,21 @@ class LlamaServer:
             call: the request, to end it.
         """
         body = {"content": text, "add_special": False, "parse_special": special, "with_pieces": True}
-        found = self._checked(self.ask("/tokenize", body, call), dict, "/tokenize").get("tokens")
+        found = self._answers.kind(self.ask("/tokenize", body, call), dict, "/tokenize").get("tokens")
         try:
-            return [(int(one["id"]), _bytes(one["piece"])) for one in self._checked(found, list, "/tokenize")]
+            return [(int(one["id"]), _bytes(one["piece"])) for one in self._answers.kind(found, list, "/tokenize")]
         except (KeyError, TypeError, ValueError):
             raise self._transport.faults.garbage("tokens without their pieces") from None
 
     def marks(self) -> tuple[str, str]:
         """The texts of the beginning-of-text and the end-of-text token, empty where there is none."""
         named = self._role.model
-        props = self._checked(self._transport.ask("/props" + (f"?model={named}" if named else "")), dict, "/props")
+        props = self._answers.kind(self._transport.ask("/props" + (f"?model={named}" if named else "")), dict, "/props")
         return str(props.get("bos_token") or ""), str(props.get("eos_token") or "")
 
     def completion(self, body: dict[str, Any], call: Call) -> dict[str, Any]:
         """What ``/completion`` answers as a whole."""
-        return self._checked(self.ask("/completion", body, call), dict, "/completion")
+        return self._answers.kind(self.ask("/completion", body, call), dict, "/completion")
 
     def timing(self, found: dict[str, Any]) -> Timing:
         """What a completion took."""
@@ -162,23 +163,8 @@ class LlamaServer:
         """A body that names the model, where the server has several."""
         return body | {"model": self._role.model} if self._role.model else body
 
-    def _checked(self, found: object, kind: type[T], path: str) -> T:
-        if not isinstance(found, kind):
-            raise self._transport.faults.garbage(f"what {path} answers is not llama-server's")
-        return found
-
-    def _number(self, found: object, name: str) -> int:
-        if not isinstance(found, int) or isinstance(found, bool) or found < 0:
-            raise self._transport.faults.garbage(f"{name} is {found!r}")
-        return found
-
-    def _tokens(self, found: object) -> tuple[int, ...]:
-        if not isinstance(found, list) or not all(isinstance(one, int) and not isinstance(one, bool) and one >= 0 for one in found):
-            raise self._transport.faults.garbage("tokens that are no numbers")
-        return tuple(found)
-
     def _timing(self, found: object) -> Timing:
-        told = self._checked(found, dict, "/completion")
+        told = self._answers.kind(found, dict, "/completion")
         try:
             return Timing(
                 int(told["cache_n"]),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from rsd_local.errors import Closed, ConfigError, RemoteError, RSDError, Unreachable
+from rsd_local.errors import Cancelled, Closed, ConfigError, RemoteError, RSDError, Unreachable
 from rsd_local.events import Counters
 from rsd_local.remote.api import Likelihood, ReadingServer, Timing
 from rsd_local.remote.engine import RemoteEngine
@@ -233,19 +235,40 @@ class Place:
                 raise Closed(f"{self.engine.name}: the writer was closed")
             self._calls.add(call)
 
+    @contextmanager
+    def asking(self, call: Call) -> Iterator[None]:
+        """While a step is asked for, behind what is sent ahead.
+
+        Raises:
+            Closed: the place was closed.
+            Cancelled: the call was cancelled.
+            RemoteError: what went wrong, which is noted.
+        """
+        try:
+            self.started(call)
+            self.engine.check_up()
+            self.settle()
+            if call.cancelled:
+                raise Cancelled("cancelled")
+            yield
+        except Cancelled:
+            if self._closed:
+                raise Closed(f"{self.engine.name}: the writer was closed") from None
+            raise
+        except RemoteError as error:
+            self.engine.note_failure(error)
+            raise
+        finally:
+            self.ended(call)
+
     def ended(self, call: Call) -> None:
         """It is over: what went over the network counts."""
         traffic = call.traffic
-        self.counters.rounds += traffic.rounds
-        self.counters.sent_bytes += traffic.sent
-        self.counters.received_bytes += traffic.received
-        with self._lock:
+        with self._lock:  # what was sent ahead may end at the same time
+            self.counters.rounds += traffic.rounds
+            self.counters.sent_bytes += traffic.sent
+            self.counters.received_bytes += traffic.received
             self._calls.discard(call)
-
-    @property
-    def closed(self) -> bool:
-        """Whether it was closed."""
-        return self._closed
 
     def counted(self) -> Counters:
         """The counters, with what is on its way where that comes soon."""

@@ -10,7 +10,7 @@ from concurrent.futures import Future
 import numpy as np
 
 from rsd_local.config import Sampling
-from rsd_local.errors import Cancelled, Closed, RemoteError
+from rsd_local.errors import Cancelled
 from rsd_local.remote.place import Place
 from rsd_local.remote.transport import Call
 from rsd_local.steps import Reading, Trace
@@ -61,25 +61,13 @@ def read_step(place: Place, call: Call, sampling: Sampling | None) -> Reading:
         call: the request.
         sampling: how this model would have drawn each token; None where nobody asks.
     """
-    engine, began, spent = place.engine, time.perf_counter(), place.counters.seconds
+    began, computed = time.perf_counter(), 0.0
     try:
-        place.started(call)
-        engine.check_up()
-        place.settle()
-        spent = place.counters.seconds
-        if call.cancelled:
-            raise Cancelled("cancelled")
-        tokens, found = place.read(call)
-    except Cancelled:
-        if place.closed:
-            raise Closed(f"{engine.name}: the writer was closed") from None
-        raise
-    except RemoteError as error:
-        engine.note_failure(error)
-        raise
+        with place.asking(call):
+            tokens, found = place.read(call)
+            computed = found.timing.reading
     finally:
-        place.ended(call)
-        place.counters.waiting_seconds += max(0.0, time.perf_counter() - began - (place.counters.seconds - spent))
+        place.counters.waiting_seconds += max(0.0, time.perf_counter() - began - computed)
     logs = np.asarray(found.log_probabilities, np.float32)
     trace = Trace(np.zeros((0, 0), np.float32), logs, np.full(len(logs), np.nan, np.float32))
     if sampling is None or not most_likely(sampling):

@@ -10,20 +10,19 @@ later than its tokens: an unfinished word is held back. What was read stays in t
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
-from rsd_local.config import Sampling, TemplateValue
-from rsd_local.prompt import Prompt
-from rsd_local.remote.answers import Answers, Clock
+from rsd_local.config import Sampling
+from rsd_local.remote.answers import Clock
 from rsd_local.remote.api import Ended, Ending, Facts, Likelihood, Piece, Timing, Wanted
-from rsd_local.remote.hub_tokenizer import HubTokenizer
+from rsd_local.remote.hub_tokenizer import HubServer, HubTokenizer
 from rsd_local.remote.transport import Call, Transport
 
 _PATH = "/generate"
 
 
-class SglangServer:
+class SglangServer(HubServer):
     """An SGLang server.
 
     Args:
@@ -31,8 +30,7 @@ class SglangServer:
     """
 
     def __init__(self, transport: Transport) -> None:
-        self._transport, self._role = transport, transport.role
-        self._answers = Answers(transport, "SGLang")
+        super().__init__(transport, "SGLang")
         self._tokenizer = HubTokenizer(self._answers, self._role.model, "text", {"skip_special_tokens": False}, {}, lists=True)
 
     @staticmethod
@@ -59,18 +57,6 @@ class SglangServer:
         name, tags = named or str(info["model_path"]), self._tokenizer.has_tags()
         # A prompt and what is written behind it are fewer tokens than the context has.
         return Facts("sglang", name, max(0, context - 1), tags=tags, build=f"SGLang {server.get('version', '')}".strip(), late=True)
-
-    def tokenize(self, text: str, *, special: bool = False, opening: bool = False, call: Call | None = None) -> list[int]:
-        """The tokens of a text; see ``Server``."""
-        return self._tokenizer.tokenize(text, special=special, opening=opening, call=call)
-
-    def piece(self, token: int) -> str:
-        """The text of a token."""
-        return self._tokenizer.piece(token)
-
-    def chat(self, prompt: Prompt, variables: Mapping[str, TemplateValue]) -> str:
-        """A conversation as ``/tokenize`` templates it."""
-        return self._tokenizer.chat(prompt, variables)
 
     def evaluate(self, tokens: Sequence[int], slot: int, call: Call, *, reuse: bool) -> Timing:
         """A request for one token, which leaves the prompt in the cache."""
@@ -120,10 +106,6 @@ class SglangServer:
                 yield Ended(how, word, self._timing(meta, clock))
                 return
         raise self._transport.faults.broken()
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._transport.close()
 
     def _asks(self, tokens: Sequence[int], limit: int, sampling: Sampling, seed: int, stops: Sequence[str] = ()) -> dict[str, Any]:
         """A request, with all that the model's own defaults would change."""

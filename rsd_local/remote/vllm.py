@@ -11,22 +11,21 @@ none (``SamplingParams.skip_reading_prefix_cache``).
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from rsd_local.config import Sampling, TemplateValue
-from rsd_local.prompt import Prompt
-from rsd_local.remote.answers import Answers, Clock
+from rsd_local.config import Sampling
+from rsd_local.remote.answers import Clock
 from rsd_local.remote.api import Ended, Ending, Facts, Likelihood, Piece, Timing, Wanted
-from rsd_local.remote.hub_tokenizer import HubTokenizer
+from rsd_local.remote.hub_tokenizer import HubServer, HubTokenizer
 from rsd_local.remote.transport import Call, Transport
 
 _PATH = "/v1/completions"
 _LEAST = -9999.0  # what OpenAI's API writes for the logarithm of 0
 
 
-class VllmServer:
+class VllmServer(HubServer):
     """A vLLM server.
 
     Args:
@@ -34,8 +33,7 @@ class VllmServer:
     """
 
     def __init__(self, transport: Transport) -> None:
-        self._transport, self._role = transport, transport.role
-        self._answers = Answers(transport, "vLLM")
+        super().__init__(transport, "vLLM")
         self._card = self._model()
         self._name = str(self._card["id"])
         self._tokenizer = HubTokenizer(self._answers, self._name, "prompt", {}, {"add_generation_prompt": True}, lists=False)
@@ -50,18 +48,6 @@ class VllmServer:
         version = self._answers.ask("/version").get("version")
         context = self._answers.number(self._card.get("max_model_len"), "max_model_len")
         return Facts("vllm", self._name, context, tags=self._tokenizer.has_tags(), build=f"vLLM {version}", late=True)
-
-    def tokenize(self, text: str, *, special: bool = False, opening: bool = False, call: Call | None = None) -> list[int]:
-        """The tokens of a text; see ``Server``."""
-        return self._tokenizer.tokenize(text, special=special, opening=opening, call=call)
-
-    def piece(self, token: int) -> str:
-        """The text of a token."""
-        return self._tokenizer.piece(token)
-
-    def chat(self, prompt: Prompt, variables: Mapping[str, TemplateValue]) -> str:
-        """A conversation as ``/tokenize`` templates it."""
-        return self._tokenizer.chat(prompt, variables)
 
     def evaluate(self, tokens: Sequence[int], slot: int, call: Call, *, reuse: bool) -> Timing:
         """A completion of one token, which leaves the prompt's blocks in the cache."""
@@ -105,10 +91,6 @@ class VllmServer:
         if not end:
             raise self._transport.faults.broken()
         yield Ended(self._ending(end, word), word, self._timing(usage, clock))
-
-    def close(self) -> None:
-        """Close the connections."""
-        self._transport.close()
 
     def _model(self) -> dict[str, Any]:
         """The model's card."""

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 from rsd_local.config import Sampling
-from rsd_local.errors import Cancelled, Closed, ConfigError, ContextFull, RemoteError
+from rsd_local.errors import ConfigError, ContextFull
 from rsd_local.events import CancelToken, Counters, total
 from rsd_local.remote.api import ReadingServer, Timing, Wanted
 from rsd_local.remote.engine import RemoteEngine, RemoteLatency
@@ -102,22 +103,21 @@ class RemoteWriter:
             self._place.counters.kept_tokens += len(known)
             self._place.counters.missed_guesses += len(reading.own) > reading.kept
 
-        def write(call: Call, on_text: Callable[[bytes], None]) -> Step:
-            return self._written(call, on_text, limit, until, sampling, stream, skip, known)
-
-        place, cancel = self._place, self._cancel
-        if cancel is None:
-            return RemoteStep(write, place.stop)
-
         def work(call: Call, on_text: Callable[[bytes], None]) -> Step:
-            def end() -> None:
-                call.cancel()
-                place.stop()
+            with self._cancelling(call):
+                return self._written(call, on_text, limit, until, sampling, stream, skip, known)
 
-            with cancel.calling(end):
-                return write(call, on_text)
+        return RemoteStep(work, self._place.stop)
 
-        return RemoteStep(work, place.stop)
+    def _cancelling(self, call: Call) -> AbstractContextManager[None]:
+        """While whoever cancels the answer ends a request and what was sent ahead of it."""
+        place = self._place
+
+        def end() -> None:
+            call.cancel()
+            place.stop()
+
+        return nullcontext() if self._cancel is None else self._cancel.calling(end)
 
     def _written(
         self,
@@ -135,34 +135,22 @@ class RemoteWriter:
         written, done = Written(engine.server, engine.language, until, limit, on_text, late), False
         self._computed = 0.0
         try:
-            place.started(call)
-            engine.check_up()
-            place.settle()
-            if call.cancelled:
-                raise Cancelled("cancelled")
-            place.spell(call)
-            written.give(known)
-            self._requests(call, written, limit, until, sampling, stream, skip)
-            step = written.step(written.ended or "context")
-            place.join()
-            place.wrote(step.tokens, written.flags)
-            done = True
-            return step
-        except Cancelled:
-            if place.closed:
-                raise Closed(f"{engine.name}: the writer was closed") from None
-            raise
-        except RemoteError as error:
-            engine.note_failure(error)
-            raise
+            with place.asking(call):
+                place.spell(call)
+                written.give(known)
+                self._requests(call, written, limit, until, sampling, stream, skip)
+                step = written.step(written.ended or "context")
+                place.join()
+                place.wrote(step.tokens, written.flags)
+                done = True
+                return step
         finally:
             if not done:
                 place.stop()
-            place.join()
+                place.join()
             drawn = len(written.tokens) - written.given
             place.counters.generated_tokens += drawn
             place.counters.discarded_tokens += 0 if done else drawn
-            place.ended(call)
             place.counters.waiting_seconds += max(0.0, time.perf_counter() - began - self._computed)
 
     def _requests(
@@ -220,21 +208,14 @@ class RemoteWriter:
         if state:
             raise ConfigError("a model on a server does not give its state after a step", hint=_CANNOT)
         self._wait()
-        place, cancel, sampling = self._place, self._cancel, draws[0] if draws is not None else None
+        place, sampling = self._place, draws[0] if draws is not None else None
         place.reader  # noqa: B018 - raises where it does not
         place.take_back()
         ends = step.ended == "end" and step.tokens
         place.note(replace(step, tokens=step.tokens[:-1]) if ends else step)
 
         def work(call: Call) -> Reading:
-            if cancel is None:
-                return read_step(place, call, sampling)
-
-            def end() -> None:
-                call.cancel()
-                place.stop()
-
-            with cancel.calling(end):
+            with self._cancelling(call):
                 return read_step(place, call, sampling)
 
         self._read, self._reading = None if ends else step, RemoteReading(work, place.stop)

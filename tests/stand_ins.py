@@ -162,9 +162,9 @@ class StandIn:
         return min(most, len(tokens) - 1) // self.block * self.block
 
     def keep(self, tokens: list[int]) -> None:
-        """What was read stays in the prefix cache."""
+        """What was read stays in the prefix cache, and so does what the list gets later."""
         with self._lock:
-            self._kept.append(list(tokens))
+            self._kept.append(tokens)
 
     def likely(self, tokens: list[int]) -> dict[int, float]:
         """The log-probability of each token behind some."""
@@ -186,16 +186,16 @@ class StandIn:
             raise Refused(500, response.text)
         found = response.json()
         how = f"word{found['stopping_word']}" if found["stop_type"] == "word" else found["stop_type"]
-        shown, count = "", 0
-        try:
-            for count, token in enumerate(found["tokens"], 1):
-                last = count == len(found["tokens"])
-                text = found["content"] if last else self.text(found["tokens"][:count])[: len(found["content"])].rstrip("\ufffd")
-                text = text if found["content"].startswith(text) else shown
-                yield [token], text[len(shown) :], how if last else ""
-                shown = text
-        finally:
-            self.keep([*tokens, *found["tokens"][: max(0, count - 1)]])
+        shown, kept = "", list(tokens)
+        self.keep(kept)
+        for count, token in enumerate(found["tokens"], 1):
+            last = count == len(found["tokens"])
+            text = found["content"] if last else self.text(found["tokens"][:count])[: len(found["content"])].rstrip("\ufffd")
+            text = text if found["content"].startswith(text) else shown
+            if count > 1:
+                kept.append(found["tokens"][count - 2])  # read before this one could be drawn
+            yield [token], text[len(shown) :], how if last else ""
+            shown = text
 
 
 def _common(one: list[int], other: list[int]) -> int:

@@ -1,6 +1,7 @@
 """Models on servers: what asks them, and the writers over them. Nothing else of the package imports an HTTP client, but for the hub's."""
 
 from rsd_local.remote.api import Ended, Wanted
+from rsd_local.remote.asked import Asked
 from rsd_local.remote.engine import RemoteEngine
 from rsd_local.remote.head import token_states
 from rsd_local.remote.judge import answer_shares
@@ -9,4 +10,15 @@ from rsd_local.remote.reading import ReadingEngine
 from rsd_local.remote.transport import Call
 from rsd_local.remote.writer import RemoteWriter
 
-__all__ = ["Call", "Ended", "PoolingEngine", "ReadingEngine", "RemoteEngine", "RemoteWriter", "Wanted", "answer_shares", "token_states"]
+__all__ = [
+    "Asked",
+    "Call",
+    "Ended",
+    "PoolingEngine",
+    "ReadingEngine",
+    "RemoteEngine",
+    "RemoteWriter",
+    "Wanted",
+    "answer_shares",
+    "token_states",
+]

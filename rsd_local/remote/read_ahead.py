@@ -2,52 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import Future
 
 import numpy as np
 
 from rsd_local.config import Sampling
-from rsd_local.errors import Cancelled
 from rsd_local.remote.place import Place
 from rsd_local.remote.transport import Call
 from rsd_local.steps import Reading, Trace
-
-
-class RemoteReading:
-    """A step that a server reads.
-
-    Args:
-        work: reads it, in a thread of its own.
-        on_cancel: ends what that waits for.
-    """
-
-    def __init__(self, work: Callable[[Call], Reading], on_cancel: Callable[[], None]) -> None:
-        self._work, self._on_cancel, self._call = work, on_cancel, Call()
-        self._future: Future[Reading] = Future()
-        self._thread = threading.Thread(target=self._run, name="rsd-remote-read", daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            self._future.set_result(self._work(self._call))
-        except BaseException as error:  # of any kind: whoever waits gets it
-            self._future.set_exception(Cancelled("cancelled") if self._call.cancelled else error)
-
-    def result(self) -> Reading:
-        """Wait for the reading."""
-        return self._future.result()
-
-    def cancel(self) -> None:
-        """Close the connection."""
-        self._call.cancel()
-        self._on_cancel()
-
-    def join(self) -> None:
-        """Wait until nothing of it goes on."""
-        self._thread.join()
 
 
 def read_step(place: Place, call: Call, sampling: Sampling | None) -> Reading:

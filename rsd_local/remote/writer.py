@@ -17,9 +17,10 @@ from rsd_local.config import Sampling
 from rsd_local.errors import ConfigError, ContextFull
 from rsd_local.events import CancelToken, Counters, total
 from rsd_local.remote.api import ReadingServer, Timing, Wanted
+from rsd_local.remote.asked import Asked
 from rsd_local.remote.engine import RemoteEngine, RemoteLatency
 from rsd_local.remote.place import Place
-from rsd_local.remote.read_ahead import RemoteReading, read_step
+from rsd_local.remote.read_ahead import read_step
 from rsd_local.remote.step import RemoteStep, Written, follow
 from rsd_local.remote.transport import Call
 from rsd_local.roles import NO_HINT, Abilities, Hint, Pending, Stream
@@ -43,7 +44,7 @@ class RemoteWriter:
 
     def __init__(self, place: Place, family: list[Place], shared: int, cancel: CancelToken | None) -> None:
         self._place, self._family, self._shared, self._cancel = place, family, shared, cancel
-        self._reading: RemoteReading | None = None
+        self._reading: Asked[Reading] | None = None
         self._read: Step | None = None  # that was read ahead and stands
         self._computed = 0.0  # seconds that the server took for the step that is being written
         family.append(place)
@@ -218,13 +219,13 @@ class RemoteWriter:
             with self._cancelling(call):
                 return read_step(place, call, sampling)
 
-        self._read, self._reading = None if ends else step, RemoteReading(work, place.stop)
+        self._read, self._reading = None if ends else step, Asked(work, "rsd-remote-read", place.stop)
         return self._reading
 
     def _wait(self) -> None:
         """Until nothing is read any more; what was read may change then."""
         if self._reading is not None:
-            self._reading.join()
+            self._reading.wait()
         self._reading = self._read = None
 
     def read(self, step: Step) -> None:

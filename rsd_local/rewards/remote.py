@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Sequence, Set
-from concurrent.futures import Future
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Generic, Protocol, Self, TypeVar
+from typing import Protocol, Self, TypeVar
 
-from rsd_local.errors import Cancelled, Closed, RemoteError
+from rsd_local.errors import Closed, RemoteError
 from rsd_local.events import CancelToken, Counters, Role, total
-from rsd_local.remote import Call
+from rsd_local.remote import Asked, Call
 from rsd_local.rewards.reading import PendingScore, PendingScores, as_score, one_by_one
 from rsd_local.roles import RewardAbilities
 from rsd_local.steps import SKIPPED, Score, Step
@@ -71,44 +70,6 @@ class Question(Protocol):
 
     def give_slot(self, slot: int) -> None:
         """Give it back."""
-
-
-class Asked(Generic[T]):
-    """Something that a server is asked, in a thread of its own.
-
-    Args:
-        work: asks.
-        cancel: ends it too.
-    """
-
-    def __init__(self, work: Callable[[Call], T], cancel: CancelToken | None) -> None:
-        self._work, self._cancel, self._call = work, cancel, Call()
-        self._future: Future[T] = Future()
-        threading.Thread(target=self._run, name="rsd-remote-reward", daemon=True).start()
-
-    def _run(self) -> None:
-        try:
-            if self._cancel is None:
-                made = self._work(self._call)
-            else:
-                with self._cancel.calling(self._call.cancel):
-                    made = self._work(self._call)
-        except BaseException as error:  # of any kind: whoever waits gets it
-            self._future.set_exception(Cancelled("cancelled") if self._call.cancelled else error)
-        else:
-            self._future.set_result(made)
-
-    def result(self) -> T:
-        """Wait for it."""
-        return self._future.result()
-
-    def wait(self) -> None:
-        """Wait until it is over, whatever came of it."""
-        self._future.exception()
-
-    def cancel(self) -> None:
-        """Close the connection."""
-        self._call.cancel()
 
 
 class RemoteReward:
@@ -257,7 +218,8 @@ class RemoteReward:
                 behind.wait()
             began, before = time.perf_counter(), counters.seconds
             try:
-                return work(call)
+                with nullcontext() if self._cancel is None else self._cancel.calling(call.cancel):
+                    return work(call)
             except RemoteError as error:
                 error.role = self._role
                 raise
@@ -267,4 +229,4 @@ class RemoteReward:
                 counters.received_bytes += call.traffic.received
                 counters.waiting_seconds += max(0.0, time.perf_counter() - began - (counters.seconds - before))
 
-        return Asked(counted, self._cancel)
+        return Asked(counted, "rsd-remote-reward")

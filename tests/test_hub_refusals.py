@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import subprocess
 import sys
@@ -77,9 +78,12 @@ def test_a_refusal_is_one_line_with_status_and_words(hub: dict[str, str], fault:
 
 
 def test_a_date_as_retry_after_is_understood(hub: dict[str, str]) -> None:
-    later = format_datetime(datetime.now(UTC) + timedelta(seconds=600), usegmt=True)
+    later = format_datetime(datetime.now(UTC) + timedelta(seconds=600), usegmt=True)  # of a whole second, so up to one less
     Hub.faults["d.gguf"] = (503, {"Retry-After": later}, "")
-    refused(pull(hub), 1, "try again in 5", "503")
+    done = pull(hub)
+    refused(done, 1, "try again in ", "503")
+    told = re.search(r"try again in (\d+) s", done.stderr)
+    assert told is not None and 500 < int(told[1]) <= 600, done.stderr
 
 
 def test_a_hub_that_is_busy_for_a_second_is_asked_again(hub: dict[str, str]) -> None:

@@ -189,6 +189,19 @@ def test_a_cancel_ends_a_request_wherever_it_is_and_closes_the_connection(proxy:
     assert isinstance(written(client)[-1], Ended)
 
 
+def test_behind_a_cancel_nothing_comes_of_what_has_arrived_already(proxy: Proxy) -> None:
+    told: list[dict[str, Any]] = [{"content": str(number), "tokens": [4 + number], "tokens_predicted": number} for number in range(1, 5)]
+    told.append({"content": "", "tokens": [], "stop": True, "stop_type": "eos", "tokens_predicted": 4, "timings": {}})
+    whole = "".join(f"data: {json.dumps(one)}\n\n" for one in told).encode()
+    proxy.always["/completion"] = lambda exchange: exchange.say(200, whole)
+    client, call, came = api(proxy.url), Call(), []
+    with pytest.raises(Cancelled):
+        for event in client.write(Wanted([1, 2], 9, None, Sampling(), 0, 0), call):
+            came.append(event)
+            call.cancel()
+    assert len(came) == 1, "all five came in one piece"
+
+
 def test_the_key_is_sent_and_is_nowhere_to_be_seen(
     proxy: Proxy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

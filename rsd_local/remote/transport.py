@@ -187,6 +187,8 @@ class Transport:
                 call.traffic.received += len(chunk)
                 *lines, rest = (rest + chunk).split(b"\n")
                 for line in lines:
+                    if call.cancelled:  # what came before the connection was closed is nobody's any more
+                        raise Cancelled("cancelled")
                     found = self._event(line.strip(), path)
                     if found is not None:
                         yield found

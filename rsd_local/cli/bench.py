@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from rsd_local.cli.flags import make_trio
+from rsd_local.cli.interrupts import on_interrupt
 from rsd_local.cli.options import StrictCommand, question_options, trio_options
 from rsd_local.cli.text import printable
 from rsd_local.config import sequences_needed
@@ -63,11 +63,9 @@ def bench(
 
     from rsd_local.bench.datasets import load_dataset
     from rsd_local.bench.machine import note_run
-    from rsd_local.bench.report import read_summary
     from rsd_local.bench.results import Results, configuration
     from rsd_local.bench.runner import run
     from rsd_local.bench.strategies import read_strategies
-    from rsd_local.bench.tables import error_causes
     from rsd_local.cli import render
     from rsd_local.cli.progress import progress
     from rsd_local.evaluation.grading import Grader, require_math_verify, require_sandbox
@@ -89,18 +87,22 @@ def bench(
     with Results.open(out, config, resume) as results, Reasoner.open(trio, render.loading()) as reasoner, Grader(sandbox=sandbox) as grader:
         if any(not results.has(item.id, plan.label) for item in items for plan in plans):
             note_run(out, {role: engine.threads for role, engine in reasoner.engines().items()})
-        previous = signal.signal(signal.SIGINT, lambda *_: cancel.cancel())
-        try:
-            with progress() as watch:
-                run(reasoner, items, plans, results, grader, seed=seed, parallel=parallel, cancel=cancel, watch=watch, texts=texts)
-        finally:
-            signal.signal(signal.SIGINT, previous)
-    summary = read_summary(out)
+        with on_interrupt(cancel.cancel), progress() as watch:
+            run(reasoner, items, plans, results, grader, seed=seed, parallel=parallel, cancel=cancel, watch=watch, texts=texts)
+    return _show_results(out, as_json)
+
+
+def _show_results(folder: Path, as_json: bool) -> int:
+    """Prints what a folder holds, on standard error what went wrong; 1 where a strategy could answer no question."""
+    from rsd_local.bench.report import read_summary
+    from rsd_local.bench.tables import error_causes
+
+    summary = read_summary(folder)
     show_summary(summary, as_json, causes=False)
     for one in summary.strategies:
         for line in error_causes(one):
             click.echo(printable(line), err=True)
-    click.echo(printable(f"pairs and plots: rsd report {out}"), err=True)
+    click.echo(printable(f"pairs and plots: rsd report {folder}"), err=True)
     return 1 if summary.unanswered else 0
 
 

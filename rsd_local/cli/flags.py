@@ -36,6 +36,16 @@ from rsd_local.errors import ConfigError
 from rsd_local.text_files import read_text
 
 _CHECKS = ("verifier", "tests", "schema", "code_file")
+_OF_MODELS: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "ctx_size": ("ctx_size", int),
+    "n_gpu_layers": ("gpu_layers", lambda text: {"all": -1, "auto": "auto"}[text] if text in ("all", "auto") else int(text)),
+    "main_gpu": ("main_gpu", int),
+    "tensor_split": ("tensor_split", lambda text: tuple(float(share) for share in text.split(","))),
+    "flash_attn": ("flash_attention", str),
+    "cache_type": ("cache_type", str),
+    "threads": ("threads", int),
+}
+"""The flags that take [ROLE=]VALUE: a model's field, and how the value is read."""
 _OF_THE_TRIO = ("threshold", "unchecked", "stop_after", "redrafts", "retries")
 """What a trio has where no flag is given."""
 
@@ -62,51 +72,35 @@ def make_trio(
     kind = flags["reward_kind"] or ("verifier" if flags["verifier"] else None)
     checks = {name: flags[name] for name in _CHECKS if flags[name] is not None}
     if flags["trio"] is None and named:
-        kind = kind or "tag-logits"
-        needed = ["draft", "target", *(["reward"] if not {*NEEDS_MODEL}.isdisjoint(kind.split(",")) else [])]
-        missing = [role for role in needed if role not in named and not (role == "reward" and role in adapters)]
-        if missing:
-            raise ConfigError(f"no {' and no '.join(missing)} model is named", hint="give --draft, --target and --reward, or --trio")
-        _check_kind(kind, adapters)
-        roles: dict[str, Any] = _adapted({role: _named(path) for role, path in named.items()}, adapters)
-        trio = Trio(**roles, reward_kind=kind, head=flags["head"], **checks)
+        trio = _of_files(named, adapters, kind or "tag-logits", flags["head"], checks)
     else:
-        trio = _changed(
-            find_trio(flags["trio"] or "abacus"),
-            named,
-            adapters,
-            kind,
-            flags["head"],
-            checks,
-        )
+        trio = _changed(find_trio(flags["trio"] or "abacus"), named, adapters, kind, flags["head"], checks)
         if loads and flags["trio"]:
             require_files(trio, flags["trio"])
-    for flag, field, read in (
-        ("ctx_size", "ctx_size", int),
-        ("n_gpu_layers", "gpu_layers", lambda text: {"all": -1, "auto": "auto"}[text] if text in ("all", "auto") else int(text)),
-        ("main_gpu", "main_gpu", int),
-        ("tensor_split", "tensor_split", lambda text: tuple(float(share) for share in text.split(","))),
-        ("flash_attn", "flash_attention", str),
-        ("cache_type", "cache_type", str),
-        ("threads", "threads", int),
-    ):
+    for flag, (field, read) in _OF_MODELS.items():
         for given in flags[flag]:
             trio = _place(trio, flag, field, read, given)
-    plain = {name: flags[name] for name in ("layout", "system", "delimiter", "sandbox", "on_verifier_error") if flags[name] is not None}
-    if plain.get("system") and trio.task == "arithmetic":  # its models never saw one, and would get wrong what they can do
-        click.secho("this trio does arithmetic and takes no system prompt: --system is left out", fg="yellow", err=True)
-        del plain["system"]
-    plain["run_code"] = flags["run_code"]
-    if flags["no_fit_check"]:
-        plain["fit_check"] = False
-    if flags.get("strategy") is not None:
-        plain["strategy"] = flags["strategy"]
     if flags["trust_file"]:
         trio = trio.with_models(lambda role: dataclasses.replace(role, trusted=True))
+    settings = _settings(flags, trio)
     if width is None:
-        width = sequences_needed(plain.get("strategy", trio.strategy), make_search(flags)) if "samples" in flags else 1
+        width = sequences_needed(settings.get("strategy", trio.strategy), make_search(flags)) if "samples" in flags else 1
     parallel = trio.parallel if parallel is None else parallel
-    return dataclasses.replace(trio, parallel=parallel, width=width, reuse=trio.reuse and not compares, **plain)
+    return dataclasses.replace(trio, parallel=parallel, width=width, reuse=trio.reuse and not compares, **settings)
+
+
+def _settings(flags: dict[str, Any], trio: Trio) -> dict[str, Any]:
+    """What the flags change of a trio as a whole."""
+    found = {name: flags[name] for name in ("layout", "system", "delimiter", "sandbox", "on_verifier_error") if flags[name] is not None}
+    if found.get("system") and trio.task == "arithmetic":  # its models never saw one, and would get wrong what they can do
+        click.secho("this trio does arithmetic and takes no system prompt: --system is left out", fg="yellow", err=True)
+        del found["system"]
+    found["run_code"] = flags["run_code"]
+    if flags["no_fit_check"]:
+        found["fit_check"] = False
+    if flags.get("strategy") is not None:
+        found["strategy"] = flags["strategy"]
+    return found
 
 
 Adapters = dict[str, tuple[Path, float]]
@@ -140,6 +134,17 @@ def adapter_of(given: str) -> tuple[str, str]:
     """The role and the rest of a flag's ``[ROLE=]FILE``; without a role it is the target's, as in llama.cpp."""
     role, sign, text = given.partition("=")
     return (role, text) if sign and role in ROLES else ("target", given)
+
+
+def _of_files(named: dict[str, Path | str], adapters: Adapters, kind: str, head: Path | None, checks: dict[str, Any]) -> Trio:
+    """A trio of nothing but the files that are named."""
+    needed = ["draft", "target", *(["reward"] if not {*NEEDS_MODEL}.isdisjoint(kind.split(",")) else [])]
+    missing = [role for role in needed if role not in named and not (role == "reward" and role in adapters)]
+    if missing:
+        raise ConfigError(f"no {' and no '.join(missing)} model is named", hint="give --draft, --target and --reward, or --trio")
+    _check_kind(kind, adapters)
+    roles: dict[str, Any] = _adapted({role: _named(path) for role, path in named.items()}, adapters)
+    return Trio(**roles, reward_kind=kind, head=head, **checks)
 
 
 def _check_kind(kind: str, adapters: Adapters) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import signal
 import sys
 from typing import Any
 
 import click
 
 from rsd_local.cli.flags import make_params, make_trio
+from rsd_local.cli.interrupts import on_interrupt
 from rsd_local.cli.options import StrictCommand, run_options, trio_options
 from rsd_local.cli.streams import start_log
 from rsd_local.cli.text import call, json_line, printable
@@ -51,18 +51,16 @@ def solve(words: tuple[str, ...], stats: bool, as_json: bool, as_jsonl: bool, qu
         render.confinement(trio)
     with Reasoner.open(trio, None if quiet else render.loading()) as reasoner:
         params = with_thoughts(params, reasoner)
-        previous = signal.signal(signal.SIGINT, lambda *_: cancel.cancel())
         try:
-            for event in reasoner.stream(question, params, cancel=cancel):
-                events.append(event)
-                if as_jsonl:
-                    click.echo(json_line(render.event_object(event)))
-                elif isinstance(event, StepDone) and not quiet:
-                    render.step(event, trio)
+            with on_interrupt(cancel.cancel):
+                for event in reasoner.stream(question, params, cancel=cancel):
+                    events.append(event)
+                    if as_jsonl:
+                        click.echo(json_line(render.event_object(event)))
+                    elif isinstance(event, StepDone) and not quiet:
+                        render.step(event, trio)
         except QuestionRefused as error:
             raise QuestionRefused(str(error), hint=instead(question, error.hint)) from None
-        finally:
-            signal.signal(signal.SIGINT, previous)
         result = collect(iter(events))
         if as_json:
             click.echo(json_line(render.result_object(result)))

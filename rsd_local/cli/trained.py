@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from rsd_local.cli.interrupts import on_interrupt
 from rsd_local.cli.text import printable
 from rsd_local.config import Params, Trio, require
 from rsd_local.errors import Cancelled, ConfigError
@@ -119,18 +119,16 @@ class Training:
         cancel, width = CancelToken(), reasoner.trio.here(self.role).model.n_embd
         if self.role == "target":
             try_target(reasoner, self.items[0], cancel)
-        previous = signal.signal(signal.SIGINT, lambda *_: cancel.cancel())
         try:
-            rows = self._rows(reasoner, kept, cancel)
-            if self.role == "draft":
-                return gather(rows, width)
-            with TargetStates.open(self.folder, kept.config, resume=True) as read, counting("target's states") as watch:
-                read_states(reasoner, self.items, kept, read, cancel, watch)
-                return gather(rows, width, read.rows)
+            with on_interrupt(cancel.cancel):
+                rows = self._rows(reasoner, kept, cancel)
+                if self.role == "draft":
+                    return gather(rows, width)
+                with TargetStates.open(self.folder, kept.config, resume=True) as read, counting("target's states") as watch:
+                    read_states(reasoner, self.items, kept, read, cancel, watch)
+                    return gather(rows, width, read.rows)
         except Cancelled:
             raise Cancelled("stopped", hint=f"the same command goes on with the rollouts in {self.folder}") from None
-        finally:
-            signal.signal(signal.SIGINT, previous)
 
     def _rows(self, reasoner: Reasoner, kept: Rollouts, cancel: CancelToken) -> list[RolloutRow]:
         """The lines of these questions, once the draft has written, or read, what is missing."""

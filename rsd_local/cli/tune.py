@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from rsd_local.cli.flags import make_trio
+from rsd_local.cli.interrupts import on_interrupt
 from rsd_local.cli.options import StrictCommand, question_options, trio_options
 from rsd_local.config import Params, require
 
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
     from rsd_local.cli.tuned import Tuned
     from rsd_local.config import Trio
     from rsd_local.evaluation.items import Item
-    from rsd_local.events import CancelToken
     from rsd_local.sandbox import Sandbox
 
 
@@ -152,27 +149,16 @@ def _tuned(trio: Trio, wish: Wish, margin: float, flags: dict[str, Any], *, keep
     return Tuned(name, trio, found, choice, problem, banded, margin, len(items), f"{origin} {wish}")
 
 
-@contextmanager
-def _interruptible() -> Iterator[CancelToken]:
-    """A token that Ctrl-C cancels."""
-    from rsd_local.events import CancelToken
-
-    cancel = CancelToken()
-    previous = signal.signal(signal.SIGINT, lambda *_: cancel.cancel())
-    try:
-        yield cancel
-    finally:
-        signal.signal(signal.SIGINT, previous)
-
-
 def _banded(trio: Trio, items: list[Item], params: Params, seed: int, agreement: float) -> tuple[ChosenBands, list[Item]]:
     """Opens the trio and chooses its bands; also the questions that are left."""
     from rsd_local.calibration.bands import choose_bands
     from rsd_local.cli import render
     from rsd_local.cli.progress import parts
+    from rsd_local.events import CancelToken
     from rsd_local.reasoner import Reasoner
 
-    with Reasoner.open(trio, render.loading()) as reasoner, parts() as watch, _interruptible() as cancel:
+    cancel = CancelToken()
+    with Reasoner.open(trio, render.loading()) as reasoner, parts() as watch, on_interrupt(cancel.cancel):
         return choose_bands(reasoner, items, params, seed=seed, agreement=agreement, cancel=cancel, watch=watch)
 
 
@@ -182,8 +168,9 @@ def _swept(trio: Trio, items: list[Item], params: Params, seed: int, points: int
     from rsd_local.cli import render
     from rsd_local.cli.progress import parts
     from rsd_local.evaluation.grading import Grader
+    from rsd_local.events import CancelToken
     from rsd_local.reasoner import Reasoner
 
-    opened = Reasoner.open(trio, render.loading())
-    with opened as reasoner, Grader(sandbox=sandbox) as grader, parts() as watch, _interruptible() as cancel:
+    opened, cancel = Reasoner.open(trio, render.loading()), CancelToken()
+    with opened as reasoner, Grader(sandbox=sandbox) as grader, parts() as watch, on_interrupt(cancel.cancel):
         return sweep(reasoner, items, params, grader, seed=seed, points=points, labelled=labelled, cancel=cancel, watch=watch)

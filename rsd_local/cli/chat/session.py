@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, TextIO, cast
 
@@ -15,6 +13,7 @@ from rsd_local.cli.chat import commands
 from rsd_local.cli.chat.lines import Entry, Lines
 from rsd_local.cli.chat.trios import called, chat_trio, has_short_answer
 from rsd_local.cli.flags import make_params
+from rsd_local.cli.interrupts import on_interrupt
 from rsd_local.cli.text import complain, printable
 from rsd_local.config import Params, ThinkMode, Trio
 from rsd_local.errors import Cancelled, ConfigError, RSDError
@@ -152,7 +151,7 @@ class Session:
 
         cancel, events = CancelToken(), []
         dropped = len(chat.turns) - chat.prompt(question, talk.params).turn
-        with self._lines.unseen(), _interrupts(cancel.cancel), watching(talk.trio, _note(dropped), quiet=self._quiet) as shown:
+        with self._lines.unseen(), on_interrupt(cancel.cancel), watching(talk.trio, _note(dropped), quiet=self._quiet) as shown:
             for event in chat.stream(question, talk.params, cancel=cancel, text=True):
                 events.append(event)
                 shown(event)
@@ -252,12 +251,3 @@ def _note(dropped: int) -> str:
 
 def _is_terminal(stream: TextIO | None) -> bool:
     return stream is not None and stream.isatty()
-
-
-@contextmanager
-def _interrupts(stop: Any) -> Iterator[None]:
-    previous = signal.signal(signal.SIGINT, lambda *_: stop())
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)

@@ -103,7 +103,7 @@ class LocalTrio:
             _prompt_tokens(engine, Prompt.of("1+1", config.system), Thinking())
         rewards = Rewards.of(config, heads, engines, verifiers, asked)
         rewards.check(engines.get("draft"), engines.get("target"))
-        trio = cls(config, draft, target, rewards, _common_tokens(draft, target), segmenter)
+        trio = cls(config, draft, target, rewards, _common_tokens(draft, target), segmenter, way_costs=WayCosts(config.parallel == 1))
         trio._asked(config.params().thinking)
         if isinstance(target, RemoteEngine) and not trio.shared_tokens and any(stage.kind == "contrast" for stage in config.stages):
             raise MissingTokens("a contrast needs one vocabulary, and draft and target have two", hint="choose --reward-kind likelihood")

@@ -26,11 +26,21 @@ WAYS: tuple[Way, ...] = ("draft", "target", "speculate")
 HALF = Weighting("constant", probability=0.5)
 
 
-def spent(costs: dict[Way, float], steps: int, way_costs: WayCosts | None = None) -> tuple[float, Counter[Way]]:
-    """Seconds a token over some steps of ways that cost so much, and how often each was chosen."""
+def spent(costs: dict[Way, float], steps: int, way_costs: WayCosts | None = None, reading: float = 0.0) -> tuple[float, Counter[Way]]:
+    """Seconds a token over some steps of ways that cost so much, and how often each was chosen.
+
+    With ``reading``, the seconds a token in which a draft reads what it did not write.
+    """
     way_costs, chosen, seconds = way_costs or WayCosts(), Counter[Way](), 0.0
+    unread = dict.fromkeys(costs, 0)
     for _ in range(steps):
-        way = way_costs.choose(tuple(costs))
+        way = way_costs.choose(tuple(costs), unread)
+        for one in unread:
+            unread[one] += 20
+        if way != "target":
+            way_costs.caught_up(way, unread[way], reading * unread[way])
+            seconds += reading * unread[way]
+            unread[way] = 0
         chosen[way] += 1
         seconds += costs[way] * 20
         way_costs.note(way, 20, costs[way] * 20)
@@ -45,8 +55,35 @@ def test_what_is_slower_is_tried_again_for_a_hundredth_of_the_time(best: Way, de
     _, first = spent(costs, 6, way_costs)
     assert first == dict.fromkeys(WAYS, 2)
     cost, chosen = spent(costs, 2000, way_costs)
-    assert cost <= 1.02
+    assert cost <= 1.0105
     assert dear == 10.0 or min(chosen.values()) > 1
+
+
+@pytest.mark.parametrize("reading", [0.01, 0.04, 0.2])
+def test_what_the_draft_must_read_before_a_try_is_among_what_trying_may_cost(reading: float) -> None:
+    way_costs, costs = WayCosts(), dict[Way, float](zip(WAYS, (1.1, 1.0, 1.2), strict=True))
+    spent(costs, 6, way_costs, reading)
+    for steps in (40, 100, 400, 2000):
+        cost, _ = spent(costs, steps, way_costs, reading)
+        assert cost <= 1.0205
+    _, chosen = spent(dict(zip(WAYS, (0.7, 1.0, 1.2), strict=True)), 8000, way_costs, reading)
+    assert chosen["draft"] > 1000 or reading > 0.1, "it is not given up, where reading alone does not cost more than may be lost"
+
+
+def test_one_long_step_is_enough_to_prefer_a_way() -> None:
+    way_costs = WayCosts()
+    for way, tokens, seconds in (("draft", 40, 80.0), ("target", 40, 40.0), ("speculate", 40, 60.0)):
+        assert way_costs.choose(WAYS) == way
+        way_costs.note(way, tokens, seconds)  # type: ignore[arg-type]
+    assert way_costs.choose(WAYS) == "target"
+
+
+def test_what_trying_may_cost_does_not_pile_up_while_all_is_well() -> None:
+    """After a long time of one cost each, a way that becomes dear is left soon, and is not tried at a stretch."""
+    way_costs = WayCosts()
+    spent({"draft": 1.0, "target": 1.2, "speculate": 1.2}, 20_000, way_costs)
+    spent({"draft": 3.0, "target": 1.2, "speculate": 1.2}, 20, way_costs)
+    assert spent({"draft": 3.0, "target": 1.2, "speculate": 1.2}, 200, way_costs)[1]["draft"] <= 4
 
 
 @pytest.mark.parametrize(("before", "after"), [(a, b) for a, b in product(WAYS, WAYS) if a != b])

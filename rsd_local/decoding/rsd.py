@@ -29,7 +29,7 @@ ROUTED = Score(None, "first token", skipped=True)
 """Of a step that the draft was not sure how to begin, so that it went to the target at once."""
 
 
-def rsd(prompt: Prompt, trio: OpenTrio, params: Params, chooser: Chooser | None = None) -> Iterator[Event]:
+def rsd(prompt: Prompt, trio: OpenTrio, params: Params, chooser: Chooser | None = None) -> Generator[Event, None, None]:
     """Answer a prompt by reward-guided speculative decoding (algorithm 1 of the paper).
 
     Yields a ``Drafted`` for each step of the draft, a ``StepDone`` for each accepted one, and a final ``Finished``; where the

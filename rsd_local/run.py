@@ -112,8 +112,7 @@ class Run:
             with contextlib.suppress(RuntimeError):  # the loop has gone, and with it whoever waits
                 loop.call_soon_threadsafe(arrived.put_nowait, item)
 
-        thread = threading.Thread(target=self._pump, args=(post, task), name="rsd-run", daemon=True)
-        thread.start()
+        self.pump(post, task)
         try:
             while (item := await arrived.get()) is not None:
                 if isinstance(item, BaseException):
@@ -132,8 +131,16 @@ class Run:
         if not getattr(self, "_over", True):
             self.close()
 
+    def pump(self, post: Callable[[Event | BaseException | None], None], owner: Hashable) -> None:
+        """Start to do the work in a thread of its own, for a loop that must not wait.
+
+        Args:
+            post: given each event in that thread, and at the end None or what was raised.
+            owner: who waits for the events, such as a task of the loop.
+        """
+        threading.Thread(target=self._pump, args=(post, owner), name="rsd-run", daemon=True).start()
+
     def _pump(self, post: Callable[[Event | BaseException | None], None], owner: Hashable) -> None:
-        """Do the work in a thread of its own, for a loop that must not wait."""
         self._ticket.owner, self._ticket.may_lag = owner, True
         try:
             while True:

@@ -15,13 +15,14 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from rsd_local.errors import Cancelled, Closed, RSDError
-from rsd_local.events import Event, Finished
+from rsd_local.events import Event, Finished, TextWritten
 from rsd_local.run import Run
 from rsd_local.server.answers import Answer
 from rsd_local.server.errors import TookTooLong, WrongMethod, as_ours, body_of, row_of
 from rsd_local.server.usage import Account
 
 _LOOKS = 0.5  # seconds between two looks at the place in the queue
+_MOMENT = 0.02  # seconds in which text is gathered: a frame or so of a screen
 STREAM_HEADERS = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
 """Of a stream of events; the last one is nginx's."""
 
@@ -52,26 +53,55 @@ class Patience:
 class Feed:
     """The events of a run inside the loop, for whoever must not wait for them for ever.
 
+    Every token comes this way, and what it costs is taken from the models' time. So text that comes within a moment of the last one
+    is given together; anything else at once.
+
     Args:
         run: whose work is done in a thread of its own from now on.
     """
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self._events: deque[Event] = deque()
-        self._changed = asyncio.Event()
-        self._failure: Exception | None = None
-        self._task = asyncio.create_task(self._read())
-
-    async def _read(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._arrived: deque[Event | BaseException | None] = deque()  # filled by the run's thread
+        self._events: list[Event] = []
+        self._called = False  # whether the loop will look anyway
+        self._failure: BaseException | None = None
+        self._waiting: asyncio.Future[None] | None = None
+        self._end: asyncio.Future[None] = self._loop.create_future()
         try:
-            async for event in self.run:
-                self._events.append(event)
-                self._changed.set()
-        except Exception as error:  # of any kind: it is raised where events are waited for
+            run.pump(self._post, asyncio.current_task())
+        except RuntimeError as error:  # there can be no further thread
             self._failure = error
-        finally:
-            self._changed.set()
+            self._end.set_result(None)
+            run.close()
+
+    def _post(self, item: Event | BaseException | None) -> None:
+        self._arrived.append(item)
+        if not self._called or not isinstance(item, TextWritten):
+            self._called = True
+            with contextlib.suppress(RuntimeError):  # the loop has gone, and with it whoever waits
+                self._loop.call_soon_threadsafe(self._look)
+
+    def _look(self) -> None:
+        self._called = False
+        self._sort()
+        if self._events or self._end.done():
+            self._wake()
+
+    def _sort(self) -> None:
+        """Take in what has arrived."""
+        while self._arrived:
+            item = self._arrived.popleft()
+            if item is None or isinstance(item, BaseException):
+                self._failure = item
+                self._end.set_result(None)
+            else:
+                self._events.append(item)
+
+    def _wake(self) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
 
     async def wait(self, seconds: float) -> list[Event]:
         """All events that are there, or the next one where it comes in time.
@@ -79,23 +109,29 @@ class Feed:
         Raises:
             RSDError: what the run ended with, behind its events.
         """
-        if not self._events and not self._task.done():
-            self._changed.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await self._changed.wait()
-        events = list(self._events)
-        self._events.clear()
+        self._sort()
+        if not self._events and not self._end.done():
+            self._waiting = self._loop.create_future()
+            timer = self._loop.call_later(seconds, self._wake)
+            try:
+                await self._waiting
+            finally:
+                timer.cancel()
+            self._sort()
+        events, self._events = self._events, []
+        if events and not self._end.done():
+            self._called = True
+            self._loop.call_later(_MOMENT, self._look)
         if not events and self._failure is not None:
             raise self._failure
-        if not events and self._task.done():
+        if not events and self._end.done():
             raise Closed("the run was closed before its end")
         return events
 
     async def close(self, seconds: float) -> None:
         """Cancel the run, and wait for its end."""
         self.run.cancel()
-        await asyncio.wait({self._task}, timeout=seconds)
+        await asyncio.wait({self._end}, timeout=seconds)
 
 
 class Exchange(Response):
@@ -238,9 +274,12 @@ class ClientStalled(Cancelled):
     code = "client-stalled"
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))  # once: every token's chunk goes through it
+
+
 def to_json(content: Any) -> str:
     """An object as JSON, in which every number is one of JSON's."""
-    return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return _ENCODER.encode(content)
 
 
 def failure_response(error: RSDError, retry_after: int = 1) -> Response:

@@ -12,7 +12,7 @@ _KEPT_PLAIN = ("f16", "f32")  # types of caches that attention which is not fuse
 def flash_attention(config: RoleConfig, *, on_gpu: bool) -> FlashAttention:
     """What llama.cpp is asked for.
 
-    Left to itself it always fuses on a CPU. With AVX-512 that takes up to three times as long as the plain products
+    Left to itself it always fuses on a CPU. With AVX-512 that takes up to 2.9 times as long as the plain products
     (docs/decisions/0025), so there ``auto`` is off.
 
     Args:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from time import perf_counter
 
 from rsd_local.config import OnFailure, Params, RemoteRole, RoleConfig, Thinking, Trio
 from rsd_local.decoding.ahead import Ahead
@@ -87,8 +88,7 @@ class LocalTrio:
         roles = placed(roles, headers, check=config.fit_check)
         guesses = roles["target"].config.placement if "target" in roles and config.params().search.fallback != "off" else None
         for role, capacity in roles.items():
-            where = capacity.config.placement
-            if where not in models:
+            if (where := capacity.config.placement) not in models:
                 report = None if progress is None else _bind(progress, role)
                 models[where] = Model(capacity.config, report, headers[capacity.config.path], mtp=where == guesses)
                 opening.callback(models[where].close)
@@ -98,12 +98,12 @@ class LocalTrio:
             )  # fmt: skip
             opening.callback(engines[role].close)
         _warn_of_contexts(engines)
-        draft, target = away.get("draft") or engines["draft"], away.get("target") or engines["target"]
-        for engine in (draft, target):
+        for engine in (draft := away.get("draft") or engines["draft"], target := away.get("target") or engines["target"]):
             _prompt_tokens(engine, Prompt.of("1+1", config.system), Thinking())
         rewards = Rewards.of(config, heads, engines, verifiers, asked)
         rewards.check(engines.get("draft"), engines.get("target"))
-        trio = cls(config, draft, target, rewards, _common_tokens(draft, target), segmenter, way_costs=WayCosts(config.parallel == 1))
+        shared, costs = _common_tokens(draft, target), WayCosts(perf_counter if config.parallel == 1 else None)
+        trio = cls(config, draft, target, rewards, shared, segmenter, way_costs=costs)
         trio._asked(config.params().thinking)
         if isinstance(target, RemoteEngine) and not trio.shared_tokens and any(stage.kind == "contrast" for stage in config.stages):
             raise MissingTokens("a contrast needs one vocabulary, and draft and target have two", hint="choose --reward-kind likelihood")

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import math
 import threading
-import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -66,10 +65,10 @@ class WayCosts:
     """What each way cost on this machine, with these models, over all answers so far.
 
     Attributes:
-        alone: whether one question is answered at a time, so that the clock says what a step took.
+        clock: seconds, where one question is answered at a time, so that it says what a step took; None where several are.
     """
 
-    alone: bool = True
+    clock: Callable[[], float] | None = None
     _measured: defaultdict[Way, _Measured] = field(default_factory=lambda: defaultdict(_Measured))
     _seconds: float = 0.0
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -204,16 +203,19 @@ class Chooser:
     def _spent(self, draft: Writer, target: Writer, reward: Reward) -> _Spent:
         made = (draft.counters(), target.counters(), *reward.counters().values())
         batches = sum(one.seconds + (one.waiting_seconds if one.rounds else 0.0) for one in made)
-        return _Spent(time.perf_counter() - self._paused if self._costs.alone else 0.0, batches)
+        return _Spent(self._now() - self._paused, batches)
+
+    def _now(self) -> float:
+        return self._costs.clock() if self._costs.clock is not None else 0.0
 
     @contextmanager
     def paused(self) -> Iterator[None]:
         """While whoever reads the events has one: that time belongs to no way."""
-        began = time.perf_counter()
+        began = self._now()
         try:
             yield
         finally:
-            self._paused += time.perf_counter() - began
+            self._paused += self._now() - began
 
 
 def auto(prompt: Prompt, trio: OpenTrio, params: Params) -> Iterator[Event]:

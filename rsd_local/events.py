@@ -145,7 +145,8 @@ class Chosen:
     Attributes:
         index: of the step, from 0.
         way: that was chosen.
-        seconds: a token of each way so far, of batches alone; ways that were not measured yet are missing.
+        seconds: a token of each way so far, by the clock, or of batches alone where several questions are answered at once; ways
+            that were not measured yet are missing.
     """
 
     index: int

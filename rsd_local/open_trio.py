@@ -6,25 +6,24 @@ import logging
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from time import perf_counter
 
-from rsd_local.config import OnFailure, Params, RemoteRole, RoleConfig, Thinking, Trio
+from rsd_local.capacities import capacities, placed
+from rsd_local.config import OnFailure, Params, RemoteRole, Thinking, Trio
 from rsd_local.decoding.ahead import Ahead
 from rsd_local.decoding.auto import WayCosts
 from rsd_local.errors import ConfigError, MissingTokens
 from rsd_local.events import Author, CancelToken, Role
-from rsd_local.fit import RoleCapacity, context_warning, make_plan
-from rsd_local.gguf_header import Header, read_header
+from rsd_local.fit import context_warning
+from rsd_local.gguf_header import read_header
 from rsd_local.prompt import Prompt
 from rsd_local.remote import PoolingEngine, RemoteEngine, RemoteWriter
-from rsd_local.rewards import Head, Rewards, load_heads, read_ahead, reward_models
+from rsd_local.rewards import Rewards, load_heads
 from rsd_local.rewards.servers import open_servers
 from rsd_local.rewards.thoughts import SomeThoughts
 from rsd_local.rewards.verifier.opening import open_verifier
 from rsd_local.roles import Reward
 from rsd_local.runtime import Engine, LocalWriter, Model, Tracing, opens_thought, prompt_tokens
-from rsd_local.runtime.devices import devices
 from rsd_local.runtime.grammar import check_grammar
 from rsd_local.segments import Segmenter
 from rsd_local.steps import THOUGHT_TAGS
@@ -88,7 +87,8 @@ class LocalTrio:
         roles = placed(roles, headers, check=config.fit_check)
         guesses = roles["target"].config.placement if "target" in roles and config.params().search.fallback != "off" else None
         for role, capacity in roles.items():
-            if (where := capacity.config.placement) not in models:
+            where = capacity.config.placement
+            if where not in models:
                 report = None if progress is None else _bind(progress, role)
                 models[where] = Model(capacity.config, report, headers[capacity.config.path], mtp=where == guesses)
                 opening.callback(models[where].close)
@@ -98,12 +98,13 @@ class LocalTrio:
             )  # fmt: skip
             opening.callback(engines[role].close)
         _warn_of_contexts(engines)
-        for engine in (draft := away.get("draft") or engines["draft"], target := away.get("target") or engines["target"]):
+        draft, target = away.get("draft") or engines["draft"], away.get("target") or engines["target"]
+        for engine in (draft, target):
             _prompt_tokens(engine, Prompt.of("1+1", config.system), Thinking())
         rewards = Rewards.of(config, heads, engines, verifiers, asked)
         rewards.check(engines.get("draft"), engines.get("target"))
-        shared, costs = _common_tokens(draft, target), WayCosts(perf_counter if config.parallel == 1 else None)
-        trio = cls(config, draft, target, rewards, shared, segmenter, way_costs=costs)
+        costs = WayCosts(perf_counter if config.parallel == 1 else None)
+        trio = cls(config, draft, target, rewards, _common_tokens(draft, target), segmenter, way_costs=costs)
         trio._asked(config.params().thinking)
         if isinstance(target, RemoteEngine) and not trio.shared_tokens and any(stage.kind == "contrast" for stage in config.stages):
             raise MissingTokens("a contrast needs one vocabulary, and draft and target have two", hint="choose --reward-kind likelihood")
@@ -261,44 +262,6 @@ class LocalTrio:
         """
         reward = self.rewards.open(prompt, lambda: ahead or Ahead(self.writer("target", prompt)), self.cancel)
         return reward if self.thinking.scored == 1 else SomeThoughts(reward, self.thinking.scored)
-
-
-def capacities(config: Trio, heads: tuple[Head | None, ...]) -> dict[Role, RoleCapacity]:
-    """What a trio opens here, by role."""
-    wide = config.parallel * config.width
-    ahead = any(read_ahead(stage, head) for stage, head in zip(config.stages, heads, strict=True))
-
-    def capacity(role: RoleConfig, slots: int, kind: str = "") -> RoleCapacity:
-        forks = slots > config.parallel  # one question's sequences begin with its prompt, those of several with what was left behind
-        return RoleCapacity(role, slots, kind == "value-head" and forks, shares_prefixes=forks or (slots > 1 and config.reuse))
-
-    roles: dict[Role, RoleCapacity] = {}
-    if isinstance(config.draft, RoleConfig):
-        roles["draft"] = capacity(config.draft, wide)
-    if isinstance(config.target, RoleConfig):
-        roles["target"] = capacity(config.target, wide if ahead else config.parallel)
-    read = {role: capacity(reward, wide, config.stages[place].kind) for role, (place, reward) in reward_models(config).items()}
-    return roles | read
-
-
-def placed(roles: dict[Role, RoleCapacity], headers: dict[Path, Header], *, check: bool = True) -> dict[Role, RoleCapacity]:
-    """The roles with the layers that go to the GPU as numbers.
-
-    Args:
-        roles: each with what it is to hold.
-        headers: of their models.
-        check: whether there must be memory enough.
-
-    Raises:
-        DoesNotFit: there is not memory enough for all of them.
-    """
-    found = devices()
-    if not found or not roles:  # this build of llama.cpp does not tell
-        return roles
-    plan = make_plan(roles, found, headers)
-    if check:
-        plan.check()
-    return {one.role: replace(roles[one.role], config=one.config) for one in plan.roles}
 
 
 def _warn_of_contexts(engines: dict[Role, Engine]) -> None:

@@ -26,7 +26,6 @@ from rsd_local import Limits, Params, Reasoner, RoleConfig, Sampling, Trio, Weig
 from rsd_local.prompt import Prompt
 from rsd_local.roles import TARGET, Stream
 from rsd_local.runtime import Draws, Engine, Model, Sequence, prompt_tokens, repacks_safely
-from rsd_local.runtime.attention import FLASH_TYPES, flash_attention
 
 QUESTION = "Write down, one after another, the numbers from one to one hundred in words."
 LONG = "The following remark stands here to make the beginning of each prompt long. " * 45
@@ -40,7 +39,7 @@ def draws() -> Draws:
 
 
 class BareLoop:
-    """``llama_decode`` and argmax with nothing around them, with the weights laid out and the attention computed as rsd_local has them."""
+    """``llama_decode`` and argmax with nothing around them, over weights laid out as rsd_local has them."""
 
     def __init__(self, path: Path, prompt: list[int], threads: int = 0) -> None:
         model_params = C.llama_model_default_params()
@@ -49,7 +48,7 @@ class BareLoop:
         params = C.llama_context_default_params()
         params.n_ctx, params.n_batch, params.n_ubatch = CONTEXT, 256, 256
         params.n_threads = params.n_threads_batch = threads or machine.threads()
-        params.no_perf, params.flash_attn_type = True, FLASH_TYPES[flash_attention(RoleConfig(path), on_gpu=False)]
+        params.no_perf = True
         self._context = C.llama_init_from_model(self._model, params)
         self._vocabulary = C.llama_vocab_n_tokens(C.llama_model_get_vocab(self._model))
         self._prompt = prompt

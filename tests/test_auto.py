@@ -73,9 +73,9 @@ def test_what_the_draft_must_read_before_a_try_is_among_what_trying_may_cost(rea
 def test_one_long_step_is_enough_to_prefer_a_way() -> None:
     way_costs = WayCosts()
     for way, tokens, seconds in (("draft", 40, 80.0), ("target", 40, 40.0), ("speculate", 40, 60.0)):
-        assert way_costs.choose(WAYS) == way
+        assert way_costs.choose(WAYS, {}) == way
         way_costs.note(way, tokens, seconds)  # type: ignore[arg-type]
-    assert way_costs.choose(WAYS) == "target"
+    assert way_costs.choose(WAYS, {}) == "target"
 
 
 def test_what_trying_may_cost_does_not_pile_up_while_all_is_well() -> None:

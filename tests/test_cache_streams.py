@@ -12,12 +12,12 @@ import pytest
 from test_engine import draws, held, prompts
 from tiny import KINDS
 
+from rsd_local.capacities import capacities
 from rsd_local.catalogue import find_trio
 from rsd_local.config import RoleConfig
 from rsd_local.fit import RoleCapacity
 from rsd_local.fit.memory import Footprint
 from rsd_local.gguf_header import read_header
-from rsd_local.open_trio import capacities
 from rsd_local.reasoner import Reasoner
 from rsd_local.runtime import Engine, Model
 

@@ -18,7 +18,6 @@ from rsd_local.fit.memory import Footprint, Shape
 from rsd_local.gguf_header import Header, Tensor, Value, active_parameters, longest_context, parameters, read_header
 from rsd_local.roles import TARGET, Stream
 from rsd_local.runtime import Draws
-from rsd_local.runtime.llama import C
 
 BESIDE = 8 << 20  # bytes that a plan adds for what no layer needs
 
@@ -98,9 +97,8 @@ def test_a_batch_takes_what_the_plan_says(
     assert said - BESIDE / 8 <= planned - BESIDE <= said * (1.5 if fused == "off" else 12), (said, planned)
 
 
-def test_where_attention_is_not_fused_its_scores_are_planned(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_attention_is_not_fused_its_scores_are_planned() -> None:
     made = Shape.of(mixtral())
-    monkeypatch.setattr(C, "llama_print_system_info", lambda: b"CPU : AVX2 = 1 | ")
     config = RoleConfig(Path("m.gguf"))
     assert made.head_sizes == (128, 128) and made.fuses(config, on_gpu=True) and made.fuses(config, on_gpu=False)
     odd = Shape.of(header("llama", {"attention.head_count": 2, "embedding_length": 32}, {}))

@@ -15,6 +15,7 @@ from conftest import EngineMaker
 from test_cli import rsd
 
 from rsd_local import Reasoner
+from rsd_local.capacities import capacities
 from rsd_local.catalogue import find_trio
 from rsd_local.config import RoleConfig
 from rsd_local.errors import ConfigError, DoesNotFit
@@ -25,7 +26,6 @@ from rsd_local.fit.memory import Footprint
 from rsd_local.fit.plan import gpu_bytes
 from rsd_local.fit.speed import STEP, gain
 from rsd_local.gguf_header import Value, read_header
-from rsd_local.open_trio import capacities
 from rsd_local.roles import StepCost
 from rsd_local.runtime.devices import Device
 

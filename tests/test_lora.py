@@ -24,13 +24,13 @@ from tiny_adapter import TABLE, write_adapter, write_merged
 
 import rsd_local
 from rsd_local.bench.results import describe_trio
+from rsd_local.capacities import capacities
 from rsd_local.config import RewardConfig, RoleConfig, Trio
 from rsd_local.errors import BadAdapter, BadHead, ConfigError, ModelError, ModelNotFound, NotAModel
 from rsd_local.evaluation.journal import Journal, upgraded
 from rsd_local.fit import RoleCapacity, make_plan
 from rsd_local.gguf_header import check_adapter, read_adapter, read_header
 from rsd_local.hashes import file_sha256
-from rsd_local.open_trio import capacities
 from rsd_local.prompt import Prompt
 from rsd_local.reasoner import Reasoner
 from rsd_local.rewards.heads import ReadOut, read_head

@@ -24,6 +24,7 @@ from rsd_local.fit import RoleCapacity, context_warning
 from rsd_local.fit.memory import Footprint
 from rsd_local.fit.published import published_header
 from rsd_local.gguf_header import read_header
+from rsd_local.runtime.attention import faster_attention
 
 PYTHONISMS = re.compile(r"\bNone\b|\bTrue\b|\bFalse\b|PosixPath|WindowsPath|RoleConfig|RewardConfig|\(\)|\{'|\['|<function")
 
@@ -97,10 +98,11 @@ def test_show_says_sizes_and_memory_in_words(own: Path) -> None:
     done = rsd("show", "small")
     assert done.returncode == 0, done.stderr
     lines = [line.strip() for line in done.stdout.splitlines()]
-    assert any(re.fullmatch(r"size      0\.5 GB file, about 0\.[67] GB in memory with a context of 4,096", line) for line in lines)
+    assert "size      0.5 GB file, about 0.6 GB in memory with a context of 4,096" in lines
     assert "draft.model   qwen2.5-0.5b-q8_0" in lines and "context   trained for 32,768 tokens" in lines and "here      no" in lines
     assert any(line.startswith("state") and line.endswith("rsd pull small fetches what is missing") for line in lines)
-    assert any(re.match(r"memory .*about (1\.9|2\.[01]) GB", line) for line in lines), "more where attention is not fused"
+    plain = faster_attention(RoleConfig(Path("m.gguf"))).flash_attention == "off"  # then draft and reward keep a batch's scores
+    assert any(line.startswith("memory") and f"about {'2.0' if plain else '1.9'} GB" in line for line in lines)
     own.write_text(
         '[trio.many]\n[[trio.many.reward]]\nkind = "digit"\nupper = 0.5\n[trio.many.draft]\npath = "d.gguf"\ntensor_split = [1, 0.5]\n'
     )

@@ -18,6 +18,7 @@ from model_folders import put_into_ollama, without_root, write_manifest, write_s
 from test_cli import refused, rsd
 from tiny import VOCABULARY
 
+from rsd_local.capacities import capacities
 from rsd_local.catalogue.folders import ModelFile, find_models, usual_folders
 from rsd_local.cli.completion import complete
 from rsd_local.cli.pair_words import shortened
@@ -26,7 +27,6 @@ from rsd_local.errors import ConfigError
 from rsd_local.fit import make_plan, pairs
 from rsd_local.fit.pairs import Candidates, Left, Pair, find_pairs
 from rsd_local.gguf_header import KnownTexts, active_parameters, parameters, read_header
-from rsd_local.open_trio import capacities
 from rsd_local.runtime import Model
 from rsd_local.toml_settings import read_trio
 

@@ -16,6 +16,7 @@ FLOORS = [
     {"runtime", "remote", "catalogue", "sandbox"},
     {"programs"},
     {"rewards", "fit", "decoding"},
+    {"capacities"},
     {"open_trio", "admission"},
     {"run"},
     {"backend", "conversation", "in_thread"},

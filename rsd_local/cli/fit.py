@@ -49,10 +49,10 @@ def fit(name: str | None, parallel: int, measured: bool, as_json: bool, **flags:
     trio = make_trio(flags | {"trio": name}, parallel=parallel, loads=False)
 
     from rsd_local import machine
+    from rsd_local.capacities import capacities
     from rsd_local.errors import DoesNotFit
     from rsd_local.fit import make_plan, published_headers
     from rsd_local.fit.speed import gain, memory_bandwidth, tokens_per_second
-    from rsd_local.open_trio import capacities
     from rsd_local.rewards import load_heads
     from rsd_local.runtime.devices import devices
 

@@ -47,8 +47,8 @@ def trio_rows(catalogue: Catalogue, name: str) -> dict[str, str]:
 
 def trio_memory(catalogue: Catalogue, name: str) -> int | None:
     """Bytes that a trio takes in memory without a GPU; None where a file of its own is not here, or is damaged."""
+    from rsd_local.capacities import capacities
     from rsd_local.fit import make_plan, published_headers
-    from rsd_local.open_trio import capacities
 
     try:
         trio = catalogue.trio(name)

@@ -12,7 +12,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 from rsd_local.config import Params
 from rsd_local.decoding.rsd import rsd
@@ -26,8 +25,6 @@ _STEPS, _TOKENS = 2, 24  # by which each way is measured before one is preferred
 _LOSS = 0.005  # of the time that may go into trying another way again
 _FADE = 0.9  # of what a way cost, with each further step of it
 _FADE_LOSS = 0.998  # of the time and of what was lost in it, with each further step
-NOTHING: Mapping[Way, int] = MappingProxyType({})
-"""Where the models of every way have read all."""
 
 
 @dataclass(slots=True)
@@ -73,12 +70,12 @@ class WayCosts:
     _seconds: float = 0.0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def choose(self, ways: tuple[Way, ...], unread: Mapping[Way, int] = NOTHING) -> Way:
+    def choose(self, ways: tuple[Way, ...], unread: Mapping[Way, int]) -> Way:
         """The way of the next step: one that was not measured enough, one for which there is time to try it again, or the fastest.
 
         Args:
             ways: that there are.
-            unread: tokens that the models of a way have not read yet.
+            unread: tokens that the models of a way have not read yet; none of a way that is missing.
         """
         with self._lock:
             ordered = sorted(ways, key=lambda way: self._measured[way].cost)

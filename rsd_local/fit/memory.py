@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from rsd_local.config import RoleConfig
 from rsd_local.gguf_header import Header, active_share, experts_used
-from rsd_local.runtime.attention import flash_attention
 from rsd_local.runtime.sizes import Sizes
 
 _CACHE_BYTES = {"f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "q4_0": 18 / 32}
@@ -102,10 +101,9 @@ class Shape:
 
         llama.cpp leaves it out where a setting says so, for Grok, and on a GPU for heads of sizes without a kernel.
         """
-        asked = flash_attention(config, on_gpu=on_gpu)
-        if asked == "off" or self.never_fuses:
+        if config.flash_attention == "off" or self.never_fuses:
             return False
-        return asked == "on" or not on_gpu or self.head_sizes in _FUSED_ON_GPUS
+        return config.flash_attention == "on" or not on_gpu or self.head_sizes in _FUSED_ON_GPUS
 
 
 def _expert_rows(header: Header) -> list[int]:

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from rsd_local.config import FlashAttention, RoleConfig
-from rsd_local.runtime.llama import C
+from dataclasses import replace
 
-FLASH_TYPES = {"auto": -1, "off": 0, "on": 1}  # llama_flash_attn_type
-_KEPT_PLAIN = ("f16", "f32")  # types of caches that attention which is not fused reads as they are
+from rsd_local.config import RoleConfig
+from rsd_local.runtime.llama import C, supports_gpu
+
+_READ_AS_THEY_ARE = ("f16", "f32")  # types of caches that attention which is not fused reads fast
 
 
-def flash_attention(config: RoleConfig, *, on_gpu: bool) -> FlashAttention:
-    """What llama.cpp is asked for.
+def faster_attention(config: RoleConfig) -> RoleConfig:
+    """The same settings, with attention not fused where that is faster and they leave it open.
 
-    Left to itself it always fuses on a CPU. With AVX-512 that takes up to 2.9 times as long as the plain products
-    (docs/decisions/0025), so there ``auto`` is off.
+    llama.cpp fuses wherever a device can, and a CPU always can. On CPUs with AVX-512 that takes up to 2.9 times as long as the plain
+    products, but plain ones round batches of several rows otherwise than single rows (docs/decisions/0025). So this is for models
+    whose rows nobody compares: drafts and rewards.
 
     Args:
         config: of the role.
-        on_gpu: whether layers of it are on a GPU.
     """
-    if config.flash_attention != "auto" or on_gpu or config.cache_type not in _KEPT_PLAIN:
-        return config.flash_attention
-    return "off" if b"AVX512 = 1" in C.llama_print_system_info() else "auto"
+    on_gpu = supports_gpu() and config.gpu_layers != 0
+    if config.flash_attention != "auto" or on_gpu or config.cache_type not in _READ_AS_THEY_ARE:
+        return config
+    return replace(config, flash_attention="off") if b"AVX512 = 1" in C.llama_print_system_info() else config

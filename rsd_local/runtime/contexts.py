@@ -6,21 +6,21 @@ from typing import Any
 
 from llama_cpp import llama_cpp as C
 
-from rsd_local.config import FlashAttention, RoleConfig
+from rsd_local.config import RoleConfig
 from rsd_local.errors import EngineError
 from rsd_local.runtime import llama
 from rsd_local.runtime.adapters import use_adapter
-from rsd_local.runtime.attention import FLASH_TYPES
 from rsd_local.runtime.model import Model
 from rsd_local.runtime.mtp_support import MOST, for_head
 from rsd_local.runtime.sizes import Sizes
 
 _CACHE_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 8, "bf16": 30}  # ggml_type
+_FLASH = {"auto": -1, "off": 0, "on": 1}
 _SMALLER = "give a smaller --ctx-size"
 
 
 def make_contexts(
-    model: Model, config: RoleConfig, sizes: Sizes, name: str, *, threads: int, flash: FlashAttention, unified: bool, mtp: bool
+    model: Model, config: RoleConfig, sizes: Sizes, name: str, *, threads: int, unified: bool, mtp: bool
 ) -> tuple[Any, Any]:  # fmt: skip
     """llama.cpp's context, and one for the model's multi-token head, None where it is not asked for or cannot be made.
 
@@ -30,7 +30,6 @@ def make_contexts(
         sizes: of context and batches.
         name: the role, for messages.
         threads: that compute.
-        flash: whether attention is fused.
         unified: whether all sequences share one piece of the cache.
         mtp: whether the head has a context too.
 
@@ -43,7 +42,7 @@ def make_contexts(
     params.n_batch = params.n_ubatch = sizes.rows
     params.n_outputs_max = sizes.outputs
     params.n_threads = params.n_threads_batch = threads
-    params.flash_attn_type = FLASH_TYPES[flash]
+    params.flash_attn_type = _FLASH[config.flash_attention]
     params.type_k = params.type_v = _CACHE_TYPES[config.cache_type]
     params.pooling_type, params.swa_full, params.no_perf = 0, True, True
     if mtp:

@@ -15,7 +15,6 @@ from rsd_local import machine
 from rsd_local.config import RoleConfig
 from rsd_local.errors import Closed, ContextFull, NoSlot
 from rsd_local.runtime import llama
-from rsd_local.runtime.attention import flash_attention
 from rsd_local.runtime.batch_loop import BatchLoop
 from rsd_local.runtime.contexts import make_contexts
 from rsd_local.runtime.device import Device, shared_device
@@ -60,7 +59,6 @@ class Engine:
         self.model, self.name, self.slots, self.config = model, name, slots, config
         self.threads = config.threads or machine.threads()
         self._on_gpu = llama.supports_gpu() and config.layers_on_gpu != 0
-        self._flash = flash_attention(config, on_gpu=self._on_gpu)
         sizes = Sizes.of(config, slots, model.trained_context, on_gpu=self._on_gpu, reads_states=reads_states)
         self.context, self.chunk = sizes.context, sizes.chunk
         # In a cache of one piece llama.cpp writes over what another sequence's window has left behind, but a rollback needs it.
@@ -68,7 +66,7 @@ class Engine:
         self.device = self._choose_device()
         self.head: MtpHead | None = None  # the model's multi-token head
         self._context, self._head_context = make_contexts(
-            model, config, sizes, name, threads=self.threads, flash=self._flash, unified=self.shares_cells, mtp=mtp and model.has_mtp
+            model, config, sizes, name, threads=self.threads, unified=self.shares_cells, mtp=mtp and model.has_mtp
         )
         self._memory = C.llama_get_memory(self._context)
         self.gives_states = True  # until ``probe_states`` finds otherwise
@@ -251,7 +249,7 @@ class Engine:
         device = f"{'all' if layers < 0 else layers} layers on gpu {config.main_gpu}{split}" if layers else "cpu"
         return (
             f"{self.model.path.name} ({self.model.description}){adapter}, context {self.context} × {self.slots}, "
-            f"{self.threads} threads, {device}, cache {config.cache_type}, flash attention {self._flash}, "
+            f"{self.threads} threads, {device}, cache {config.cache_type}, flash attention {config.flash_attention}, "
             f"rollback by {type(self._rollback).__name__.lower()}"
         )
 

@@ -18,8 +18,6 @@ def main() -> None:
     params.n_ctx, params.n_parallel = chosen["context"] * chosen["slots"], chosen["slots"]
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = chosen["threads"]
     params.no_extra_bufts = chosen["as_in_file"]
-    if chosen["as_in_file"]:
-        params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     params.cache_ram_mib, params.verbosity = 0, 1
     if chosen["gpu_layers"] != "auto":
         params.n_gpu_layers = int(chosen["gpu_layers"])

@@ -16,7 +16,7 @@ from bench_engine import BareLoop, OpenTrio
 from llama_cpp import llama_cpp as C
 
 from rsd_local import Limits, Params, Prompt, Reasoner, RewardConfig, RoleConfig, Search, Trio, Weighting
-from rsd_local.config import FlashAttention, Strategy
+from rsd_local.config import Strategy
 from rsd_local.events import Result as Answer
 from rsd_local.fit.measured import gain_of, measure
 from rsd_local.gguf_header import read_header
@@ -155,8 +155,7 @@ def _trio(turn: Turn) -> Trio:
         return 0.0 if rejects(len(steps), turn.accepted) else 1.0
 
     def role(path: str) -> RoleConfig:
-        flash: FlashAttention = "off" if turn.layout == "file" else "auto"
-        return RoleConfig(Path(path), turn.context, threads=turn.threads, flash_attention=flash, trusted=True)
+        return RoleConfig(Path(path), turn.context, threads=turn.threads, trusted=True)
 
     layers = turn.gpu_layers if turn.gpu_layers == "auto" else int(turn.gpu_layers)
     decides = RewardConfig("verifier", verifier=schedule)

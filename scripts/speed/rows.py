@@ -97,7 +97,7 @@ def _streams(chosen: Chosen, row: str, streams: int, bar: float) -> Iterator[Cas
     if not chosen.rivals:
         return
     turns, figures = dict[str, Turn](), []
-    for layout, label in (("default", "defaults"), ("file", "same settings")):
+    for layout, label in (("default", "default layout"), ("file", "layout of the file")):
         ours, theirs = f"{OURS}, {label}", f"{SERVER}, {label}"
         turns[ours] = chosen.turn("target", chosen.target, tokens=chosen.sizes.stream, streams=streams, layout=layout)
         turns[theirs] = replace(turns[ours], what="server")

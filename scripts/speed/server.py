@@ -43,7 +43,7 @@ class Server:
 
     def __init__(self, turn: Turn, model: str, slots: int = 1, *, embeddings: bool = False) -> None:
         context = max(512, turn.context)
-        as_in_file = turn.layout == "file"  # then attention is not fused on either side
+        as_in_file = turn.layout == "file"
         self._local = threading.local()
         if turn.server:
             with socket.socket() as free:
@@ -51,7 +51,7 @@ class Server:
                 port = free.getsockname()[1]
             call = [turn.server, "-m", model, "--host", "127.0.0.1", "--port", str(port), "-c", str(context * slots), "-np", str(slots)]
             call += ["-t", str(turn.threads), "-tb", str(turn.threads), "--cache-ram", "0"]
-            call += ["--no-repack", "-fa", "off"] if as_in_file else []
+            call += ["--no-repack"] if as_in_file else []
             call += [] if turn.gpu_layers == "auto" else ["-ngl", turn.gpu_layers]
             call += ["--embeddings", "--pooling", "last", "-b", str(context), "-ub", str(context)] if embeddings else []
             self._process = subprocess.Popen(call, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import statistics
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,8 @@ class Bare:
         params.n_threads = params.n_threads_batch = threads
         params.flash_attn_type, params.type_k, params.type_v = int(fused), _TYPES[cache_type], _TYPES[cache_type]
         self._context = C.llama_init_from_model(handle, params)
+        if not self._context:
+            raise SystemExit("llama.cpp cannot make such a context")
         self._batch = C.llama_batch_init(_CHUNK, 0, 1)
 
     def fill(self, depth: int) -> None:
@@ -66,7 +69,8 @@ class Bare:
 
     def forget(self, depth: int) -> None:
         """Take back all but so many tokens."""
-        C.llama_memory_seq_rm(C.llama_get_memory(self._context), 0, depth, -1)
+        if not C.llama_memory_seq_rm(C.llama_get_memory(self._context), 0, depth, -1):
+            raise SystemExit("this model's cache cannot be cut: take one with attention alone")
 
     def close(self) -> None:
         """Free it."""
@@ -84,22 +88,19 @@ def main(file: Path, depths: str, cache_type: str, rounds: int, out: Path | None
     """Measures and prints."""
     places, threads = [int(one) for one in depths.split(",")], machine.threads()
     seconds: dict[tuple[int, int, bool], list[float]] = {}
-    model = Model(RoleConfig(file, gpu_layers=0))
-    try:
-        with model.in_use() as handle:
-            context = max(places) + sum(SIZES)
-            bare = {fused: Bare(handle, fused=fused, cache_type=cache_type, context=context, threads=threads) for fused in (True, False)}
-            for number in range(rounds):
-                for depth in places:
-                    for fused in (True, False) if number % 2 else (False, True):
-                        bare[fused].fill(depth)
-                        for rows in SIZES:
-                            seconds.setdefault((rows, depth, fused), []).append(bare[fused].read(rows, depth))
-                            bare[fused].forget(depth)
-            for one in bare.values():
-                one.close()
-    finally:
-        model.close()
+    with ExitStack() as opened:
+        opened.callback((model := Model(RoleConfig(file, gpu_layers=0))).close)
+        handle, context = opened.enter_context(model.in_use()), max(places) + max(SIZES)
+        bare = {fused: Bare(handle, fused=fused, cache_type=cache_type, context=context, threads=threads) for fused in (True, False)}
+        for one in bare.values():
+            opened.callback(one.close)
+        for number in range(rounds):
+            for depth in places:
+                for fused in (True, False) if number % 2 else (False, True):
+                    bare[fused].fill(depth)
+                    for rows in SIZES:
+                        seconds.setdefault((rows, depth, fused), []).append(bare[fused].read(rows, depth))
+                        bare[fused].forget(depth)
     rows_of, made = [], []
     for rows in SIZES:
         for depth in places:

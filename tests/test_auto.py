@@ -161,11 +161,12 @@ def test_a_program_that_checks_is_never_passed_by(files: dict[str, Path]) -> Non
     assert set(result.ways) == {"draft"} and result.target_share == 0
 
 
-def test_the_time_between_events_is_nobodys(files: dict[str, Path]) -> None:
-    """Costs are seconds of batches: what a slow reader of events takes belongs to no way."""
+@pytest.mark.parametrize("parallel", [1, 2])
+def test_the_time_between_events_is_nobodys(files: dict[str, Path], parallel: int) -> None:
+    """What a slow reader of events takes belongs to no way, by the clock and by batches."""
     import time
 
-    with Reasoner.open(trio_of(files)) as opened:
+    with Reasoner.open(replace(trio_of(files), parallel=parallel)) as opened:
         for event in opened.run(QUESTION, Params(FEW, HALF, replace(LIMITS, tokens=80)), strategy="auto", text=False):
             if isinstance(event, Chosen):
                 assert all(cost < 0.05 for cost in event.seconds.values())

@@ -98,7 +98,12 @@ _TRIO: list[Option] = [
     _per_role("-ngl", "--n-gpu-layers", metavar="N|all|auto", help="Layers on the GPU. Default: auto, as fit."),
     _per_role("-mg", "--main-gpu", metavar="N", help="The device that holds what is not split."),
     _per_role("-ts", "--tensor-split", metavar="A,B,…", help="Shares of the model by device."),
-    _per_role("-fa", "--flash-attn", metavar="|".join(get_args(FlashAttention)), help="Fused attention."),
+    _per_role(
+        "-fa",
+        "--flash-attn",
+        metavar="|".join(get_args(FlashAttention)),
+        help="Fused attention; auto: not for draft and reward on AVX-512.",
+    ),
     _per_role("-ctk", "--cache-type", metavar="|".join(get_args(CacheType)), help="Type of keys and values."),
     _per_role("-t", "--threads", metavar="N", help="CPU threads. Default: the physical cores that it may use."),
 ]

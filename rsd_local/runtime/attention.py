@@ -7,6 +7,7 @@ from dataclasses import replace
 from rsd_local.config import RoleConfig
 from rsd_local.runtime.llama import C, supports_gpu
 
+_LEAST = 512  # tokens of a context; behind fewer there is nothing to gain
 _READ_AS_THEY_ARE = ("f16", "f32")  # types of caches that attention which is not fused reads fast
 
 
@@ -14,13 +15,14 @@ def faster_attention(config: RoleConfig) -> RoleConfig:
     """The same settings, with attention not fused where that is faster and they leave it open.
 
     llama.cpp fuses wherever a device can, and a CPU always can. On CPUs with AVX-512 that takes up to 2.9 times as long as the plain
-    products, but plain ones round batches of several rows otherwise than single rows (docs/decisions/0025). So this is for models
-    whose rows nobody compares: drafts and rewards.
+    products. But these round batches of several rows otherwise than single rows, so this is for drafts and rewards, whose rows
+    nobody compares (docs/decisions/0025).
 
     Args:
         config: of the role.
     """
     on_gpu = supports_gpu() and config.gpu_layers != 0
-    if config.flash_attention != "auto" or on_gpu or config.cache_type not in _READ_AS_THEY_ARE:
+    short = 0 < config.ctx_size < _LEAST
+    if config.flash_attention != "auto" or on_gpu or short or config.cache_type not in _READ_AS_THEY_ARE:
         return config
     return replace(config, flash_attention="off") if b"AVX512 = 1" in C.llama_print_system_info() else config

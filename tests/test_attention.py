@@ -24,8 +24,8 @@ AVX512 = b"CPU : AVX = 1 | AVX2 = 1 | AVX512 = 1 | AVX512_VNNI = 1 | "
 OTHERS = (b"CPU : AVX = 1 | AVX2 = 1 | ", b"CPU : NEON = 1 | ARM_FMA = 1 | ", b"")
 
 
-def asked(flash: FlashAttention = "auto", cache_type: CacheType = "f16", layers: int = -1, context: int = 0) -> FlashAttention:
-    config = RoleConfig(Path("m.gguf"), context, gpu_layers=layers, flash_attention=flash, cache_type=cache_type)
+def asked(flash: FlashAttention = "auto", cache_type: CacheType = "f16", layers: int = -1) -> FlashAttention:
+    config = RoleConfig(Path("m.gguf"), gpu_layers=layers, flash_attention=flash, cache_type=cache_type)
     made = faster_attention(config)
     assert replace(made, flash_attention=flash) == config, "nothing else changes"
     return made.flash_attention
@@ -35,7 +35,7 @@ def test_with_avx512_attention_is_not_fused_unless_the_cache_or_the_user_wants_i
     monkeypatch.setattr(C, "llama_print_system_info", lambda: AVX512)
     monkeypatch.setattr(attention, "supports_gpu", lambda: False)
     assert asked() == asked(cache_type="f32") == asked("off") == "off"
-    assert asked("on") == "on" and asked(context=512) == "off" and asked(context=511) == "auto"
+    assert asked("on") == "on"
     assert asked(cache_type="q8_0") == asked(cache_type="q4_0") == asked(cache_type="bf16") == "auto"
     monkeypatch.setattr(attention, "supports_gpu", lambda: True)
     assert asked() == "auto" and asked(layers=0) == "off" and asked("off") == "off"

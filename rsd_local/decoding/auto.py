@@ -90,6 +90,11 @@ class WayCosts:
                     return way
             return ordered[0]
 
+    def prefers(self, way: Way, ways: tuple[Way, ...]) -> bool:
+        """Whether all ways are known well enough, and this one is the fastest."""
+        with self._lock:
+            return all(self._measured[one].known for one in ways) and way == min(ways, key=lambda one: self._measured[one].cost)
+
     def note(self, way: Way, tokens: int, seconds: float) -> None:
         """Take what a step cost and gave."""
         with self._lock:
@@ -166,30 +171,34 @@ class Chooser:
     def __init__(self, way_costs: WayCosts, ways: tuple[Way, ...], replayed: tuple[Way, ...] = ()) -> None:
         self._costs, self._ways, self._replayed = way_costs, ways, replayed
         self._way: Way | None = None
+        self._measures = True  # whether the step's cost is its own
         self._begun, self._tokens, self._paused = _Spent(0.0, 0.0), 0, 0.0
         self._read = dict.fromkeys(ways, 0)  # tokens of the answer that the models of each way have read
 
     def choose(self, solution: Solution, draft: Writer, target: Writer, reward: Reward) -> Chosen:
         """The way of the next step; whoever it asks has then evaluated what stands, so that the step's cost is its own.
 
-        What the target had not read of drafted steps is those steps' cost.
+        What the target had not read of drafted steps is those steps' cost. A first step by the way that is the fastest anyhow goes
+        without: the prompt is then read with the step, in one batch less, and nobody learns from it.
         """
         before, came = self._way, self._spent(draft, target, reward)
-        if before is not None:
+        if before is not None and self._measures:
             self._costs.note(before, solution.tokens - self._tokens, self._begun.until(came))
         place, costs = solution.steps, self._costs.costs(self._ways)
         unread: dict[Way, int] = {way: solution.tokens - read for way, read in self._read.items() if way != "target"}
         self._way = way = self._replayed[place] if place < len(self._replayed) else self._costs.choose(self._ways, unread)
-        if way != "draft":
-            target.settle()
-            read = self._spent(draft, target, reward)
-            if before == "draft":
-                self._costs.charge(before, came.until(read))
-            came = read
-        if way != "target":
-            draft.settle()
-        if way == "draft":
-            reward.settle()
+        self._measures = before is not None or not self._costs.prefers(way, self._ways)
+        if self._measures:
+            if way != "draft" and before in (None, "draft"):
+                target.settle()
+                read = self._spent(draft, target, reward)
+                if before == "draft":
+                    self._costs.charge(before, came.until(read))
+                came = read
+            if way != "target":
+                draft.settle()
+            if way == "draft":
+                reward.settle()
         self._begun, self._tokens = self._spent(draft, target, reward), solution.tokens
         self._costs.caught_up(way, 0 if way == before else unread.get(way, 0), came.until(self._begun))
         for one in self._ways:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from rsd_local.config import RoleConfig
 from rsd_local.runtime.llama import C, supports_gpu
 
-_LEAST = 512  # tokens of a context; behind fewer there is nothing to gain
 _READ_AS_THEY_ARE = ("f16", "f32")  # types of caches that attention which is not fused reads fast
 
 
@@ -22,7 +21,6 @@ def faster_attention(config: RoleConfig) -> RoleConfig:
         config: of the role.
     """
     on_gpu = supports_gpu() and config.gpu_layers != 0
-    short = 0 < config.ctx_size < _LEAST
-    if config.flash_attention != "auto" or on_gpu or short or config.cache_type not in _READ_AS_THEY_ARE:
+    if config.flash_attention != "auto" or on_gpu or config.cache_type not in _READ_AS_THEY_ARE:
         return config
     return replace(config, flash_attention="off") if b"AVX512 = 1" in C.llama_print_system_info() else config

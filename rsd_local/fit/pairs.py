@@ -14,6 +14,7 @@ from rsd_local.fit.kinds import why_not
 from rsd_local.fit.memory import Footprint, RoleCapacity
 from rsd_local.fit.speed import gain
 from rsd_local.gguf_header import Header, KnownTexts, active_parameters, parameters, read_header
+from rsd_local.runtime.attention import faster_attention
 from rsd_local.runtime.vocabulary import Vocabulary
 
 ACCEPTED = 0.7
@@ -34,7 +35,8 @@ class Candidate:
         weights: of the model.
         active: of them, those that one token is multiplied with.
         size: of its files, in bytes.
-        footprint: what it needs in memory, at a role's usual settings.
+        footprint: what it needs in memory as a target, at the usual settings.
+        reading: what it needs as a draft or a reward, whose attention may be the faster one.
         vocabulary: equal for the same tokens.
         shape: equal for models that differ in their numbers alone.
     """
@@ -44,6 +46,7 @@ class Candidate:
     active: int
     size: int
     footprint: Footprint
+    reading: Footprint
     vocabulary: int
     shape: tuple[object, ...]
 
@@ -134,7 +137,9 @@ class Candidates:
         return self._common[first, second]
 
     def _candidate(self, file: ModelFile, header: Header) -> Candidate:
-        footprint = Footprint.of(header, RoleCapacity(RoleConfig(file.path), 1), on_gpu=self._on_gpu)
+        config = RoleConfig(file.path)
+        roles = (RoleCapacity(made, 1) for made in (config, faster_attention(config)))
+        footprint, reading = (Footprint.of(header, role, on_gpu=self._on_gpu) for role in roles)
         vocabulary = Vocabulary.read(file.path, header)
         digest = hashlib.sha256(f"{vocabulary.kind} {vocabulary.count} ".encode())
         digest.update(vocabulary.types.tobytes())
@@ -144,7 +149,7 @@ class Candidates:
             self._vocabularies.append(vocabulary)
         shape = tuple((tensor.name, tensor.shape) for tensor in header.tensors if tensor.name != "output.weight")
         made = parameters(header), active_parameters(header)
-        return Candidate(file, *made, header.size, footprint, number, (header.metadata.get("general.architecture"), hash(shape)))
+        return Candidate(file, *made, header.size, footprint, reading, number, (header.metadata.get("general.architecture"), hash(shape)))
 
 
 def find_pairs(found: Candidates, free: int, bandwidth: float = math.inf) -> tuple[list[Pair], list[Left]]:
@@ -203,7 +208,7 @@ def _pair(draft: Candidate, target: Candidate, free: int, bandwidth: float) -> P
         return _Obstacle(2, ratio, f"too close in size to {{other}} ({ratio:.1f} times the {what}): nothing to gain")
     if read > _READ:
         return _Obstacle(1, ratio, f"with {{other}} the draft would read {read:.0%} of the target's bytes for a token: nothing to gain")
-    memory = _bytes(draft.footprint, 1) + _bytes(target.footprint, 2)
+    memory = _bytes(draft.reading) + _bytes(target.footprint) + target.reading.cache + target.reading.compute
     if memory > free:
         return _Obstacle(0, ratio, f"with {{other}} it needs {memory / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free")
     if ratio < _LEAST:
@@ -223,8 +228,8 @@ def _pair(draft: Candidate, target: Candidate, free: int, bandwidth: float) -> P
     return Pair(draft, target, ratio, memory, gain(passes, ACCEPTED), tuple(notes), tier)
 
 
-def _bytes(need: Footprint, contexts: int) -> int:
-    return need.weights + contexts * (need.cache + need.compute)
+def _bytes(need: Footprint) -> int:
+    return need.weights + need.cache + need.compute
 
 
 def _rank(pair: Pair) -> tuple[float, ...]:

@@ -140,7 +140,7 @@ class TextWritten:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """How the next step is to come about (``auto``).
+    """How the next step is to come about, or what is left of one that the target writes (``auto``).
 
     Attributes:
         index: of the step, from 0.

@@ -11,7 +11,7 @@ from time import perf_counter
 from rsd_local.capacities import capacities, placed
 from rsd_local.config import OnFailure, Params, RemoteRole, Thinking, Trio
 from rsd_local.decoding.ahead import Ahead
-from rsd_local.decoding.auto import WayCosts
+from rsd_local.decoding.way_costs import WayCosts
 from rsd_local.errors import ConfigError, MissingTokens
 from rsd_local.events import Author, CancelToken, Role
 from rsd_local.fit import context_warning

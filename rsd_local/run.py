@@ -38,7 +38,7 @@ class Run:
         self._lock = threading.RLock()  # held while the work is done
         self._events: Iterator[Event] | None = None
         self._steps: list[StepDone] = []
-        self._ways: list[Way] = []
+        self._ways: dict[int, Way] = {}
         self._end: Finished | None = None
         self._over = False
         self._closed_with: Closed | None = None
@@ -181,7 +181,7 @@ class Run:
             elif isinstance(event, StepDone):
                 self._steps.append(event)
             elif isinstance(event, Chosen):
-                self._ways.append(event.way)
+                note_way(self._ways, event)
             return event
 
     def _work(self) -> Event:
@@ -225,19 +225,25 @@ def timed(events: Iterator[Event]) -> Iterator[Event]:
 def collect(events: Iterator[Event]) -> Result:
     """The result of events that go on to their end."""
     steps: list[StepDone] = []
-    ways: list[Way] = []
+    ways: dict[int, Way] = {}
     for event in events:
         if isinstance(event, StepDone):
             steps.append(event)
         elif isinstance(event, Chosen):
-            ways.append(event.way)
+            note_way(ways, event)
         elif isinstance(event, Finished):
             end = event
     return _result(steps, ways, end)
 
 
-def _result(steps: list[StepDone], ways: list[Way], end: Finished) -> Result:
+def note_way(ways: dict[int, Way], chosen: Chosen) -> None:
+    """Take how a step comes about; where the draft tried, that is what to go again, whoever wrote it in the end."""
+    if ways.get(chosen.index) != "draft":
+        ways[chosen.index] = chosen.way
+
+
+def _result(steps: list[StepDone], ways: dict[int, Way], end: Finished) -> Result:
     return Result(
         end.answer, end.text, end.reason, tuple(steps), end.counters, end.non_finite_rewards, end.unchecked_steps, end.decided_by,
-        end.thought, tuple(ways),
+        end.thought, tuple(ways.values()),
     )  # fmt: skip

@@ -15,11 +15,12 @@ from test_decisions import FEW, LIMITS, check_each_step
 from test_rsd import QUESTION, role, trio_of
 from tiny import write_model
 
-from rsd_local import Chosen, Params, Reasoner, Trio, Weighting
+from rsd_local import Chosen, Limits, Params, Reasoner, TextWritten, Trio, Weighting
 from rsd_local.config import Search
-from rsd_local.decoding.auto import WayCosts
+from rsd_local.decoding.way_costs import WayCosts
 from rsd_local.errors import ConfigError
 from rsd_local.events import Event, StepDone, Way
+from rsd_local.run import collect
 from rsd_local.runtime import LatencyModel
 
 WAYS: tuple[Way, ...] = ("draft", "target", "speculate")
@@ -116,7 +117,16 @@ def reasoner(request: pytest.FixtureRequest, files: dict[str, Path]) -> Iterator
 
 
 def ways_of(events: list[Event]) -> list[Way]:
-    return [event.way for event in events if isinstance(event, Chosen)]
+    return list(collect(iter(events)).ways)
+
+
+def pieces_of(events: list[Event]) -> dict[int, list[Way]]:
+    """The ways that were told, by step."""
+    told: dict[int, list[Way]] = {}
+    for event in events:
+        if isinstance(event, Chosen):
+            told.setdefault(event.index, []).append(event.way)
+    return told
 
 
 @pytest.mark.parametrize("pattern", ["dts", "ts", "ddddtttt", "s"])
@@ -143,8 +153,56 @@ def test_an_answer_is_made_again_by_its_ways(files: dict[str, Path], kind: str) 
     assert list(again.ways) == ways
     assert [step.text for step in again.steps] == [event.text for event in events if isinstance(event, StepDone)]
     chosen = [event for event in events if isinstance(event, Chosen)]
-    assert [event.index for event in chosen] == list(range(len(ways)))
+    assert list(pieces_of(events)) == list(range(len(ways)))
     assert set(chosen[-1].seconds) == set(allowed) and all(cost > 0 for cost in chosen[-1].seconds.values())
+
+
+LONG = Limits(tokens=300, step_tokens=100, repeats=0)
+
+
+@pytest.mark.parametrize("kind", ["dense", "hybrid"])
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_a_step_of_several_pieces_is_what_its_writer_writes(files: dict[str, Path], kind: str, share: float) -> None:
+    """A way that is tried writes a piece, the fastest what is left; a drafted step that is taken back is written like that too."""
+    params = Params(FEW, Weighting("constant", probability=share), LONG, Search(fallback="on"))
+    with Reasoner.open(trio_of(files, kind)) as opened:
+        answers = [list(opened.run(QUESTION, params, strategy="auto")) for _ in range(3)]
+        for events in answers:
+            check_each_step(opened, events, params)
+            for step in (event for event in events if isinstance(event, StepDone)):
+                shown = [one for one in events if isinstance(one, TextWritten) and (one.index, one.author) == (step.index, step.author)]
+                assert "".join(one.text for one in shown) == step.text
+        speculates = opened.trio.speculates
+    first = pieces_of(answers[0])
+    tried = [list(told) for told in first.values() if "speculate" in told]
+    assert not speculates or tried[0][-2:] == ["speculate", "target"], "one try, and what is left by the way that was not measured yet"
+    assert first[0][0] == "draft" and speculates == bool(tried)
+
+
+def test_answers_of_one_step_are_learned_from(files: dict[str, Path]) -> None:
+    """Nobody asks for the way of a next step there; still each way is measured, and its tokens and no others are counted."""
+    params = Params(FEW, Weighting("constant", probability=0.0), Limits(tokens=60, step_tokens=60, repeats=0))
+    with Reasoner.open(trio_of(files)) as opened:
+        events = list(opened.run(QUESTION, params, strategy="auto", text=False))
+        known = opened.trio.way_costs
+        assert pieces_of(events) == {0: ["draft", "speculate", "target"]}
+        assert known.fastest(WAYS) == min(known.costs(WAYS), key=known.costs(WAYS).__getitem__), "all are known well enough"
+        (again,) = pieces_of(list(opened.run(QUESTION, params, strategy="auto", text=False))).values()
+    assert again[0] == known.fastest(WAYS)
+
+
+@pytest.mark.parametrize("best", WAYS)
+def test_another_try_of_the_targets_ways_may_cost_a_piece_and_one_of_the_draft_a_step(best: Way) -> None:
+    """Where steps are long: what was written by the way that was preferred does not count as what a try would cost."""
+    way_costs = WayCosts()
+    for way in sorted(WAYS, key=lambda way: way != best):
+        way_costs.note(way, 400, 400.0 if way == best else 800.0)
+    for hundreds in range(10_000):
+        if (way := way_costs.choose(WAYS, {})) != best:
+            break
+        way_costs.passed(100.0)
+    assert way not in (best, "draft"), "a piece costs 24 seconds more, a step of the draft 400"
+    assert hundreds > 0
 
 
 def test_what_is_known_of_the_ways_outlives_an_answer(files: dict[str, Path]) -> None:

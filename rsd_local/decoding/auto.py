@@ -6,140 +6,33 @@ text whether tokens were guessed for it or not. A program that checks makes step
 
 from __future__ import annotations
 
-import math
-import threading
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from rsd_local.config import Params
 from rsd_local.decoding.rsd import rsd
 from rsd_local.decoding.solution import Solution
 from rsd_local.decoding.trio import OpenTrio
+from rsd_local.decoding.way_costs import PIECE, WayCosts
 from rsd_local.events import Chosen, Event, Way
 from rsd_local.prompt import Prompt
 from rsd_local.roles import Reward, Writer
 
-_STEPS, _TOKENS = 2, 24  # by which each way is measured before one is preferred: as many steps, or as many tokens of one
-_LOSS = 0.005  # of the time that may go into trying another way again
-_FADE = 0.9  # of what a way cost, with each further step of it
-_FADE_LOSS = 0.998  # of the time and of what was lost in it, with each further step
 
-
-@dataclass(slots=True)
-class _Measured:
-    """What one way cost and gave, and what trying it has lost.
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """How the target goes on.
 
     Attributes:
-        steps: that were measured.
-        last: tokens of the last one.
-        seconds, tokens: their faded sums.
-        lost: faded seconds over those that the fastest way would have taken.
-        reading: seconds a token in which its models read what others had written, when that happened last.
+        way: ``target`` or ``speculate``.
+        most: tokens, None for all that are left of the step.
+        told: the event of that, None where it was told already.
     """
 
-    steps: int = 0
-    last: int = 0
-    seconds: float = 0.0
-    tokens: float = 0.0
-    lost: float = 0.0
-    reading: float = 0.0
-
-    @property
-    def cost(self) -> float:
-        """Seconds a token, infinite where nothing is known."""
-        return self.seconds / self.tokens if self.tokens else math.inf
-
-    @property
-    def known(self) -> bool:
-        """Whether it was measured enough."""
-        return self.steps >= _STEPS or self.tokens >= _TOKENS
-
-
-@dataclass(slots=True)
-class WayCosts:
-    """What each way cost on this machine, with these models, over all answers so far.
-
-    Attributes:
-        clock: seconds, where one question is answered at a time, so that it says what a step took; None where several are.
-    """
-
-    clock: Callable[[], float] | None = None
-    _measured: defaultdict[Way, _Measured] = field(default_factory=lambda: defaultdict(_Measured))
-    _seconds: float = 0.0
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def choose(self, ways: tuple[Way, ...], unread: Mapping[Way, int]) -> Way:
-        """The way of the next step: one that was not measured enough, one for which there is time to try it again, or the fastest.
-
-        Args:
-            ways: that there are.
-            unread: tokens that the models of a way have not read yet; none of a way that is missing.
-        """
-        with self._lock:
-            ordered = sorted(ways, key=lambda way: self._measured[way].cost)
-            new = [way for way in ways if not self._measured[way].known]
-            if new:
-                return new[0]
-            best = self._measured[ordered[0]]
-            for way in ordered[1:]:
-                one = self._measured[way]
-                expected = (one.cost - best.cost) * one.last + one.reading * unread.get(way, 0)
-                if one.lost + expected <= _LOSS * self._seconds:
-                    return way
-            return ordered[0]
-
-    def prefers(self, way: Way, ways: tuple[Way, ...]) -> bool:
-        """Whether all ways are known well enough, and this one is the fastest."""
-        with self._lock:
-            return all(self._measured[one].known for one in ways) and way == min(ways, key=lambda one: self._measured[one].cost)
-
-    def note(self, way: Way, tokens: int, seconds: float) -> None:
-        """Take what a step cost and gave."""
-        with self._lock:
-            for other in self._measured.values():
-                other.lost *= _FADE_LOSS
-            self._seconds *= _FADE_LOSS
-            one, fastest = self._measured[way], self._fastest_but(way)
-            one.steps, one.last = one.steps + 1, tokens
-            one.tokens, one.seconds = one.tokens * _FADE + tokens, one.seconds * _FADE + seconds
-            self._seconds += seconds
-            if fastest < one.cost:
-                one.lost += max(0.0, seconds - fastest * tokens)
-
-    def charge(self, way: Way, seconds: float) -> None:
-        """Add what steps of a way have cost afterwards."""
-        with self._lock:
-            self._measured[way].seconds += seconds
-            self._lose(way, seconds)
-
-    def caught_up(self, way: Way, tokens: int, seconds: float) -> None:
-        """Take what it cost that the models of a way read what others had written; it is no cost of the way's own steps.
-
-        Args:
-            way: it.
-            tokens: that they read; 0 at the prompt.
-            seconds: in which they did.
-        """
-        with self._lock:
-            self._lose(way, seconds)
-            if tokens:
-                self._measured[way].reading = seconds / tokens
-
-    def _lose(self, way: Way, seconds: float) -> None:
-        self._seconds += seconds
-        one = self._measured[way]
-        if self._fastest_but(way) < one.cost:
-            one.lost += seconds
-
-    def _fastest_but(self, way: Way) -> float:
-        return min((one.cost for name, one in self._measured.items() if name != way), default=math.inf)
-
-    def costs(self, ways: tuple[Way, ...]) -> dict[Way, float]:
-        """Seconds a token of each way that was measured."""
-        with self._lock:
-            return {way: self._measured[way].cost for way in ways if self._measured[way].tokens}
+    way: Way
+    most: int | None
+    told: Chosen | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,55 +52,142 @@ class _Spent:
         return max(later.clock - self.clock, later.batches - self.batches)
 
 
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """Something that is being measured.
+
+    Attributes:
+        way: it goes.
+        spent, tokens: before it.
+        counts: whether its cost is its own, and not the prompt's too.
+    """
+
+    way: Way
+    spent: _Spent
+    tokens: int
+    counts: bool
+
+
 class Chooser:
-    """Chooses the ways of one answer's steps.
+    """Chooses the ways of one answer's steps, and where the target writes those of a step's pieces.
 
     Args:
         way_costs: of all answers.
-        ways: that there are.
+        steps: the ways to a step that there are.
+        pieces: those of them in which the target writes.
         replayed: the ways of an earlier answer's steps, which are gone again.
     """
 
-    def __init__(self, way_costs: WayCosts, ways: tuple[Way, ...], replayed: tuple[Way, ...] = ()) -> None:
-        self._costs, self._ways, self._replayed = way_costs, ways, replayed
-        self._way: Way | None = None
-        self._measures = True  # whether the step's cost is its own
-        self._begun, self._tokens, self._paused = _Spent(0.0, 0.0), 0, 0.0
-        self._read = dict.fromkeys(ways, 0)  # tokens of the answer that the models of each way have read
+    def __init__(self, way_costs: WayCosts, steps: tuple[Way, ...], pieces: tuple[Way, ...], replayed: tuple[Way, ...] = ()) -> None:
+        self._costs, self._steps, self._pieces, self._replayed = way_costs, steps, pieces, replayed
+        self._way: Way | None = None  # of the last step
+        self._told: Way | None = None  # last, of its pieces too
+        self._drafted: _Begun | None = None  # the draft's step, with what the target writes in its place
+        self._piece: _Begun | None = None
+        self._paused = 0.0
+        self._read = dict.fromkeys((*steps, *pieces), 0)  # tokens of the answer that the models of each way have read
+        self._solution: Solution
+        self._draft: Writer
+        self._target: Writer
+        self._reward: Reward
 
-    def choose(self, solution: Solution, draft: Writer, target: Writer, reward: Reward) -> Chosen:
+    def watch(self, solution: Solution, draft: Writer, target: Writer, reward: Reward) -> None:
+        """Take what the steps are made of."""
+        self._solution, self._draft, self._target, self._reward = solution, draft, target, reward
+
+    def step(self) -> Chosen:
         """The way of the next step; whoever it asks has then evaluated what stands, so that the step's cost is its own.
 
         What the target had not read of drafted steps is those steps' cost. A first step by the way that is the fastest anyhow goes
         without: the prompt is then read with the step, in one batch less, and nobody learns from it.
         """
-        before, came = self._way, self._spent(draft, target, reward)
-        if before is not None and self._measures:
-            self._costs.note(before, solution.tokens - self._tokens, self._begun.until(came))
-        place, costs = solution.steps, self._costs.costs(self._ways)
-        unread: dict[Way, int] = {way: solution.tokens - read for way, read in self._read.items() if way != "target"}
-        self._way = way = self._replayed[place] if place < len(self._replayed) else self._costs.choose(self._ways, unread)
-        self._measures = before is not None or not self._costs.prefers(way, self._ways)
-        if self._measures:
+        before, came = self._way, self._close()
+        tokens = self._solution.tokens
+        unread: dict[Way, int] = {way: tokens - read for way, read in self._read.items() if way != "target"}
+        self._way = way = self._replay or self._costs.choose(self._steps, unread)
+        counts = before is not None or not self._costs.prefers(way, self._steps)
+        if counts and way != before:
             if way != "draft" and before in (None, "draft"):
-                target.settle()
-                read = self._spent(draft, target, reward)
+                self._target.settle()
+                read = self._spent()
                 if before == "draft":
                     self._costs.charge(before, came.until(read))
                 came = read
             if way != "target":
-                draft.settle()
+                self._draft.settle()
             if way == "draft":
-                reward.settle()
-        self._begun, self._tokens = self._spent(draft, target, reward), solution.tokens
-        self._costs.caught_up(way, 0 if way == before else unread.get(way, 0), came.until(self._begun))
-        for one in self._ways:
-            if one == way or way == "draft":
-                self._read[one] = solution.tokens
-        return Chosen(place, way, costs)
+                self._reward.settle()
+        begun = _Begun(way, self._spent(), tokens, counts)
+        self._costs.caught_up(way, 0 if way == before else unread.get(way, 0), came.until(begun.spent))
+        self._note_read(way, tokens)
+        self._drafted, self._piece = (begun, None) if way == "draft" else (None, begun)
+        return self._tell(way)
 
-    def _spent(self, draft: Writer, target: Writer, reward: Reward) -> _Spent:
-        made = (draft.counters(), target.counters(), *reward.counters().values())
+    def first_piece(self) -> Piece:
+        """How the target begins a step: by the step's way, or by any of its own in place of a drafted one."""
+        tokens, piece = self._solution.tokens, self._piece
+        if piece is None or piece.tokens != tokens:
+            now = self._spent()
+            self._close_piece(tokens, now)
+            piece = self._open_piece("target" if self._replay else self._costs.choose(self._pieces, {}), tokens, now)
+        sure = len(self._pieces) == 1 or self._replay is not None or (piece.counts and self._costs.prefers(piece.way, self._pieces))
+        return Piece(piece.way, None if sure else PIECE, self._told_now(piece.way))
+
+    def last_piece(self, done: int) -> Piece:
+        """How the target goes on in a step of which it has written so many tokens, to the step's end."""
+        tokens, now = self._solution.tokens + done, self._spent()
+        self._close_piece(tokens, now)
+        way = self._open_piece(self._costs.fastest(self._pieces), tokens, now).way
+        return Piece(way, None, self._told_now(way))
+
+    def end(self) -> None:
+        """The answer is written."""
+        self._close()
+
+    @property
+    def _replay(self) -> Way | None:
+        place = self._solution.steps
+        return self._replayed[place] if place < len(self._replayed) else None
+
+    def _open_piece(self, way: Way, tokens: int, now: _Spent) -> _Begun:
+        self._piece = piece = _Begun(way, now, tokens, counts=True)
+        self._note_read(way, tokens)
+        return piece
+
+    def _close_piece(self, tokens: int, now: _Spent) -> None:
+        piece, self._piece = self._piece, None
+        if piece is not None and tokens > piece.tokens:
+            self._note(piece, tokens, now)
+
+    def _close(self) -> _Spent:
+        """Notes what was being measured at the end of a step, and says what was spent so far."""
+        now, tokens = self._spent(), self._solution.tokens
+        self._close_piece(tokens, now)
+        if self._drafted is not None:
+            self._note(self._drafted, tokens, now)
+            self._drafted = None
+        return now
+
+    def _note(self, begun: _Begun, tokens: int, now: _Spent) -> None:
+        if begun.counts:
+            self._costs.note(begun.way, tokens - begun.tokens, begun.spent.until(now))
+        else:
+            self._costs.passed(begun.spent.until(now))
+
+    def _note_read(self, way: Way, tokens: int) -> None:
+        for one in self._read:
+            if one == way or way == "draft":
+                self._read[one] = tokens
+
+    def _told_now(self, way: Way) -> Chosen | None:
+        return None if way == self._told else self._tell(way)
+
+    def _tell(self, way: Way) -> Chosen:
+        self._told = way
+        return Chosen(self._solution.steps, way, self._costs.costs((*self._steps, *self._pieces)))
+
+    def _spent(self) -> _Spent:
+        made = (self._draft.counters(), self._target.counters(), *self._reward.counters().values())
         batches = sum(one.seconds + (one.waiting_seconds if one.rounds else 0.0) for one in made)
         return _Spent(self._now() - self._paused, batches)
 
@@ -227,14 +207,14 @@ class Chooser:
 def auto(prompt: Prompt, trio: OpenTrio, params: Params) -> Iterator[Event]:
     """Answer a prompt by RSD, by the target alone or by the target with guessed tokens, whichever is the fastest, step by step.
 
-    Yields a ``Chosen`` before each step, besides the events of ``rsd``.
+    Yields a ``Chosen`` before each step, and where the target goes another way within one, besides the events of ``rsd``.
 
     Raises:
         ContextFull: the prompt does not fit one of the contexts.
         VerifierFailed: a verifier does not work.
     """
-    ways: tuple[Way, ...] = ("draft",) if trio.checked else ("draft", "target", "speculate") if trio.speculates else ("draft", "target")
-    chooser = Chooser(trio.way_costs, ways, params.search.ways)
+    pieces: tuple[Way, ...] = ("speculate", "target") if trio.speculates else ("target",)
+    chooser = Chooser(trio.way_costs, ("draft",) if trio.checked else ("draft", *pieces), pieces, params.search.ways)
     with closing(rsd(prompt, trio, params, chooser)) as events:
         for event in events:
             with chooser.paused():

@@ -8,16 +8,22 @@ decides what is evaluated ahead and nothing else.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from rsd_local.config import Params
 from rsd_local.decoding.ahead import Ahead
-from rsd_local.decoding.own_guesses import OwnGuesses
+from rsd_local.decoding.own_guesses import NOTHING, OwnGuesses
 from rsd_local.decoding.solution import Solution
 from rsd_local.decoding.speculation import PROPOSED, chunk_that_pays, kept_share, proposing_pays, speculate
 from rsd_local.decoding.trio import OpenTrio
 from rsd_local.decoding.writing import Writing, written
+from rsd_local.events import Way
 from rsd_local.roles import NO_HINT, TARGET, Hint, Stream, Writer
+from rsd_local.segments import Scan
 from rsd_local.steps import Step
+
+if TYPE_CHECKING:
+    from rsd_local.decoding.auto import Chooser
 
 _FORCED_CHUNK = 7  # guessed tokens in a batch where the rule would not guess
 
@@ -31,40 +37,66 @@ class Fallbacks:
         trio: theirs.
         params: of the answer.
         turn: of the conversation.
+        chooser: says who guesses (``auto``); None: what the measured batches say.
     """
 
-    def __init__(self, ahead: Ahead, draft: Writer, trio: OpenTrio, params: Params, turn: int) -> None:
+    def __init__(self, ahead: Ahead, draft: Writer, trio: OpenTrio, params: Params, turn: int, chooser: Chooser | None = None) -> None:
         self._ahead, self._target, self._draft = ahead, ahead.writer, draft
-        self._trio, self._params, self._turn = trio, params, turn
+        self._trio, self._params, self._turn, self._chooser = trio, params, turn, chooser
         hints = trio.shared_tokens > 0 and self._target.abilities.verifies
         self._mode = params.search.fallback if hints else "off"
         self._own = OwnGuesses.of(self._target, params.search.fallback)
 
-    def write(self, rejected: Step | None, solution: Solution, *, proposes: bool = False) -> Writing:
+    def write(self, rejected: Step | None, solution: Solution) -> Writing:
         """The target's own step at the solution's end; the draft stands at that step's start.
 
         Args:
             rejected: what the draft wrote there, None where it wrote nothing.
             solution: so far.
-            proposes: whether the draft guesses tokens from the first one on.
         """
         target, live, sampling = self._target, self._trio.shows_text, self._params.sampling
         stream = Stream(sampling.seed, TARGET, self._turn, solution.steps)
         scan, limit = solution.scan(), solution.room
-        reading, hint = self._ahead.taken(rejected), Hint(only=True) if proposes else self._hint(rejected)
+        reading, hint = self._ahead.taken(rejected), self._hint(rejected)
         own = self._own if self._own is not None and self._own.beats(self._draft.latency, self._kept_share) else None
+        chooser = self._chooser if own is None else None
         if reading is None:
             target.forget()
         else:
             hint = Hint(only=hint.only)
-        if own is not None:
-            hint = replace(hint, only=True)
-        step = yield from written(target.start_writing(limit, scan, sampling, stream, hint, reading=reading), live=live)
-        if step.ended != "mismatch":
-            return step
+        step = NOTHING
+        if reading is not None or hint.tokens or chooser is None:
+            hint = replace(hint, only=hint.only or own is not None or chooser is not None)
+            step = yield from written(target.start_writing(limit, scan, sampling, stream, hint, reading=reading), live=live)
+            if step.ended != "mismatch":
+                return step
         if own is not None:
             return (yield from own.write(step, scan, limit, sampling, stream, live=live))
+        if chooser is not None:
+            return (yield from self._in_pieces(chooser, step, scan, limit, stream))
         return (yield from speculate(target, self._draft, step, scan, limit, PROPOSED, sampling, stream, live=live))
+
+    def _in_pieces(self, chooser: Chooser, begun: Step, scan: Scan, limit: int, stream: Stream) -> Writing:
+        """The rest of a step: a piece by a way that is tried, if any is, and what is left by the fastest."""
+        piece, before = chooser.first_piece(), len(begun.tokens)
+        if piece.told is not None:
+            yield piece.told
+        most = limit if piece.most is None else min(limit, before + piece.most)
+        step = yield from self._piece(piece.way, begun, scan, most, stream)
+        if step.ended != "length" or len(step.tokens) == limit:
+            return step
+        piece = chooser.last_piece(len(step.tokens))
+        if piece.told is not None:
+            yield piece.told
+        return (yield from self._piece(piece.way, step, scan, limit, stream))
+
+    def _piece(self, way: Way, begun: Step, scan: Scan, limit: int, stream: Stream) -> Writing:
+        target, live, sampling, done = self._target, self._trio.shows_text, self._params.sampling, len(begun.tokens)
+        if way == "speculate":
+            return (yield from speculate(target, self._draft, begun, scan, limit, PROPOSED, sampling, stream, live=live))
+        pending = target.start_writing(limit - done, scan, sampling, stream, skip=done)
+        made = yield from written(pending, live=live)
+        return begun.then(made, scan.stopped)
 
     def again(self, attempt: int, solution: Solution) -> Writing:
         """Another try of the target at the step that it wrote last and has forgotten.

@@ -16,7 +16,7 @@ from rsd_local.decoding.solution import Solution
 from rsd_local.decoding.target_steps import TargetSteps
 from rsd_local.decoding.trio import OpenTrio
 from rsd_local.errors import RemoteError
-from rsd_local.events import Drafted, Event, Rejected, Way
+from rsd_local.events import Drafted, Event, Rejected
 from rsd_local.prompt import Prompt
 from rsd_local.roles import Pending, PendingStep, Reward, Writer
 from rsd_local.steps import UNCHECKED, Score, Step
@@ -38,7 +38,7 @@ def rsd(prompt: Prompt, trio: OpenTrio, params: Params, chooser: Chooser | None 
 
     Args:
         prompt, trio, params: as of every strategy.
-        chooser: says of each step whether it is drafted (``auto``); None: each one is.
+        chooser: says of each step whether it is drafted, and how the target writes (``auto``); None: each one is.
 
     Raises:
         ContextFull: the prompt does not fit one of the contexts. A solution that outgrows one just ends.
@@ -56,6 +56,8 @@ def rsd(prompt: Prompt, trio: OpenTrio, params: Params, chooser: Chooser | None 
         while solution.reason is None:
             with solution.growing(draft, target):
                 yield from steps.next()
+        if chooser is not None:
+            chooser.end()
         yield solution.finished({"draft": draft.counters(), "target": target.counters()}, reward.counters())
 
 
@@ -67,13 +69,11 @@ class Drafting:
         step: None where nothing was drafted.
         score: of it, or why there is none.
         decision: what follows.
-        way: that a chooser took.
     """
 
     step: Step | None = None
     score: Score = UNCHECKED
     decision: Decision = Decision.REWRITE
-    way: Way = "draft"
 
 
 class Steps:
@@ -99,7 +99,9 @@ class Steps:
         self._drafts = weighting.unchecked == "accept" or weighting.kind == "constant" or reward.can_check
         sure = chooser is None and not weighting.route_entropy
         self._next_step = DraftAhead(draft, reward, solution, params, turn, wanted=self._drafts and sure)
-        self._rewritten = TargetSteps(ahead, draft, reward, solution, trio, params, turn, drafts=self._drafts)
+        if chooser is not None:
+            chooser.watch(solution, draft, ahead.writer, reward)
+        self._rewritten = TargetSteps(ahead, draft, reward, solution, trio, params, turn, chooser, drafts=self._drafts)
         self._history = so_far(solution)
         self._tried: list[tuple[Step, Score]] = []  # of the draft, at this place
         self._rejected: Rejected | None = None
@@ -119,9 +121,7 @@ class Steps:
             return
         place = self._solution.steps
         try:
-            yield from self._rewritten.write(
-                made.step, made.score, self._rejected, to_the_end=made.decision is Decision.HAND_OVER, proposes=made.way == "speculate"
-            )
+            yield from self._rewritten.write(made.step, made.score, self._rejected, to_the_end=made.decision is Decision.HAND_OVER)
         except RemoteError as error:
             if error.role or self._trio.on_failure != "draft" or not self._drafts:
                 raise
@@ -134,10 +134,10 @@ class Steps:
         """The draft's step with its score and what the policy says of it, unless nothing is to be drafted here."""
         first = self._drafts and not self._history.attempts
         if self._chooser is not None and first:
-            chosen = self._chooser.choose(self._solution, self._draft, self._target, self._reward)
+            chosen = self._chooser.step()
             yield chosen
             if chosen.way != "draft":
-                return Drafting(score=NOT_DRAFTED, way=chosen.way)
+                return Drafting(score=NOT_DRAFTED)
         if first and self._params.weighting.route_entropy and self._policy.routes(self._draft.entropy(), self._history):
             return Drafting(score=ROUTED)
         if not self._drafts:

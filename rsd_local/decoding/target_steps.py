@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from rsd_local.config import Params
 from rsd_local.decoding.ahead import Ahead
@@ -15,6 +16,9 @@ from rsd_local.decoding.writing import shown
 from rsd_local.events import Event, Rejected
 from rsd_local.roles import Reward, Writer
 from rsd_local.steps import UNCHECKED, Score, Step, Trace
+
+if TYPE_CHECKING:
+    from rsd_local.decoding.auto import Chooser
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +48,19 @@ class TargetSteps:
         trio: of all of these.
         params: of the answer.
         turn: of the conversation.
+        chooser: says how the target writes (``auto``); None: as ``fallback`` says.
         drafts: whether the draft writes at all; otherwise neither it nor the reward need to read along.
     """
 
     def __init__(
-        self, ahead: Ahead, draft: Writer, reward: Reward, solution: Solution, trio: OpenTrio, params: Params, turn: int, *, drafts: bool
-    ) -> None:
+        self, ahead: Ahead, draft: Writer, reward: Reward, solution: Solution, trio: OpenTrio, params: Params, turn: int,
+        chooser: Chooser | None, *, drafts: bool,
+    ) -> None:  # fmt: skip
         self._target, self._draft, self._reward = ahead.writer, draft, reward
         self._solution, self._trio, self._params, self._drafts = solution, trio, params, drafts
-        self._fallbacks = Fallbacks(ahead, draft, trio, params, turn)
+        self._fallbacks = Fallbacks(ahead, draft, trio, params, turn, chooser)
 
-    def write(
-        self, step: Step | None, score: Score, rejected: Rejected | None, *, to_the_end: bool, proposes: bool = False
-    ) -> Iterator[Event]:
+    def write(self, step: Step | None, score: Score, rejected: Rejected | None, *, to_the_end: bool) -> Iterator[Event]:
         """The target's step at this place, and all that follow where it writes to the end.
 
         Args:
@@ -64,13 +68,10 @@ class TargetSteps:
             score: of that.
             rejected: what the event tells of it.
             to_the_end: whether the target writes all the rest.
-            proposes: whether the draft, which is where the target is, guesses its tokens.
         """
         solution, first = self._solution, True
         while solution.reason is None and (first or to_the_end):
-            written = yield from shown(
-                self._fallbacks.write(step if first else None, solution, proposes=proposes), self._trio, solution, "target"
-            )
+            written = yield from shown(self._fallbacks.write(step if first else None, solution), self._trio, solution, "target")
             made = Checked(written)
             if self._params.search.retries and self._drafts:
                 made = yield from self._checked(written)

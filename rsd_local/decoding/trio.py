@@ -12,7 +12,7 @@ from rsd_local.roles import Reward, Writer
 from rsd_local.segments import Segmenter
 
 if TYPE_CHECKING:
-    from rsd_local.decoding.auto import WayCosts
+    from rsd_local.decoding.way_costs import WayCosts
 
 
 class OpenTrio(Protocol):

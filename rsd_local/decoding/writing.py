@@ -6,12 +6,12 @@ from collections.abc import Generator, Iterator
 
 from rsd_local.decoding.solution import Solution
 from rsd_local.decoding.trio import OpenTrio
-from rsd_local.events import Author, Event, TextWritten
+from rsd_local.events import Author, Chosen, Event, TextWritten
 from rsd_local.roles import PendingStep
 from rsd_local.steps import Step, inside_tags
 
-Writing = Generator[bytes, None, Step]
-"""Gives the bytes of a step as they are written, and returns the step."""
+Writing = Generator[bytes | Chosen, None, Step]
+"""Gives the bytes of a step as they are written, and how its pieces come about, and returns the step."""
 
 
 def written(pending: PendingStep, *, live: bool) -> Writing:
@@ -35,6 +35,9 @@ def shown(writing: Writing, trio: OpenTrio, solution: Solution, author: Author, 
         except StopIteration as end:
             step: Step = end.value
             break
+        if isinstance(piece, Chosen):
+            yield piece
+            continue
         certain = len(raw) - held_back if held_back else len(raw) + len(piece)
         raw += piece
         if trio.segmenter.thought:

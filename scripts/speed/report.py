@@ -39,7 +39,7 @@ def tables(made: Mapping[str, Any]) -> str:
     ]
     bars = [(one["label"], _spread(one), *_bar(one)) for one in made["figures"]]
     text.append(markdown(("figure", "median (least … greatest)", "bar", "holds"), bars))
-    parts = [(name, one) for name, one in _last(made).items() if "parts" in one]
+    parts = [(name, one) for name, one in _usual(made).items() if "parts" in one]
     if parts:
         head = ("milliseconds a token", *PARTS.values(), "target's share of steps")
         cells = [(name, *(f"{1e3 * one['parts'][key]:.1f}" for key in PARTS), f"{one['share']:.0%}") for name, one in parts]
@@ -47,12 +47,10 @@ def tables(made: Mapping[str, Any]) -> str:
     return "\n\n".join(text)
 
 
-def _last(made: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The round of the median speed of its last competitor, the competitors in the order of the tables."""
+def _usual(made: Mapping[str, Any]) -> dict[str, Any]:
+    """Each competitor's round of median speed, in the order of the tables."""
     rounds = made["rounds"]
-    name = list(made["tokens_per_second"])[-1]
-    found: Mapping[str, Any] = sorted(rounds, key=lambda one: pace(one[name]))[len(rounds) // 2]
-    return {name: found[name] for name in made["tokens_per_second"]}
+    return {name: sorted((one[name] for one in rounds), key=pace)[len(rounds) // 2] for name in made["tokens_per_second"]}
 
 
 def _spread(one: Mapping[str, Any]) -> str:
@@ -94,7 +92,7 @@ def draw(cases: list[dict[str, Any]], path: Path) -> bool:
     bars: list[tuple[str, dict[str, float]]] = []
     for case in cases:
         if case["row"] == "shapes":
-            for name, one in _last(case).items():
+            for name, one in _usual(case).items():
                 parts = one.get("parts") or {"decode": pace(one)}
                 share = f"\nthe target writes {one['share']:.0%}" if "share" in one else ""
                 bars.append((f"{case['case']}, {name}{share}", parts))

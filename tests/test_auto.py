@@ -17,6 +17,7 @@ from tiny import write_model
 
 from rsd_local import Chosen, Limits, Params, Reasoner, TextWritten, Trio, Weighting
 from rsd_local.config import Search
+from rsd_local.decoding.auto import Chooser, Piece
 from rsd_local.decoding.way_costs import WayCosts
 from rsd_local.errors import ConfigError
 from rsd_local.events import Event, StepDone, Way
@@ -179,6 +180,28 @@ def test_a_step_of_several_pieces_is_what_its_writer_writes(files: dict[str, Pat
     assert first[0][0] == "draft" and speculates == bool(tried)
 
 
+def test_a_piece_has_the_tokens_that_its_way_wrote(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not those that were kept of the rejected step before it began."""
+    noted, kept = Counter[Way](), list[int]()
+    note, first_piece = WayCosts.note, Chooser.first_piece
+
+    def noting(self: WayCosts, way: Way, tokens: int, seconds: float) -> None:
+        noted[way] += tokens
+        note(self, way, tokens, seconds)
+
+    def beginning(self: Chooser, done: int) -> Piece:
+        kept.append(done)
+        return first_piece(self, done)
+
+    monkeypatch.setattr(WayCosts, "note", noting)
+    monkeypatch.setattr(Chooser, "first_piece", beginning)
+    with Reasoner.open(trio_of(files)) as opened:
+        result = opened.solve(QUESTION, Params(FEW, HALF, LONG, Search(fallback="on")), strategy="auto")
+    written = sum(step.tokens for step in result.steps if step.author == "target")
+    assert sum(kept) > 0 and noted["target"] + noted["speculate"] == written - sum(kept)
+    assert noted["draft"] == sum(step.tokens for step, way in zip(result.steps, result.ways, strict=True) if way == "draft")
+
+
 def test_answers_of_one_step_are_learned_from(files: dict[str, Path]) -> None:
     """Nobody asks for the way of a next step there; still each way is measured, and its tokens and no others are counted."""
     params = Params(FEW, Weighting("constant", probability=0.0), Limits(tokens=60, step_tokens=60, repeats=0))
@@ -197,12 +220,11 @@ def test_another_try_of_the_targets_ways_may_cost_a_piece_and_one_of_the_draft_a
     way_costs = WayCosts()
     for way in sorted(WAYS, key=lambda way: way != best):
         way_costs.note(way, 400, 400.0 if way == best else 800.0)
-    for hundreds in range(10_000):
+    for _ in range(10_000):
         if (way := way_costs.choose(WAYS, {})) != best:
             break
         way_costs.passed(100.0)
     assert way not in (best, "draft"), "a piece costs 24 seconds more, a step of the draft 400"
-    assert hundreds > 0
 
 
 def test_what_is_known_of_the_ways_outlives_an_answer(files: dict[str, Path]) -> None:

@@ -153,7 +153,7 @@ class Search:
         branches: steps tried after each of them (``beam``).
         aggregate: how the rewards of a solution's steps become one (``best-of-n``).
         speculate: draft tokens verified in one batch of the target (``speculative``); 0: as many as leave its batches rounded
-            like single rows, at most 4 (``Sequence.exact_rows``), and 4 where no batch is.
+            like single rows, at most 3 (``Sequence.exact_rows``), and 3 where no batch is.
         fallback: whether the target evaluates a rejected step ahead and keeps what it would have written itself
             (``rsd``), and the guesses of its own multi-token head; ``auto`` where a measured rule says that it pays.
         retries: how often the target tries again where its own step fails its check, of which the best one stays (``rsd``), drawing

@@ -123,13 +123,17 @@ class Chooser:
         self._drafted, self._piece = (begun, None) if way == "draft" else (None, begun)
         return self._tell(way)
 
-    def first_piece(self) -> Piece:
-        """How the target begins a step: by the step's way, or by any of its own in place of a drafted one."""
+    def first_piece(self, done: int) -> Piece:
+        """How the target begins a step: by the step's way, or by any of its own in place of a drafted one.
+
+        Args:
+            done: tokens that it has kept of the drafted one.
+        """
         tokens, piece = self._solution.tokens, self._piece
         if piece is None or piece.tokens != tokens:
             now = self._spent()
             self._close_piece(tokens, now)
-            piece = self._open_piece("target" if self._replay else self._costs.choose(self._pieces, {}), tokens, now)
+            piece = self._open_piece("target" if self._replay else self._costs.choose(self._pieces, {}), tokens + done, now)
         sure = len(self._pieces) == 1 or self._replay is not None or (piece.counts and self._costs.prefers(piece.way, self._pieces))
         return Piece(piece.way, None if sure else PIECE, self._told_now(piece.way))
 

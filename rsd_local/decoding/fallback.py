@@ -78,10 +78,11 @@ class Fallbacks:
 
     def _in_pieces(self, chooser: Chooser, begun: Step, scan: Scan, limit: int, stream: Stream) -> Writing:
         """The rest of a step: a piece by a way that is tried, if any is, and what is left by the fastest."""
-        piece, before = chooser.first_piece(), len(begun.tokens)
+        done = len(begun.tokens)
+        piece = chooser.first_piece(done)
         if piece.told is not None:
             yield piece.told
-        most = limit if piece.most is None else min(limit, before + piece.most)
+        most = limit if piece.most is None else min(limit, done + piece.most)
         step = yield from self._piece(piece.way, begun, scan, most, stream)
         if step.ended != "length" or len(step.tokens) == limit:
             return step

@@ -13,6 +13,7 @@ from rsd_local.segments import Scan
 from rsd_local.steps import Step
 
 NOTHING = Step([], b"", "length")
+_GUESSED = 4  # tokens at a time, which cost a head little
 
 
 class OwnGuesses:
@@ -26,7 +27,7 @@ class OwnGuesses:
 
     def __init__(self, target: Writer, guesser: Guesser, mode: Fallback) -> None:
         self._target, self._guesser, self._mode = target, guesser, mode
-        self._most = target.exact_rows(PROPOSED + 1) - 1 or PROPOSED
+        self._most = target.exact_rows(_GUESSED + 1) - 1 or _GUESSED
         self._kept = self._missed = 0
 
     @classmethod

@@ -15,8 +15,8 @@ from rsd_local.segments import Scan
 from rsd_local.steps import Step
 
 PROPOSED = 3
-"""Tokens that a draft proposes at a time where nobody says otherwise: with the target's own they are four rows, and llama.cpp's kernels for
-CPUs take rows by fours."""
+"""Tokens that a draft proposes at a time where nobody says otherwise: with the target's own they are four rows, and where llama.cpp
+lays weights out anew for a CPU, its kernels take rows by fours."""
 _CHUNKS = (31, 15, 7, 3, 1)
 _PRIOR_KEPT, _PRIOR_TRIED = 4.0, 5.0  # before anything is known, four guessed tokens of five hold
 

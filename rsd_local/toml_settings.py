@@ -171,7 +171,7 @@ def build(kind: type[T], table: dict[str, Any], where: str) -> T:
             or (annotated == "float" and (not isinstance(value, int | float) or isinstance(value, bool)))
             or (annotated == "bool" and not isinstance(value, bool))
             or (annotated in ("str", "Path") and not isinstance(value, str | Path))
-            or (annotated in ("AnyRole", "RoleConfig", "RoleConfig | RemoteRole") and not isinstance(value, RoleConfig | RemoteRole))
+            or (annotated == "AnyRole" and not isinstance(value, AnyRole))
             or (annotated.startswith("tuple") and not isinstance(value, list))
         )
         if name in table and wrong:

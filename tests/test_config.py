@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 from test_cli import refused, rsd
 
+from rsd_local import RoleConfig, Trio
 from rsd_local.catalogue import models_file, user_models_file
+from rsd_local.config import RewardConfig
+from rsd_local.errors import ConfigError
 
 
 def shown(*flags: object) -> dict[str, tuple[Any, str]]:
@@ -54,3 +57,14 @@ def test_the_files_of_a_cascade_are_shown_and_another_verifier_leaves_those_of_t
     other = shown("--trio", one, "--verifier", "arithmetic")
     assert (other["verifier"][0], other["tests"][0]) == ("arithmetic", None)
     assert shown("--trio", two)["rewards"][0][0]["tests"] == str(tmp_path / "t.py")
+
+
+@pytest.mark.parametrize("role", ["draft", "target", "reward"])
+@pytest.mark.parametrize("given", ["model.gguf", Path("model.gguf"), 3])
+def test_a_path_alone_is_no_model_and_the_error_says_what_is(role: str, given: Any) -> None:
+    models: dict[str, Any] = {"draft": RoleConfig(Path("d.gguf")), "target": RoleConfig(Path("t.gguf")), role: given}
+    with pytest.raises(ConfigError, match=f"{role} .* is no model") as failed:
+        Trio(**models)
+    assert "RoleConfig(path)" in failed.value.hint
+    with pytest.raises(ConfigError, match="reward .* is no model"):
+        RewardConfig("judge", given)

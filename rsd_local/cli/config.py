@@ -14,7 +14,7 @@ from rsd_local.cli.flags import adapter_of, make_params, make_trio
 from rsd_local.cli.options import StrictCommand, run_options, trio_options
 from rsd_local.cli.text import say
 from rsd_local.cli.words import in_words
-from rsd_local.config import ROLES, RemoteRole, RoleConfig, TunedFigures
+from rsd_local.config import ROLES, AnyRole, TunedFigures
 
 _FLAGS = {"gpu_layers": "n_gpu_layers", "flash_attention": "flash_attn", "kind": "weighting", "tokens": "max_tokens",
           "steps": "max_steps", "temperature": "temp", "penalty_last_n": "repeat_last_n",
@@ -81,7 +81,7 @@ def settings(ctx: click.Context, flags: dict[str, Any]) -> list[Setting]:
     found = [Setting("trio", named or "named by flags", source("trio"))]
     for entry in dataclasses.fields(trio):
         value = getattr(trio, entry.name)
-        if isinstance(value, RoleConfig | RemoteRole):
+        if isinstance(value, AnyRole):
             rows = [(inner.name, getattr(value, inner.name)) for inner in dataclasses.fields(value)]
             found += [Setting(f"{entry.name}.{name}", _plain(one), source(name, entry.name)) for name, one in rows]
         elif entry.name not in (*ROLES, *_OF_PARAMS):

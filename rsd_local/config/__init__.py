@@ -21,10 +21,10 @@ from rsd_local.config.params import (
     default_temperature,
     sequences_needed,
 )
-from rsd_local.config.remote import OnFailure, RemoteRole, is_url
+from rsd_local.config.remote import AnyRole, OnFailure, RemoteRole, is_url
 from rsd_local.config.rewards import NEEDS_HEAD, NEEDS_MODEL, TAKES_MODEL, VERIFIERS, RewardConfig, RewardKind, TagLayout
 from rsd_local.config.roles import CacheType, FlashAttention, RoleConfig
-from rsd_local.config.trio import ROLES, SYSTEM_PROMPT, AnyRole, OnVerifierError, SandboxLevel, Trio
+from rsd_local.config.trio import ROLES, SYSTEM_PROMPT, OnVerifierError, SandboxLevel, Trio
 from rsd_local.config.tuned import TunedFigures
 
 __all__ = [

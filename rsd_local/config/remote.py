@@ -10,6 +10,7 @@ from typing import Literal
 from urllib.parse import urlsplit, urlunsplit
 
 from rsd_local.config.checks import from_home, require, require_choice
+from rsd_local.config.roles import RoleConfig
 
 Api = Literal["auto", "llama-server", "vllm", "sglang", "openai"]
 OnFailure = Literal["error", "draft"]
@@ -90,3 +91,12 @@ def _checked(url: str) -> str:
     require(fine, f"url {url!r} is no address of a server", "such as http://desk:8080")
     path = parts.path.rstrip("/")
     return urlunsplit((parts.scheme, parts.netloc, path.removesuffix("/v1"), "", ""))
+
+
+AnyRole = RoleConfig | RemoteRole
+"""A model here, or on a server."""
+
+
+def require_model(value: object, role: str) -> None:
+    """Raises ConfigError where ``value``, given for a role, is no ``AnyRole``, such as a path alone."""
+    require(isinstance(value, AnyRole), f"{role} {value!r} is no model", "give RoleConfig(path), or RemoteRole(url)")

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rsd_local.config.checks import from_home, require, require_choice
-from rsd_local.config.remote import RemoteRole
-from rsd_local.config.roles import RoleConfig
+from rsd_local.config.remote import AnyRole, RemoteRole, require_model
 
 RewardKind = Literal[
     "tag-logits", "judge", "digit", "confidence", "likelihood", "likelihood-least", "likelihood-running", "contrast", "read-out",
@@ -47,7 +46,7 @@ class RewardConfig:
     """
 
     kind: RewardKind
-    model: RoleConfig | RemoteRole | None = None
+    model: AnyRole | None = None
     layout: TagLayout = "math-shepherd"
     head: Path | None = None
     verifier: str | Checker = ""
@@ -62,6 +61,8 @@ class RewardConfig:
             given = getattr(self, name)
             object.__setattr__(self, name, given and from_home(given))
         kind = self.kind
+        if self.model is not None:
+            require_model(self.model, "reward")
         require_choice(kind, RewardKind, "reward_kind")
         require_choice(self.layout, TagLayout, "layout")
         fix = f"name its {'server' if kind == 'prm' else 'GGUF file'} (--reward)"

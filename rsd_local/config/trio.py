@@ -22,14 +22,12 @@ from rsd_local.config.params import (
     Unchecked,
     Weighting,
 )
-from rsd_local.config.remote import OnFailure, RemoteRole
+from rsd_local.config.remote import AnyRole, OnFailure, RemoteRole, require_model
 from rsd_local.config.rewards import MOST_REWARDS, NEEDS_HEAD, TAKES_MODEL, Checker, RewardConfig, TagLayout
 from rsd_local.config.roles import RoleConfig
 from rsd_local.config.tuned import TunedFigures
 
 ROLES = ("draft", "target", "reward")
-AnyRole = RoleConfig | RemoteRole
-"""A model here, or on a server."""
 SYSTEM_PROMPT = "Please reason step by step, and put your final answer within \\boxed{}."
 Task = Literal["any", "math", "arithmetic"]
 SandboxLevel = Literal["auto", "strict"]
@@ -118,6 +116,9 @@ class Trio:
     fit_check: bool = True
 
     def __post_init__(self) -> None:
+        for role in ROLES:
+            if (model := getattr(self, role)) is not None or role != "reward":
+                require_model(model, role)
         object.__setattr__(self, "rewards", tuple(self.rewards))
         require(isinstance(self.template_kwargs, Mapping), "template_kwargs is no table", "give {name = value}")
         object.__setattr__(self, "template_kwargs", dict(self.template_kwargs))

@@ -18,6 +18,9 @@ from rsd_local.decoding.way_costs import PIECE, WayCosts
 from rsd_local.events import Chosen, Event, Way
 from rsd_local.prompt import Prompt
 from rsd_local.roles import Reward, Writer
+from rsd_local.steps import Step
+
+_SPAN = 4 * PIECE  # tokens of a step that the fastest way writes before another may be tried again
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +29,7 @@ class Piece:
 
     Attributes:
         way: ``target`` or ``speculate``.
-        most: tokens, None for all that are left of the step.
+        most: tokens after which another way may be tried, None for never.
         told: the event of that, None where it was told already.
     """
 
@@ -123,26 +126,22 @@ class Chooser:
         self._drafted, self._piece = (begun, None) if way == "draft" else (None, begun)
         return self._tell(way)
 
-    def first_piece(self, done: int) -> Piece:
-        """How the target begins a step: by the step's way, or by any of its own in place of a drafted one.
+    def piece(self, begun: Step) -> Piece:
+        """How the target goes on in a step: at first by the step's way, then, and in place of a drafted step, by any of its own.
 
         Args:
-            done: tokens that it has kept of the drafted one.
+            begun: what of the step is written.
         """
-        tokens, piece = self._solution.tokens, self._piece
+        tokens = self._solution.tokens + len(begun.tokens)
+        piece = self._piece
         if piece is None or piece.tokens != tokens:
             now = self._spent()
             self._close_piece(tokens, now)
-            piece = self._open_piece("target" if self._replay else self._costs.choose(self._pieces, {}), tokens + done, now)
-        sure = len(self._pieces) == 1 or self._replay is not None or (piece.counts and self._costs.prefers(piece.way, self._pieces))
-        return Piece(piece.way, None if sure else PIECE, self._told_now(piece.way))
-
-    def last_piece(self, done: int) -> Piece:
-        """How the target goes on in a step of which it has written so many tokens, to the step's end."""
-        tokens, now = self._solution.tokens + done, self._spent()
-        self._close_piece(tokens, now)
-        way = self._open_piece(self._costs.fastest(self._pieces), tokens, now).way
-        return Piece(way, None, self._told_now(way))
+            piece = self._open_piece(tokens, begun, now)
+        if len(self._pieces) == 1 or self._replay is not None:
+            return Piece(piece.way, None, self._told_now(piece.way))
+        sure = piece.counts and self._costs.prefers(piece.way, self._pieces)
+        return Piece(piece.way, _SPAN if sure else PIECE, self._told_now(piece.way))
 
     def end(self) -> None:
         """The answer is written."""
@@ -153,15 +152,23 @@ class Chooser:
         place = self._solution.steps
         return self._replayed[place] if place < len(self._replayed) else None
 
-    def _open_piece(self, way: Way, tokens: int, now: _Spent) -> _Begun:
+    def _open_piece(self, tokens: int, begun: Step, now: _Spent) -> _Begun:
+        unread = tokens - self._read.get("speculate", tokens)
+        way: Way = "target" if self._replay else self._costs.choose(self._pieces, {"speculate": unread})
+        if way == "speculate" and unread:
+            self._draft.correct(begun)
+            self._draft.settle()
+            read = self._spent()
+            self._costs.caught_up(way, unread, now.until(read))
+            now = read
         self._piece = piece = _Begun(way, now, tokens, counts=True)
-        self._note_read(way, tokens)
         return piece
 
     def _close_piece(self, tokens: int, now: _Spent) -> None:
         piece, self._piece = self._piece, None
         if piece is not None and tokens > piece.tokens:
             self._note(piece, tokens, now)
+            self._note_read(piece.way, tokens)
 
     def _close(self) -> _Spent:
         """Notes what was being measured at the end of a step, and says what was spent so far."""

@@ -17,7 +17,6 @@ from rsd_local.decoding.solution import Solution
 from rsd_local.decoding.speculation import PROPOSED, chunk_that_pays, kept_share, proposing_pays, speculate
 from rsd_local.decoding.trio import OpenTrio
 from rsd_local.decoding.writing import Writing, written
-from rsd_local.events import Way
 from rsd_local.roles import NO_HINT, TARGET, Hint, Stream, Writer
 from rsd_local.segments import Scan
 from rsd_local.steps import Step
@@ -77,27 +76,22 @@ class Fallbacks:
         return (yield from speculate(target, self._draft, step, scan, limit, PROPOSED, sampling, stream, live=live))
 
     def _in_pieces(self, chooser: Chooser, begun: Step, scan: Scan, limit: int, stream: Stream) -> Writing:
-        """The rest of a step: a piece by a way that is tried, if any is, and what is left by the fastest."""
-        done = len(begun.tokens)
-        piece = chooser.first_piece(done)
-        if piece.told is not None:
-            yield piece.told
-        most = limit if piece.most is None else min(limit, done + piece.most)
-        step = yield from self._piece(piece.way, begun, scan, most, stream)
-        if step.ended != "length" or len(step.tokens) == limit:
-            return step
-        piece = chooser.last_piece(len(step.tokens))
-        if piece.told is not None:
-            yield piece.told
-        return (yield from self._piece(piece.way, step, scan, limit, stream))
-
-    def _piece(self, way: Way, begun: Step, scan: Scan, limit: int, stream: Stream) -> Writing:
-        target, live, sampling, done = self._target, self._trio.shows_text, self._params.sampling, len(begun.tokens)
-        if way == "speculate":
-            return (yield from speculate(target, self._draft, begun, scan, limit, PROPOSED, sampling, stream, live=live))
-        pending = target.start_writing(limit - done, scan, sampling, stream, skip=done)
-        made = yield from written(pending, live=live)
-        return begun.then(made, scan.stopped)
+        """The rest of a step, each piece of it by the way that is the fastest so far, or is tried."""
+        step, live, sampling = begun, self._trio.shows_text, self._params.sampling
+        while True:
+            done, piece = len(step.tokens), chooser.piece(step)
+            if piece.told is not None:
+                yield piece.told
+            most = limit if piece.most is None else min(limit, done + piece.most)
+            if piece.way == "speculate":
+                step = yield from speculate(
+                    self._target, self._draft, step, scan, limit, PROPOSED, sampling, stream, live=live, most=most
+                )  # fmt: skip
+            else:
+                made = yield from written(self._target.start_writing(most - done, scan, sampling, stream, skip=done), live=live)
+                step = step.then(made, scan.stopped)
+            if step.ended not in ("mismatch", "length") or len(step.tokens) >= limit:
+                return step
 
     def again(self, attempt: int, solution: Solution) -> Writing:
         """Another try of the target at the step that it wrote last and has forgotten.

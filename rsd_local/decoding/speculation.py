@@ -22,9 +22,10 @@ _PRIOR_KEPT, _PRIOR_TRIED = 4.0, 5.0  # before anything is known, four guessed t
 
 
 def speculate(
-    target: Writer, draft: Writer, begun: Step, scan: Scan, limit: int, ahead: int, sampling: Sampling, stream: Stream, *, live: bool
-) -> Writing:
-    """Write the rest of the target's step, with the draft proposing tokens and the target drawing them in one batch each.
+    target: Writer, draft: Writer, begun: Step, scan: Scan, limit: int, ahead: int, sampling: Sampling, stream: Stream, *, live: bool,
+    most: int | None = None,
+) -> Writing:  # fmt: skip
+    """Write the rest of the target's step, or some of it, with the draft proposing tokens and the target drawing them in one batch each.
 
     Args:
         target: holds what of the step is begun.
@@ -36,6 +37,7 @@ def speculate(
         sampling: of both.
         stream: the target's, of the whole step.
         live: whether bytes are given as they come.
+        most: tokens of the whole step from which on no more are proposed, None for all; what is written then ends as "mismatch".
     """
     step = begun
     while True:
@@ -45,7 +47,7 @@ def speculate(
         hint = Hint(tuple(proposed.tokens), len(proposed.tokens), only=True)
         made = yield from written(target.start_writing(limit - done, scan, sampling, stream, hint, skip=done), live=live)
         step = step.then(made, scan.stopped)  # a stop string may have begun in what was written before
-        if made.ended != "mismatch":
+        if made.ended != "mismatch" or (most is not None and len(step.tokens) >= most):
             return step
 
 

@@ -105,6 +105,7 @@ class Behind:
         made = []
         with closing(self.trio.writer("draft", self.prompt)) as draft, closing(self.trio.writer("target", self.prompt)) as target:
             for place, step in enumerate(self.steps):
+                draft.begin()
                 draft.settle()
                 with closing(draft.fork()) as before:
                     draft.read(step)

@@ -88,6 +88,7 @@ class Ahead:
 
     def settle(self) -> None:
         """Evaluate what is noted, so that forks share it."""
+        self.writer.begin()
         self.writer.settle()
 
     def fork(self) -> Self:

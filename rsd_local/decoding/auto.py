@@ -111,12 +111,14 @@ class Chooser:
         counts = before is not None or not self._costs.prefers(way, self._steps)
         if counts and way != before:
             if way != "draft" and before in (None, "draft"):
+                self._target.begin()
                 self._target.settle()
                 read = self._spent()
                 if before == "draft":
                     self._costs.charge(before, came.until(read))
                 came = read
             if way != "target":
+                self._draft.begin()
                 self._draft.settle()
             if way == "draft":
                 self._reward.settle()

@@ -150,6 +150,7 @@ def candidates(places: list[Place], sampling: Sampling) -> Iterator[list[list[Ca
         sampling: of the answer.
     """
     for place in places:
+        place.writer.begin()
         place.writer.settle()
         place.reward.settle()
     writers: list[Writer] = []

@@ -34,6 +34,7 @@ def continued(writer: Writer, streams: Iterable[Stream], limit: int, sampling: S
         sampling: how tokens are drawn.
         scan: stands there too, and ends at no step.
     """
+    writer.begin()
     writer.settle()
     forks: list[Writer] = []
     try:

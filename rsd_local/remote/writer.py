@@ -269,8 +269,9 @@ class RemoteWriter:
         self._place, fork._place = fork._place, self._place
 
     def settle(self) -> None:
-        """Begin a step, and wait until all that is noted is evaluated but for its last token."""
-        self.begin()
+        """Wait until all that is noted is evaluated but for its last token."""
+        self._wait()
+        self._place.send_ahead()
         self._place.join()
 
     def counters(self) -> Counters:

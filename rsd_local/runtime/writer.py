@@ -278,8 +278,7 @@ class LocalWriter:
         self._follower, fork._follower = fork._follower, self._follower
 
     def settle(self) -> None:
-        """Begin a step, and evaluate what is noted but for its last token, so that forks share it."""
-        self.begin()
+        """Evaluate what is noted but for its last token, so that forks share it."""
         self.sequence.prefill(self._cancel).result()
 
     def counters(self) -> Counters:

@@ -45,7 +45,8 @@ from rsd_local.runtime import Model
 from rsd_local.sandbox import Sandbox
 from rsd_local.steps import Step
 
-KINDS = ("confidence", "draft", "target", "judge", "digit")
+AHEAD: tuple[RewardKind, ...] = ("likelihood", "likelihood-least", "likelihood-running")
+KINDS = ("confidence", "draft", "target", "judge", "digit", *AHEAD)
 LIMITS = Limits(tokens=768)
 
 
@@ -78,9 +79,9 @@ def score(trio: Trio, kind: RewardKind, rows: list[RolloutRow], questions: dict[
                 began, reward = time.perf_counter(), reasoner.trio.reward(reasoner.read_prompt(questions[row["id"]]))
                 scores = [reward.start_score(Step([], step.encode(), "delimiter")).result() for step in row["steps"]]
                 rewards = [math.nan if score.value is None else score.value for score in scores]
-                counters = reward.counters()["reward"]
+                tokens = sum(counters.evaluated_tokens for counters in reward.counters().values())
                 reward.close()
-                return Scores(id=row["id"], rewards=rewards, tokens=counters.evaluated_tokens, seconds=time.perf_counter() - began)
+                return Scores(id=row["id"], rewards=rewards, tokens=tokens, seconds=time.perf_counter() - began)
 
             with question_pool(trio.parallel, cancel) as pool:
                 for number, future in enumerate(as_completed([pool.submit(one, row) for row in waiting]), 1):
@@ -180,11 +181,11 @@ def read_out(learnt: Steps, left_out: Steps, role: str) -> tuple[Fit, tuple[str,
 
 
 def read_by_target(comparison: Comparison, kind: RewardKind, left_out: Steps) -> None:
-    """A reward that the target reads out of the text."""
+    """A reward that the target reads out of the text; what is read ahead is read anyway, so nothing is evaluated for it."""
     questions = {item.id: item.question for item in comparison.items}
     scores = {row["id"]: row for row in score(comparison.trio, kind, comparison.tested, questions, comparison.work / kind)}
     rewards = np.array([reward for row in comparison.tested for reward in scores[row["id"]]["rewards"]])
-    line(kind, measure(rewards, left_out), sum(row["tokens"] for row in scores.values()) / len(rewards))
+    line(kind, measure(rewards, left_out), 0 if kind in AHEAD else sum(row["tokens"] for row in scores.values()) / len(rewards))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -250,7 +251,7 @@ def main() -> None:
             draft_read_out(comparison, learnt, left_out, chosen.head)
         if "target" in chosen.kinds:
             target_read_out(comparison, chosen.target_train or chosen.train)
-        for kind in ("judge", "digit"):
+        for kind in ("judge", "digit", *AHEAD):
             if kind in chosen.kinds:
                 read_by_target(comparison, kind, left_out)
 

@@ -160,3 +160,10 @@ def test_a_reader_that_leaves_is_no_error_to_speak_of(flags: list[object]) -> No
         assert process.stdout is not None and process.stderr is not None
         process.stdout.close()
         assert "Traceback" not in process.stderr.read()
+
+
+def test_the_package_is_the_command_too() -> None:
+    done = subprocess.run([sys.executable, "-m", "rsd_local", "solve", "1+1"], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "2\n")
+    wrong = subprocess.run([sys.executable, "-m", "rsd_local", "solv"], capture_output=True, text=True, timeout=120)
+    refused(wrong, 2, "did you mean: rsd solve")

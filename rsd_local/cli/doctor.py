@@ -151,16 +151,19 @@ def _lines(report: dict[str, Any], found: list[Device]) -> list[str]:
         f"cache      {report['cache']}",
         f"settings   {report['settings']['file']}" + ("" if report["settings"]["there"] else " (not there: nothing of your own)"),
     ]
-    for name, state in report["trios"].items():
-        size = report["to_pull"].get(name)
-        said = (
-            "not here" if size and state.endswith(" missing") and "incomplete: " not in state else state
-        )  # the files' names are in rsd show
-        lines.append(f"trio       {name}: {said}" + (f" (rsd pull {name}: {gigabytes(size)})" if size else ""))
+    lines += _trio_lines(report["trios"], report["to_pull"])
     lines += [f"server     {address}: {told}" for address, told in report["servers"].items()]
     lines += _sandbox_lines(report["sandbox"])
     outcome = f"{test['question']} = {test['answer']} in {test['seconds']:.2f} s" if "seconds" in test else test["why"]
     return [*lines, f"self-test  {'works' if test['works'] else 'FAILS'}: {outcome}"]
+
+
+def _trio_lines(states: dict[str, str], to_pull: dict[str, int]) -> list[str]:
+    """Those that are here, or should be; of the others how many, for ``rsd list`` has them."""
+    away = [name for name, state in states.items() if to_pull.get(name) and state.endswith(" missing") and "incomplete: " not in state]
+    sizes = {name: f" (rsd pull {name}: {gigabytes(size)})" for name, size in to_pull.items() if size}
+    lines = [f"trio       {name}: {state}{sizes.get(name, '')}" for name, state in states.items() if name not in away]
+    return [*lines, f"           {len(away)} more to pull (rsd list)"] if away else lines
 
 
 def _cores(cpu: dict[str, Any]) -> str:

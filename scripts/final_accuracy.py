@@ -97,7 +97,8 @@ class Setting:
         items = [solution.item for solution in gold] or self.train
         self.work.mkdir(parents=True, exist_ok=True)
         made, quality = Training(trio, items, gold, params, labelling, self.role, self.work / label, self.sandbox).fit(0.2, 0)
-        print(f"{label}: area under the curve on its own labels, held out, {quality.auc:.3f}", flush=True)
+        area = "unknown, for those held out have one label" if math.isnan(quality.auc) else f"{quality.auc:.3f}"
+        print(f"{label}: area under the curve on its own labels, held out, {area}", flush=True)
         made.save(file)
         return file
 

@@ -137,7 +137,7 @@ def test_a_row_that_cannot_be_graded_is_named(write: Writer, row: dict[str, Any]
         (block("import os\nos._exit(0)"), False),
         (block("class Any(float):\n    def __eq__(self, other): return True\ndef area(a): return Any()"), False),
         (block("def area(a):\n    return a * a" + " + 0" * 100_000), False),
-        (block("def area(a):\n    return a * a" + " + 1" * 1_500), False),
+        (block("def area(a):\n    return 4\nx = 1" + " + 1" * 1_500), False),
         (block("def area(a):\n    return " + "[" * 5_000), False),
         ("It is \\boxed{4}.", False),
         ("", False),

@@ -376,6 +376,7 @@ NOTHING = [
     "in base two 1 + 1 = 10",
     "in hexadecimal 9 + 9 = 12",
     "octal: 7 + 1 = 10",
+    "0x10 + 0x1 = 0x11",
     "Modulo 7, 3 + 5 = 1.",
     r"$8 + 7 = 3 \pmod{12}$",
     "8 + 7 ≡ 3, so 8 + 7 = 3",

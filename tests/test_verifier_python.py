@@ -139,6 +139,7 @@ def test_code_compiles_where_syntax_names_and_imports_are_in_order(code: str, gi
         ("import math.nope", 0.0),
         ("import xml.nope", 0.0),
         ("import wave.nope", 0.0),
+        ("import no_such" + ".a" * 2_000, 0.0),
         ("from math import nope", 0.0),
         ("from math import sqrt, nope", 0.0),
         ("from os import nope", 0.0),

@@ -62,13 +62,24 @@ def _is_there(node: ast.Import | ast.ImportFrom) -> bool:
 
 def _find(name: str) -> Found:
     """A module by its full name; those above it are not imported either."""
+    parts, found = name.split("."), None
+    for count in range(1, len(parts) + 1):
+        found = _loaded(one := ".".join(parts[:count])) or _elsewhere(one, found)
+    assert found is not None
+    return found
+
+
+def _loaded(name: str) -> Found | None:
+    """A module that is loaded here; what is no plain one may load others when it is asked for names."""
     loaded = sys.modules.get(name)
-    if loaded is not None:  # what is no plain module may load others when it is asked for names
-        return loaded if type(loaded) is ModuleType and name != "__main__" else "unknown"
-    above, _, _ = name.rpartition(".")
+    return None if loaded is None else loaded if type(loaded) is ModuleType and name != "__main__" else "unknown"
+
+
+def _elsewhere(name: str, above: Found | None) -> Found:
+    """A module that is not loaded, with what was found above it."""
     try:
-        if above:
-            return _below(_find(above), name)
+        if above is not None:
+            return _below(above, name)
         found = importlib.util.find_spec(name)
     except Exception:  # of whatever looks for modules here: it is there, and cannot say what it is
         return "unknown"

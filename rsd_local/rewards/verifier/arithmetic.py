@@ -32,7 +32,7 @@ from rsd_local.rewards.verifier.arithmetic_values import Unreadable, judge
 
 _SIGNS = ("equals", "about", "relation")
 _BASES = re.compile(
-    r"\b(?:binary|octal|hex|hexadecimal)\b|\bbase[-\s]?(?!10\b|ten\b)(?:\d{1,2}|two|three|four|five|six|seven|eight|nine|eleven|twelve|sixteen)\b"
+    r"\b(?:binary|octal|hex|hexadecimal)\b|\b0[xX][0-9a-fA-F]|\bbase[-\s]?(?!10\b|ten\b)(?:\d{1,2}|two|three|four|five|six|seven|eight|nine|eleven|twelve|sixteen)\b"
     r"(?!\.\d|\s*(?:mm|cm|m|km|in|inch|inches|ft|feet|yards?|units?|met(?:er|re)s?)\b)",
     re.IGNORECASE,
 )

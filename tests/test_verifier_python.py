@@ -191,6 +191,8 @@ def test_a_package_that_makes_names_or_modules_while_it_is_imported_may_have_any
     assert reward(PythonCompiles(), block("from rsd_folder import inner\nfrom rsd_folder.inner import x\nimport rsd_folder.inner")) == 1.0
     for code in ("from rsd_folder import other", "import rsd_folder.other", "from rsd_folder.inner import y"):
         assert reward(PythonCompiles(), block(code)) == 0.0, code
+    (tmp_path / "rsd_folder/inner.py").write_text("y = 1")
+    assert reward(PythonCompiles(), block("from rsd_folder.inner import y")) == 1.0, "the file has changed since"
 
 
 @pytest.mark.parametrize("terms", [400, 1_500, 5_000, 100_000])

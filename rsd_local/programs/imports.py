@@ -109,12 +109,19 @@ def _names(found: ModuleType | ModuleSpec) -> frozenset[str] | None:
     return None if being_loaded or "__getattr__" in vars(found) else frozenset(vars(found))
 
 
-@lru_cache(256)
 def _source_names(path: str) -> frozenset[str] | None:
     try:
         content = Path(path).read_bytes()
-        tree = statements(importlib.util.decode_source(content)) if len(content) <= _MOST else None
-    except (OSError, SyntaxError, ValueError):
+    except OSError:
+        return None
+    return _names_in(content) if len(content) <= _MOST else None
+
+
+@lru_cache(256)
+def _names_in(source: bytes) -> frozenset[str] | None:
+    try:
+        tree = statements(importlib.util.decode_source(source))
+    except (SyntaxError, ValueError):
         return None
     if tree is None or binds_unseen(tree):
         return None

@@ -235,7 +235,14 @@ WRONG = [
     "2/3 = 0.76",
     "22/7 ≈ 3.5",
     "100 / 7 = about 17.3",
-    "7/2 = 4",
+    "7/2 = 5",
+    "17 / 4 = 3",
+    "17 / 4 = 6 boxes",
+    "17 / 4 = 4½",
+    "2.5 * 3 = 7 cups",
+    "1/4 + 1/4 = 1/8",
+    "11 + 4 = 16",
+    "On a clock the hand is at 11 + 4 = 5.",
     "199 * 51 ≈ 20,000",
     "So the total number of eggs is 16 - 3 - 4 = 8.",
     "She needs 4 * 3 = 12 eggs, and he needs 2 * 5 = 12 eggs.",
@@ -341,6 +348,41 @@ NOTHING = [
     "3 + 4 = 7 * 3",
     "2^999999999 = 5",
     "sin 30 = 0.6",
+    # whole quotients
+    "17 / 4 = 4",
+    "17 / 4 = 4 full boxes",
+    "17 / 4 = 5 buses",
+    "7/2 = 4",
+    "7/2 = 3",
+    "1000 ÷ 7 = 142 weeks",
+    r"\frac{17}{4} = 4",
+    "4 = 17 / 4",
+    "17 / 4 = 4, so 4 are full",
+    # times of day
+    "11 + 4 = 3 PM",
+    "11 + 4 = 3 p.m.",
+    "So it ends at 11 + 4 = 3 a.m. the next day.",
+    "11 + 4 = 3 o'clock",
+    "11 + 4 = 3 (PM)",
+    "11 + 4 = 3 in the afternoon",
+    "10 AM + 5 = 3 PM",
+    "On a 12-hour clock, 11 + 4 = 3.",
+    "It starts at 11:30 and lasts four hours. 11 + 4 = 3",
+    # other numbers
+    "In binary, 101 + 11 = 1000",
+    "In binary, 10 + 1 = 11",
+    "In base 8, 7 + 1 = 10.",
+    "base-2: 1 + 1 = 10",
+    "in base two 1 + 1 = 10",
+    "in hexadecimal 9 + 9 = 12",
+    "octal: 7 + 1 = 10",
+    "0x10 + 0x1 = 0x11",
+    "Modulo 7, 3 + 5 = 1.",
+    r"$8 + 7 = 3 \pmod{12}$",
+    "8 + 7 ≡ 3, so 8 + 7 = 3",
+    "2" + "⁹" * 40 + " = 1",
+    "2" + "⁹" * 5000 + " = 1",
+    "10**(10**9) = 1",
 ]
 
 
@@ -382,6 +424,14 @@ def test_a_chain_may_go_on_in_the_next_line() -> None:
     assert [(one.left, one.right, one.holds) for one in found] == [(12, 13, False)]
 
 
+def test_what_was_said_before_decides_what_numbers_mean() -> None:
+    check, binary, clock = Arithmetic().check, Prompt.of("What is 101 + 11 in binary?"), Prompt.of("It is 11 AM. When are four hours over?")
+    assert check(binary, (), "101 + 11 = 1000") is None and check(PROMPT, (), "101 + 11 = 1000") == 0.0
+    assert check(clock, (), "11 + 4 = 3") is None and check(clock, (), "11 + 4 = 4") == 0.0 and check(clock, (), "11 + 4 = 15") == 1.0
+    assert check(PROMPT, ("We compute modulo 7.",), "3 + 5 = 1") is None
+    assert check(Prompt.of("A base 5 cm long, in base 10"), (), "3 + 5 = 1") == 0.0
+
+
 def test_an_item_of_a_list_and_a_minus_are_told_apart_by_what_is_right() -> None:
     assert [one.holds for one in equations("- 3 + 4 = 7\n- 3 + 4 = 1\n- 3 + 4 = 8")] == [True, True, False]
 
@@ -399,7 +449,10 @@ def test_a_chain_that_computes_with_its_result_at_once_is_not_called_wrong() -> 
         ("20/3 = 6.66", None),
         ("20/3 = 6.6", None),
         ("20/3 = 6.68", False),
-        ("7/2 = 4", False),
+        ("7/2 = 4", None),
+        ("7/2 + 1 = 4.", None),
+        ("2.5 * 3 = 7.", False),
+        ("17 / 4 = 4 * 3.", None),
         ("1.25 * 1.5 = 1.9", None),
         ("1.25 * 1.5 = 1.88", True),
         ("0.125 * 1 = 0.12", True),

@@ -307,6 +307,27 @@ def test_a_program_that_checks_is_never_passed_by(files: dict[str, Path]) -> Non
     assert set(result.ways) == {"draft"} and result.target_share == 0
 
 
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_a_way_that_the_target_cannot_afford_is_not_chosen(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch, share: float) -> None:
+    monkeypatch.setattr(WayCosts, "choose", lambda _, ways, unread: ways[-1])  # never the draft where there is another
+    params = Params(FEW, Weighting(threshold=0.0, target_budget=share), LIMITS, Search(fallback="on"))
+    with Reasoner.open(trio_of(files)) as opened:
+        events = list(opened.run(QUESTION, params, strategy="auto", text=False))
+        check_each_step(opened, events, params)
+        again = replace(params, search=Search(ways=tuple(ways_of(events)), fallback="on"))
+        monkeypatch.undo()
+        assert ways_of(list(opened.run(QUESTION, again, strategy="auto", text=False))) == ways_of(events)
+    tokens = own = 0
+    steps = [event for event in events if isinstance(event, StepDone)]
+    for step, way in zip(steps, ways_of(events), strict=True):
+        usual = max(1, tokens // max(1, step.index))
+        assert (way == "draft") is not (own + usual <= share * (tokens + usual))
+        tokens += step.tokens
+        own += step.tokens if step.author == "target" else 0
+        assert own <= share * tokens + LIMITS.step_tokens
+    assert len(steps) > 10 and (own > 0) == (share > 0)
+
+
 @pytest.mark.parametrize("parallel", [1, 2])
 def test_the_time_between_events_is_nobodys(files: dict[str, Path], parallel: int) -> None:
     """What a slow reader of events takes belongs to no way, by the clock and by batches."""

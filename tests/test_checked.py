@@ -19,7 +19,9 @@ from rsd_local.config import RewardConfig, Search
 from rsd_local.decoding.solution import Solution
 from rsd_local.errors import ConfigError, SandboxTooWeak, VerifierFailed
 from rsd_local.events import CancelToken, Drafted, Event, Finished, StepDone
+from rsd_local.rewards.verifier.calls import Limited
 from rsd_local.roles import DRAFT, TARGET, Stream
+from rsd_local.run import collect
 from rsd_local.segments import Segmenter
 from rsd_local.steps import Step
 
@@ -318,6 +320,43 @@ def test_a_verifier_that_does_not_work_is_an_error_or_the_targets_affair(files: 
         assert all(step.reward_failed for step in result.steps)
 
 
+def test_a_check_that_does_not_work_is_the_targets_affair_at_once_whatever_it_may_write(files: dict[str, Path]) -> None:
+    asked: list[str] = []
+
+    def check(prompt: Prompt, steps: tuple[str, ...], step: str) -> float | None:
+        asked.append(step)
+        raise OSError("out of order")
+
+    weighting = Weighting(threshold=1.0, redrafts=3, target_budget=0.0)
+    with opened(files, RewardConfig("verifier", verifier=check), on_verifier_error="target") as reasoner:
+        events, end = told(reasoner, Params(FEW, weighting, LIMITS))
+    done = [event for event in events if isinstance(event, StepDone)]
+    assert len(done) > 3 and {event.author for event in done} == {"target"}
+    assert [event.text for event in events if isinstance(event, Drafted) and event.text.strip()] == asked
+    assert sum(isinstance(event, Drafted) for event in events) == len(done) and end.non_finite_rewards == len(asked)
+
+
+@pytest.mark.parametrize("strategy", ["rsd", "auto"])
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_what_nothing_can_check_is_drafted_where_the_target_cannot_afford_it(files: dict[str, Path], share: float, strategy: str) -> None:
+    params = Params(FEW, Weighting(threshold=1.0, unchecked="target", target_budget=share), LIMITS)
+    with opened(files, RewardConfig("verifier", verifier=Fussy(False))) as reasoner:
+        events = list(reasoner.run(QUESTION, params, strategy=strategy, text=False))  # type: ignore[arg-type]
+        assert len(list(replayed(reasoner, events, params))) > 10
+        again = replace(params, search=Search(ways=collect(iter(events)).ways))
+        assert strategy == "rsd" or collect(reasoner.run(QUESTION, again, strategy="auto")).text == collect(iter(events)).text
+    drafted = {event.index for event in events if isinstance(event, Drafted)}
+    tokens = own = 0
+    for event in (event for event in events if isinstance(event, StepDone)):
+        usual = max(1, tokens // max(1, event.index))
+        affords = own + usual <= share * (tokens + usual)
+        assert (event.index in drafted) is not affords and (event.author == "target" or not affords), event.index
+        tokens += event.tokens
+        own += event.tokens if event.author == "target" else 0
+        assert own <= share * tokens + LIMITS.step_tokens
+    assert (own > 0) == (share > 0)
+
+
 class Given:
     """A verifier of the user's own class, which nobody has tried before."""
 
@@ -357,6 +396,17 @@ def test_a_verifier_of_a_users_class_may_do_no_more_harm_than_a_callable(files: 
     with opened(files, RewardConfig("verifier", verifier=Given(value)), on_verifier_error="target") as reasoner:
         result = reasoner.solve(QUESTION, params)
         assert {step.author for step in result.steps} == {"target"} and all(step.reward_failed for step in result.steps)
+
+
+def test_an_object_that_hangs_costs_its_answer_and_no_more(files: dict[str, Path]) -> None:
+    release = threading.Event()
+    config = RewardConfig("verifier", verifier=Limited(Given(1.0, release), "mine", 0.3))
+    assert config.name == "mine"
+    with opened(files, config) as reasoner:
+        with pytest.raises(VerifierFailed, match="mine took longer than 0.3 seconds"):
+            reasoner.solve(QUESTION, Params(FEW, STEP, LIMITS))
+        release.set()
+        assert reasoner.solve(QUESTION, Params(FEW, STEP, LIMITS)).target_share == 0
 
 
 def test_a_verifier_that_does_not_hear_a_cancel_is_left_behind(files: dict[str, Path]) -> None:

@@ -304,5 +304,17 @@ def test_a_prompt_that_asks_for_no_function_has_no_example(text: str) -> None:
     assert read_examples(text) == ()
 
 
+@pytest.mark.parametrize("terms", [200, 400, 1_500, 6_000])
+def test_what_is_nested_or_long_beyond_reason_is_no_example(terms: int) -> None:
+    long, deep, digits = " + 1" * terms, "[" * min(terms, 190), "f" * (5 * terms)
+    lines = (f"twice(1{long}) == 4", f"twice(2) == 1{long}", f"assert twice(1{long}) == 4", f"twice({deep}{']' * len(deep)}) == 3",
+             f"twice(0x{digits}) == [0x{digits}]", f"twice([0x{digits}]) == 3", f">>> twice(1{long})", "4", ">>> twice(5)", f"0x{digits}",
+             "twice(7) == 14")  # fmt: skip
+    found = pairs(in_docstring(*lines))
+    assert ("twice(7)", "14") in found and not any("+ 1" in f"{source}{expected}" or "[[" in source for source, expected in found)
+    code = f"```python\n@decorated(1{long})\ndef given():\n    return 3\n\ndef twice(x):\n    raise NotImplementedError(1{long})\n```\n"
+    assert pairs(code + "twice(7) == 14\n") in ([("twice(7)", "14")], [])
+
+
 def test_values_of_hostile_size_are_not_computed() -> None:
     assert pairs(in_docstring("twice(2) == 9 ** 9 ** 9", "twice(3) == 'a' * 9999999999")) == []

@@ -76,7 +76,21 @@ def test_a_rejected_step_is_drafted_again_so_often_and_then_rewritten() -> None:
     policy = WeightingPolicy(Weighting("step", threshold=0.5, redrafts=2), seed=0)
     assert [policy.decide(STEP, Score(0.1), History(attempts=attempts)) for attempts in range(3)] == [REDRAFT, REDRAFT, REWRITE]
     assert policy.decide(STEP, Score(0.6), History(attempts=1)) is KEEP
-    assert policy.decide(STEP, Score(None, failed=True), History()) is REDRAFT
+    assert policy.decide(STEP, Score(None, failed=True), History()) is REWRITE, "another draft's check would not work either"
+
+
+@pytest.mark.parametrize("unchecked", ["accept", "target"])
+@pytest.mark.parametrize("kind", ["step", "constant"])
+def test_what_the_target_cannot_afford_is_kept_unless_its_score_failed(kind: str, unchecked: str) -> None:
+    weighting = Weighting(kind, threshold=1.0, probability=0.0, redrafts=2, unchecked=unchecked, target_budget=0.2)  # type: ignore[arg-type]
+    policy, spent, spare = WeightingPolicy(weighting, 0), History(10, 2, 0, 100, 20), History(10, 2, 0, 100, 10)
+    assert (policy.affords(spent), policy.affords(spare), policy.affords(History())) == (False, True, False)
+    for history in (spent, spare, History()):
+        assert policy.decide(STEP, Score(None, failed=True), history) is REWRITE
+    assert [policy.decide(STEP, Score(0.5), history) for history in (spent, spare)] == [KEEP, REWRITE]
+    given = [policy.decide(STEP, Score(None), history) for history in (spent, spare)]
+    assert given == ([KEEP, KEEP] if kind == "step" and unchecked == "accept" else [KEEP, REWRITE])
+    assert WeightingPolicy(Weighting(), 0).affords(History(1, 0, 1, 9, 9)), "without a budget it affords everything"
 
 
 def test_the_target_takes_over_from_the_so_manieth_place_in_a_row_on() -> None:

@@ -244,6 +244,11 @@ def test_recursion_and_memory_without_end_fail_their_own_check_only(sandbox: San
     assert check(sandbox, crash, examples=values(("f(1)", "1"), ("f(2)", "2"))).results == (True, False)
 
 
+def test_a_check_that_is_nested_too_deeply_fails_alone(sandbox: Sandbox) -> None:
+    deep = Example("assert f(1) == 1" + " + 0" * 400, names=("f",))
+    assert check(sandbox, "def f(x):\n    return x\n", examples=(deep, *values(("f(2)", "2")))).results[1]
+
+
 def test_input_is_at_its_end_and_the_job_cannot_be_read_again(sandbox: Sandbox) -> None:
     code = (
         "import os, sys\ndef f():\n    try:\n        return input()\n    except EOFError:\n        return 'empty'\n"

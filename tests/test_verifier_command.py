@@ -88,6 +88,7 @@ def test_one_process_answers_many_threads_each_its_own(tmp_path: Path) -> None:
         (LOOP + "print('{\"reward\": 1' + '0' * 400 + '}', flush=True)", "no reward"),
         (LOOP + 'print(\'{"reward": "good"}\', flush=True)', "answered 'good'"),
         (LOOP + "print('', flush=True)", "no reward"),
+        (LOOP + "sys.stdout.buffer.write(b'{\"reward\": \\xff}\\n'); sys.stdout.flush()", "no reward"),
         (LOOP + "sys.stdout.write('x' * 3000000); sys.stdout.flush(); time.sleep(60)", "more than 1,048,576 bytes"),
         (LOOP + "os.close(1); time.sleep(60)", "closed its output"),
         (LOOP + "sys.stdout.write('{\"reward\"'); sys.stdout.flush(); sys.exit(0)", "exit code 0"),
@@ -128,6 +129,17 @@ def test_a_second_line_is_not_taken_for_the_next_answer(tmp_path: Path) -> None:
     with program(tmp_path, LOOP + 'print(\'{"reward": 1}\\n{"reward": 0}\', flush=True)') as verifier:
         assert verifier.check(PROMPT, (), "x", None) == 1.0
         time.sleep(0.5)
+        with pytest.raises(VerifierFailed, match="without being asked"):
+            verifier.check(PROMPT, (), "x", None)
+
+
+def test_a_program_that_goes_on_writing_fills_no_memory(tmp_path: Path) -> None:
+    with program(tmp_path, LOOP + "while True: print('{\"reward\": 1}')") as verifier:
+        assert verifier.check(PROMPT, (), "x", None) == 1.0
+        running = verifier._program
+        assert running is not None
+        running._readers[0].join(30)
+        assert not running._readers[0].is_alive() and running._lines.qsize() < 20
         with pytest.raises(VerifierFailed, match="without being asked"):
             verifier.check(PROMPT, (), "x", None)
 

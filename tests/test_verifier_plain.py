@@ -16,11 +16,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rsd_local.config import RewardConfig, RoleConfig, Trio
 from rsd_local.errors import Cancelled, ConfigError, VerifierFailed
 from rsd_local.events import CancelToken
 from rsd_local.prompt import Prompt
-from rsd_local.rewards.verifier.calls import Called
+from rsd_local.rewards.verifier.arithmetic import Arithmetic
+from rsd_local.rewards.verifier.calls import Called, Limited
 from rsd_local.rewards.verifier.json_schema import JsonSchema
+from rsd_local.rewards.verifier.opening import open_verifier
 from rsd_local.rewards.verifier.regex import Pattern
 
 PROMPT = Prompt.of("Who?")
@@ -57,6 +60,8 @@ def judged(step: str, schema: Any = SCHEMA) -> float | None:
         ('{"age": 3, "x": ' + "[" * 100 + "]" * 100 + "}", 0.0),
         ('{"age": ' + "[" * 100_000, 0.0),
         ('{"age": ' + "9" * 5_000 + "}", 0.0),
+        ('{"age": ' + "9" * 400 + "}", 0.0),
+        ('{"age": ' + "9" * 300 + "}", 1.0),
         ('{"age": 3, "x": "' + "x" * 1_000_000 + '"}', 0.0),
         ("x" * 1_000_001, None),
     ],
@@ -106,6 +111,19 @@ def test_references_within_a_schema_work_and_nothing_else_is_fetched(monkeypatch
         judged("{}", {"$ref": "#/$defs/none"})
     with pytest.raises(VerifierFailed, match="cannot be used"):
         judged('{"a": 1}', {"$ref": "#"})
+
+
+def test_what_is_nested_too_deeply_for_a_schema_that_refers_to_itself_does_not_fit() -> None:
+    ways: Any = {"$ref": "#/$defs/node"}
+    for _ in range(12):
+        ways = {"allOf": [ways]}
+    schema = {"$ref": "#/$defs/node", "$defs": {"node": {"anyOf": [{"type": "integer"}, {"type": "array", "items": ways}]}}}
+    assert judged("[[[1]]]", schema) == 1.0 and judged("[[[true]]]", schema) == 0.0
+    assert judged("[" * 99 + "1" + "]" * 99, schema) == 0.0
+
+
+def test_a_number_beyond_a_float_fails_its_check_and_not_the_verifier() -> None:
+    assert judged("[" + "9" * 400 + "]", {"items": {"multipleOf": 0.01}}) == 0.0
 
 
 def test_a_missing_library_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,7 +191,9 @@ def test_a_callable_returns_a_number_a_truth_value_or_nothing(value: Any, reward
     assert Called(lambda *_: value, "mine", 10).check(PROMPT, (), "x", None) == reward
 
 
-@pytest.mark.parametrize("value", [1.01, -0.01, math.nan, math.inf, "1", [1], 1j, 10**400, np.array([1.0]), np.float64("nan")])
+@pytest.mark.parametrize(
+    "value", [1.01, -0.01, math.nan, math.inf, "1", [1], 1j, 10**400, pytest.param(10**5000, id="huge"), np.array([1.0]), np.float64("nan")]
+)
 def test_anything_else_is_no_reward(value: Any) -> None:
     with pytest.raises(VerifierFailed, match="verifier mine answered .*no reward"):
         Called(lambda *_: value, "mine", 10).check(PROMPT, (), "x", None)
@@ -224,6 +244,62 @@ def test_a_callable_runs_in_many_threads_at_once() -> None:
     verifier = Called(lambda *_: float(meet.wait(20) >= 0), "mine", 30)
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(lambda _: verifier.check(PROMPT, (), "x", None), range(4))) == [1.0] * 4
+
+
+class Hangs:
+    """A verifier of the user's own that waits for ever in one of its calls, or has nothing but its check."""
+
+    immediate = True
+
+    def __init__(self, where: str, done: threading.Event) -> None:
+        def waits(*_: object) -> float:
+            done.wait(60)
+            return 1.0
+
+        for name in ("check", "checks", "close") if where else ("check",):
+            setattr(self, name, waits if name == where else lambda *_: 0.5)
+
+
+@pytest.mark.parametrize("where", ["check", "checks", "close"])
+def test_an_object_that_hangs_is_left_behind_as_a_callable_is(where: str) -> None:
+    done = threading.Event()
+    calls = {
+        "check": lambda limited: limited.check(PROMPT, (), "x", None),
+        "checks": lambda limited: limited.checks(PROMPT),
+        "close": lambda limited: limited.close(),
+    }
+    verifier = Limited(Hangs(where, done), "mine", 0.2)
+    with pytest.raises(VerifierFailed, match="mine took longer than 0.2 seconds"):
+        calls[where](verifier)
+    done.set()
+    assert verifier.immediate and [call(verifier) for name, call in calls.items() if name != where] == {
+        "check": [True, None], "checks": [0.5, None], "close": [0.5, True],
+    }[where]  # fmt: skip
+
+
+def test_an_object_with_nothing_but_its_check_is_enough() -> None:
+    verifier = Limited(Hangs("", threading.Event()))
+    assert verifier.check(PROMPT, (), "x", None) == 0.5 and verifier.checks(PROMPT)
+    verifier.close()
+
+
+def test_the_users_objects_are_limited_and_ours_are_not_slowed() -> None:
+    trio = Trio(RoleConfig(Path("d.gguf")), RoleConfig(Path("t.gguf")), reward_kind="verifier", verifier="arithmetic")
+
+    def opened(verifier: Any) -> object:
+        return open_verifier(RewardConfig("verifier", verifier=verifier), trio)
+
+    arithmetic, limited = Arithmetic(), Limited(Hangs("", threading.Event()), seconds=90)
+    assert opened(arithmetic) is arithmetic and opened(limited) is limited
+    assert isinstance(opened(Hangs("", threading.Event())), Limited) and isinstance(opened(lambda *_: 1.0), Called)
+    assert isinstance(opened(type("Mine", (Arithmetic,), {})()), Limited)
+
+
+@pytest.mark.parametrize("kind", [Called, Limited])
+def test_a_call_of_another_shape_is_a_clear_line(kind: type[Called] | type[Limited]) -> None:
+    given: Any = (lambda step: 1.0) if kind is Called else type("One", (), {"check": lambda self, step: 1.0})()
+    with pytest.raises(VerifierFailed, match="verifier mine raised TypeError: .*positional argument"):
+        kind(given, "mine").check(PROMPT, (), "x", None)
 
 
 def test_what_cannot_be_called_is_refused() -> None:

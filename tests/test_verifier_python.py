@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -131,6 +132,83 @@ def test_code_compiles_where_syntax_names_and_imports_are_in_order(code: str, gi
     assert reward(PythonCompiles(), block(code)) == given
 
 
+@pytest.mark.parametrize(
+    ("code", "given"),
+    [
+        ("import os.nope", 0.0),
+        ("import math.nope", 0.0),
+        ("import xml.nope", 0.0),
+        ("import wave.nope", 0.0),
+        ("import no_such" + ".a" * 2_000, 0.0),
+        ("from math import nope", 0.0),
+        ("from math import sqrt, nope", 0.0),
+        ("from os import nope", 0.0),
+        ("from xml.etree import nope", 0.0),
+        ("from wave import nope", 0.0),
+        ("from wave import Wave_read, open", 1.0),
+        ("import os.path", 1.0),
+        ("from os import path", 1.0),
+        ("import xml.etree.ElementTree as tree\nprint(tree)", 1.0),
+        ("from xml.etree import ElementTree", 1.0),
+        ("from xml import dom", 1.0),
+        ("from collections import abc, OrderedDict", 1.0),
+        ("from concurrent import futures", 1.0),
+        ("from concurrent.futures import ThreadPoolExecutor", 1.0),
+        ("from importlib import metadata, resources", 1.0),
+        ("import numpy.linalg\nfrom numpy.random import default_rng", 1.0),
+        ("import winreg, msvcrt\nfrom winreg import OpenKey", 1.0),
+        ("import __main__\nfrom __main__ import total", 1.0),
+        ("from . import other\nfrom .other import thing", 1.0),
+        ("from wave import __version__, __doc__", 1.0),
+        ("import sys\nif sys.version_info >= (3, 99):\n    from typing import nope\nelse:\n    from math import nope", 1.0),
+        ("try:\n    from math import nope\nexcept ImportError:\n    nope = None", 1.0),
+    ],
+)
+def test_modules_below_others_and_names_in_modules_must_be_there_too(code: str, given: float) -> None:
+    before = set(sys.modules)
+    assert reward(PythonCompiles(), block(code)) == given
+    assert set(sys.modules) == before, "nothing is imported to find that out"
+
+
+def test_a_package_that_makes_names_or_modules_while_it_is_imported_may_have_any(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    sources = {
+        "plain": "from math import pi\nif pi:\n    first, (second, *_) = 1, [2, 3]\nclass Third: pass\n"
+        "def f():\n    global fourth\n    fourth = 4\n",
+        "lazy": "def __getattr__(name):\n    return 1\n",
+        "starred": "from math import *\n",
+        "maker": "import sys\nsys.modules['rsd_maker.nope'] = sys\n",
+        "path": "__path__ = []\n",
+        "setter": "globals().update(nope=1)\n",
+    }
+    for name, source in sources.items():
+        (tmp_path / f"rsd_{name}.py").write_text(source)
+        for code in (f"from rsd_{name} import nope", f"import rsd_{name}.nope"):
+            assert reward(PythonCompiles(), block(code)) == (0.0 if name == "plain" else 1.0), code
+    assert reward(PythonCompiles(), block("from rsd_plain import pi, first, second, Third, fourth")) == 1.0
+    (tmp_path / "rsd_folder").mkdir()
+    (tmp_path / "rsd_folder/inner.py").write_text("x = 1")
+    assert reward(PythonCompiles(), block("from rsd_folder import inner\nfrom rsd_folder.inner import x\nimport rsd_folder.inner")) == 1.0
+    for code in ("from rsd_folder import other", "import rsd_folder.other", "from rsd_folder.inner import y"):
+        assert reward(PythonCompiles(), block(code)) == 0.0, code
+    (tmp_path / "rsd_folder/inner.py").write_text("y = 1")
+    assert reward(PythonCompiles(), block("from rsd_folder.inner import y")) == 1.0, "the file has changed since"
+
+
+@pytest.mark.parametrize("terms", [400, 1_500, 5_000, 100_000])
+@pytest.mark.parametrize("form", ["x = 1{}", "x = 'a'\nx = x{}", "x = {}1"])
+def test_code_that_goes_on_and_on_fails_or_passes_as_any_other(examples: PythonTests, form: str, terms: int) -> None:
+    parts = {"x = 1{}": " + 1", "x = 'a'\nx = x{}": ".strip()", "x = {}1": "- "}
+    code = "def total(numbers):\n    return sum(numbers)\n" + form.format(parts[form] * terms)
+    assert reward(PythonCompiles(), block(code)) in (0.0, 1.0)
+    assert reward(examples, block(code)) in (0.0, 1.0)
+
+
+@pytest.mark.parametrize("code", ["x = " + "[" * 5_000, "x = " + "[" * 150 + "]" * 150, "x = " + "(" * 99_000 + ")" * 99_000])
+def test_brackets_within_brackets_are_no_error(examples: PythonTests, code: str) -> None:
+    assert reward(PythonCompiles(), block(code)) in (0.0, 1.0) and reward(examples, block(code)) == 0.0
+
+
 def test_compiling_runs_nothing_and_knows_the_steps_before(tmp_path: Path) -> None:
     verifier, mark = PythonCompiles(), tmp_path / "mark"
     assert reward(verifier, block(f"open({str(mark)!r}, 'w')")) == 1.0 and not mark.exists()
@@ -164,6 +242,19 @@ def test_the_users_own_tests_say_how_good_a_step_is(sandbox: Sandbox, project: P
     assert reward(verifier, block("def total(:")) == 0.0
     assert reward(verifier, "words") is None
     assert "NotImplementedError" in (project / "pkg/code.py").read_text(), "the user's own file stays as it is"
+
+
+def test_nothing_hidden_is_shown_to_the_code_but_pytests_settings(sandbox: Sandbox, project: Path) -> None:
+    for name in (".env", "tests/.secret", ".git/config", "data.txt", ".pytest.ini"):
+        (project / name).parent.mkdir(exist_ok=True)
+        (project / name).write_text("[pytest]\npython_files = test_*.py\n")
+    code = (
+        "import pathlib\nFOUND = sorted(str(path) for path in pathlib.Path('.').rglob('*') if path.is_file() and path.suffix != '.pyc')\n"
+        "def total(n):\n    return sum(n) if 'data.txt' in FOUND and '.pytest.ini' in FOUND and not SECRETS else None\n"
+        "SECRETS = [path for path in FOUND if path.split('/')[-1] in ('.env', '.secret', 'config')]\n"
+    )
+    verifier = PytestFile(sandbox, project / "tests/test_total.py", project / "pkg/code.py", bounds=Bounds(seconds=60))
+    assert reward(verifier, block(code)) == 1.0
 
 
 def test_code_cannot_skip_the_users_tests(sandbox: Sandbox, project: Path) -> None:

@@ -87,8 +87,8 @@ class Weighting:
         unchecked: what becomes of a step of which the reward had nothing to check: it is accepted, or the target writes it.
         route_entropy: the target writes a step for which the draft's first token would be drawn from more entropy than this, in nats,
             and the draft does not begin it (GlimpRouter, arXiv 2601.05110); 0 for never.
-        target_budget: the most that the target may write, as a share of the answer's tokens so far; a step that it cannot afford
-            is kept.
+        target_budget: the most that the target may write, one step excepted, as a share of the answer's tokens so far; a step that it
+            cannot afford is the draft's.
     """
 
     kind: WeightingKind = "step"

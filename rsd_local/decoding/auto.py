@@ -20,6 +20,7 @@ from rsd_local.prompt import Prompt
 from rsd_local.roles import Reward, Writer
 from rsd_local.steps import Step
 
+_DRAFTED: tuple[Way, ...] = ("draft",)
 _SPAN = 4 * PIECE  # tokens of a step that the fastest way writes before another may be tried again
 
 
@@ -98,17 +99,21 @@ class Chooser:
         """Take what the steps are made of."""
         self._solution, self._draft, self._target, self._reward = solution, draft, target, reward
 
-    def step(self) -> Chosen:
+    def step(self, *, draft: bool, target: bool) -> Chosen:
         """The way of the next step; whoever it asks has then evaluated what stands, so that the step's cost is its own.
 
         What the target had not read of drafted steps is those steps' cost. A first step by the way that is the fastest anyhow goes
         without: the prompt is then read with the step, in one batch less, and nobody learns from it.
+
+        Args:
+            draft, target: whether it may be drafted, and whether the target may write it; one of them at least.
         """
         before, came = self._way, self._close()
+        steps = _DRAFTED if not target else self._steps if draft else self._pieces
         tokens = self._solution.tokens
         unread: dict[Way, int] = {way: tokens - read for way, read in self._read.items() if way != "target"}
-        self._way = way = self._replay or self._costs.choose(self._steps, unread)
-        counts = before is not None or not self._costs.prefers(way, self._steps)
+        self._way = way = (self._replay if target else None) or self._costs.choose(steps, unread)
+        counts = before is not None or not self._costs.prefers(way, steps)
         if counts and way != before:
             if way != "draft" and before in (None, "draft"):
                 self._target.begin()

@@ -50,6 +50,9 @@ class Policy(Protocol):
             history: so far.
         """
 
+    def affords(self, history: History) -> bool:
+        """Whether the target may write the next step, taken to be as long as those so far."""
+
     def decide(self, step: Step, score: Score, history: History) -> Decision:
         """What to do with a draft step."""
 
@@ -59,7 +62,8 @@ class WeightingPolicy:
     """Keeps a step with the probability ω(r).
 
     A rejected one goes back to the draft ``redrafts`` times, then to the target, which writes everything from the
-    ``hand_over``-th place in a row on that the draft did not manage. What the target cannot afford within ``target_budget`` is kept.
+    ``hand_over``-th place in a row on that the draft did not manage. What the target cannot afford within ``target_budget`` is kept,
+    unless its score failed.
 
     Args:
         weighting: the function and these two numbers.
@@ -73,8 +77,11 @@ class WeightingPolicy:
 
     def routes(self, entropy: float, history: History) -> bool:
         """Where the entropy is above ``route_entropy`` and the target can afford a step as long as those so far."""
-        bound, usual = self.weighting.route_entropy, history.tokens // max(1, history.steps)
-        return 0 < bound < entropy and self._affords(max(1, usual), history)
+        return 0 < self.weighting.route_entropy < entropy and self.affords(history)
+
+    def affords(self, history: History) -> bool:
+        """Whether a step as long as those so far leaves the target's share within ``target_budget``."""
+        return self._affords(max(1, history.tokens // max(1, history.steps)), history)
 
     def _affords(self, tokens: int, history: History) -> bool:
         """Whether the target's share of the answer stays within its budget with so many tokens more of its own."""
@@ -84,24 +91,23 @@ class WeightingPolicy:
         """KEEP by a draw with probability ω(r), δ being that of the reward that decided where it has one.
 
         A step of which there was nothing to check is kept, or the target's affair: another draft would be checked no better. One
-        that was not to be checked is kept. A constant weight takes it like any other.
+        that was not to be checked is kept. A constant weight takes it like any other. One whose score failed is the target's at once,
+        whatever the budget: nobody knows what it is worth, nor would another draft's check work.
         """
-        weighting, unchecked = self.weighting, score.value is None and not score.failed
-        if score.skipped and weighting.kind != "constant":
-            return Decision.KEEP
-        if unchecked and weighting.kind != "constant":
-            if weighting.unchecked == "accept":
+        weighting = self.weighting
+        if not score.failed:
+            always = weighting.kind == "constant"
+            if not always and (score.skipped or (score.value is None and weighting.unchecked == "accept")):
                 return Decision.KEEP
-        else:
-            reward = math.nan if score.failed else score.value or 0.0
-            own = weighting if score.threshold is None else replace(weighting, threshold=score.threshold)
-            stream = Stream(self.seed, POLICY, self.turn, history.steps, history.attempts)
-            if stream.generator().random() < weight(own, reward):
+            if always or score.value is not None:
+                own = weighting if score.threshold is None else replace(weighting, threshold=score.threshold)
+                stream = Stream(self.seed, POLICY, self.turn, history.steps, history.attempts)
+                if stream.generator().random() < weight(own, score.value or 0.0):
+                    return Decision.KEEP
+                if history.attempts < weighting.redrafts:
+                    return Decision.REDRAFT
+            if not self._affords(len(step.tokens), history):
                 return Decision.KEEP
-            if history.attempts < weighting.redrafts:
-                return Decision.REDRAFT
-        if not self._affords(len(step.tokens), history):
-            return Decision.KEEP
         if weighting.hand_over and history.rewritten + 1 >= weighting.hand_over:
             return Decision.HAND_OVER
         return Decision.REWRITE

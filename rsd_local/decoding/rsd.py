@@ -34,7 +34,7 @@ def rsd(prompt: Prompt, trio: OpenTrio, params: Params, chooser: Chooser | None 
 
     Yields a ``Drafted`` for each step of the draft, a ``StepDone`` for each accepted one, and a final ``Finished``; where the
     trio shows text, ``TextWritten`` before them. Leaving early gives every cache back. Where the reward has nothing to check in
-    the whole answer, and unchecked steps are the target's, nothing is drafted.
+    the whole answer, and unchecked steps are the target's, nothing is drafted but what the target cannot afford.
 
     Args:
         prompt, trio, params: as of every strategy.
@@ -96,9 +96,10 @@ class Steps:
         self._trio, self._params, self._turn, self._chooser = trio, params, turn, chooser
         weighting = params.weighting
         self._policy = WeightingPolicy(weighting, params.sampling.seed, turn)
-        self._drafts = weighting.unchecked == "accept" or weighting.kind == "constant" or reward.can_check
+        self._decides = weighting.unchecked == "accept" or weighting.kind == "constant" or reward.can_check  # of drafted steps
+        self._drafts = self._decides or weighting.target_budget < 1
         sure = chooser is None and not weighting.route_entropy
-        self._next_step = DraftAhead(draft, reward, solution, params, turn, wanted=self._drafts and sure)
+        self._next_step = DraftAhead(draft, reward, solution, params, turn, wanted=self._decides and sure)
         if chooser is not None:
             chooser.watch(solution, draft, ahead.writer, reward)
         self._rewritten = TargetSteps(ahead, draft, reward, solution, trio, params, turn, chooser, drafts=self._drafts)
@@ -132,16 +133,16 @@ class Steps:
 
     def _drafted(self) -> Generator[Event, None, Drafting]:
         """The draft's step with its score and what the policy says of it, unless nothing is to be drafted here."""
-        first = self._drafts and not self._history.attempts
-        if self._chooser is not None and first:
-            chosen = self._chooser.step()
+        first, affords = not self._history.attempts, self._policy.affords(self._history)
+        if self._chooser is not None and first and self._drafts:
+            chosen = self._chooser.step(draft=self._decides, target=affords)
             yield chosen
             if chosen.way != "draft":
-                return Drafting(score=NOT_DRAFTED)
+                return Drafting(score=NOT_DRAFTED if self._decides else UNCHECKED)
+        if affords and not self._decides:
+            return Drafting()
         if first and self._params.weighting.route_entropy and self._policy.routes(self._draft.entropy(), self._history):
             return Drafting(score=ROUTED)
-        if not self._drafts:
-            return Drafting()
         step, scoring = yield from self._draft_step(self._history.attempts, self._next_step.take())
         with self._next_step.behind(step):
             yield Drafted(self._solution.steps, step.text)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from rsd_local.programs.blocks import code_blocks, python_code
-from rsd_local.programs.syntax import parsed
+from rsd_local.programs.syntax import parsed, unparsed
 
 BUILTINS = frozenset(name for name in vars(builtins) if not name.startswith("_"))
 
@@ -20,6 +20,7 @@ _NAMED = [
     re.compile(r"\b(?:function|method|class|named|called|[Ww]rite|[Ii]mplement|[Dd]efine)[ \t]+(?:a[ \t]+|the[ \t]+)?([A-Za-z_]\w*)\("),
     re.compile(r"`([A-Za-z_]\w*)\([^`\n]*\)`"),
 ]
+_AT_RUN_TIME = {"exec", "eval", "globals", "vars", "locals", "setattr", "__import__"}
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -61,7 +62,7 @@ def asked_code(prompt: str) -> AskedCode:
                 (stubs if _is_stub(node) else whole)[node.name] = node
             if _is_kept(node):
                 segment = None if getattr(node, "decorator_list", None) else ast.get_source_segment(source, node)
-                preamble.append(segment or ast.unparse(node))  # a segment begins behind the decorators
+                preamble.append(segment or unparsed(node))  # a segment begins behind the decorators
         docstrings += _docstrings(source, tree)
     asked = stubs or whole
     if not sources:
@@ -71,32 +72,35 @@ def asked_code(prompt: str) -> AskedCode:
 
 
 def defined_names(body: Iterable[ast.stmt]) -> Iterator[str]:
-    """The names that statements bind where they stand, not those inside of functions and classes."""
-    for node in body:
+    """The names that statements bind where they stand, in any order, not those inside of functions and classes."""
+    waiting: list[ast.AST] = list(body)  # no recursion: a model that repeats itself nests a thousand operators
+    while waiting:
+        node = waiting.pop()
         if isinstance(node, _Function | ast.ClassDef):
             yield node.name
-        elif isinstance(node, ast.Import | ast.ImportFrom):
+            continue
+        if isinstance(node, ast.Import | ast.ImportFrom):
             for alias in node.names:
                 yield alias.asname or alias.name.partition(".")[0]
-        else:
-            yield from _bound(node)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif isinstance(node, ast.ExceptHandler | ast.MatchAs | ast.MatchStar) and node.name:
+            yield node.name
+        elif isinstance(node, ast.MatchMapping) and node.rest:
+            yield node.rest
+        if isinstance(node, ast.comprehension):
+            waiting += [node.iter, *node.ifs]  # its targets are its own
+        elif not isinstance(node, ast.Lambda):
+            waiting += ast.iter_child_nodes(node)
 
 
-def _bound(node: ast.AST) -> Iterator[str]:
-    """The names that a statement of another kind binds, those in its blocks included."""
-    if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-        yield node.id
-    elif isinstance(node, ast.ExceptHandler | ast.MatchAs | ast.MatchStar) and node.name:
-        yield node.name
-    elif isinstance(node, ast.MatchMapping) and node.rest:
-        yield node.rest
-    for part in ast.iter_child_nodes(node):
-        if isinstance(part, ast.comprehension):
-            yield from (name for inner in (part.iter, *part.ifs) for name in _bound(inner))  # its targets are its own
-        elif isinstance(part, ast.stmt):
-            yield from defined_names([part])
-        elif not isinstance(part, ast.Lambda):
-            yield from _bound(part)
+def binds_unseen(tree: ast.AST) -> bool:
+    """Whether code may bind names that cannot be read from it: by ``import *``, or while it runs."""
+    return any(
+        (isinstance(node, ast.ImportFrom) and any(alias.name == "*" for alias in node.names))
+        or (isinstance(node, ast.Name) and node.id in _AT_RUN_TIME)
+        for node in ast.walk(tree)
+    )
 
 
 def called_names(tree: ast.AST) -> list[str]:
@@ -156,7 +160,7 @@ def _is_stub(node: ast.stmt) -> bool:
 
 def _is_filler(node: ast.stmt) -> bool:
     if isinstance(node, ast.Raise):
-        return "NotImplemented" in ast.unparse(node)
+        return "NotImplemented" in unparsed(node)
     return isinstance(node, ast.Pass | ast.Import | ast.ImportFrom) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from rsd_local.programs.asked import BUILTINS, AskedCode, called_names, defined_names
 from rsd_local.programs.example import Example, callable_check
 from rsd_local.programs.literals import has_ellipsis, literal
-from rsd_local.programs.syntax import statements
+from rsd_local.programs.syntax import statements, unparsed
 
 _ASSERT = re.compile(r"^[ \t]*(?:[-*+][ \t]+|[0-9]+[.)][ \t]+)?`?(assert\b)", re.MULTILINE)
 _QUOTES = re.compile(r"^[rR]?(?:\"\"\"|''')[ \t]*(?=>>>)")  # a docstring that begins with its first example
@@ -109,7 +109,7 @@ def _example(
     if not isinstance(node, ast.Expr):
         return None
     output = "\n".join(statement.output).strip()
-    source = ast.get_source_segment(statement.source, node.value) or ast.unparse(node)
+    source = ast.get_source_segment(statement.source, node.value) or unparsed(node)
     if not output:
         compared = isinstance(node.value, ast.Compare) and all(isinstance(sign, ast.Eq | ast.NotEq | ast.In) for sign in node.value.ops)
         return Example(f"assert {source}", None, setup, names=called) if compared else None

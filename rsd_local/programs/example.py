@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from rsd_local.programs.asked import BUILTINS, called_names
 from rsd_local.programs.literals import has_ellipsis
-from rsd_local.programs.syntax import statements
+from rsd_local.programs.syntax import is_deep, statements
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Example:
 
 
 def callable_check(source: str, names: Iterable[str], known: Iterable[str]) -> tuple[str, ...] | None:
-    """The functions of ``names`` that an expression or statements call, None where it cannot be run as it stands.
+    """The functions of ``names`` that an expression or statements call, None where it cannot be run as it stands, or is nested too deeply.
 
     Args:
         source: of Python.
@@ -44,7 +44,7 @@ def callable_check(source: str, names: Iterable[str], known: Iterable[str]) -> t
         known: names that it may use besides builtins.
     """
     tree = statements(source)
-    if tree is None:
+    if tree is None or is_deep(tree):
         return None
     wanted = set(names)
     called = tuple(name for name in called_names(tree) if name in wanted)

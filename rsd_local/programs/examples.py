@@ -17,7 +17,7 @@ from rsd_local.programs.doubts import leaves_results_open, without_reports
 from rsd_local.programs.example import Example
 from rsd_local.programs.literals import evaluated
 from rsd_local.programs.statements import read_statements
-from rsd_local.programs.syntax import syntax_tree
+from rsd_local.programs.syntax import syntax_tree, unparsed
 
 __all__ = ["Example", "read_examples"]
 
@@ -109,4 +109,4 @@ def _is_call(source: str) -> bool:
 
 def _normal(source: str) -> str:
     tree = syntax_tree(source.strip())
-    return ast.unparse(tree) if tree else source
+    return (unparsed(tree) if tree else "") or source

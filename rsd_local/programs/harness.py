@@ -260,18 +260,18 @@ class Run:
         try:
             setup = ast.parse(case["setup"])
             tree: Any = ast.parse(case["source"], mode="exec" if case["expected"] is None and not case["printed"] else "eval")
-        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            parts = [*ast.walk(setup), *ast.walk(tree)]
+            bound = {part.id for part in parts if isinstance(part, ast.Name) and not isinstance(part.ctx, ast.Load)}
+            bound |= {part.arg for part in parts if isinstance(part, ast.arg)}
+            used = {part.id for part in parts if isinstance(part, ast.Name)} - bound
+            rewritten = [ast.fix_missing_locations(_Rewrite().visit(one)) for one in (setup, tree)]
+            return (
+                compile(rewritten[0], "<setup>", "exec", dont_inherit=True),
+                compile(rewritten[1], "<check>", "exec" if isinstance(tree, ast.Module) else "eval", dont_inherit=True),
+                used,
+            )
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # one check that is nested too deeply fails alone
             return None, error, set()
-        parts = [*ast.walk(setup), *ast.walk(tree)]
-        bound = {part.id for part in parts if isinstance(part, ast.Name) and not isinstance(part.ctx, ast.Load)}
-        bound |= {part.arg for part in parts if isinstance(part, ast.arg)}
-        used = {part.id for part in parts if isinstance(part, ast.Name)} - bound
-        rewritten = [ast.fix_missing_locations(_Rewrite().visit(one)) for one in (setup, tree)]
-        return (
-            compile(rewritten[0], "<setup>", "exec", dont_inherit=True),
-            compile(rewritten[1], "<check>", "exec" if isinstance(tree, ast.Module) else "eval", dont_inherit=True),
-            used,
-        )
 
 
 def _names(node: ast.stmt) -> set[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 
-from rsd_local.programs.syntax import syntax_tree
+from rsd_local.programs.syntax import is_deep, syntax_tree
 
 _NUMBER = re.compile(r"[-+]?(?:\d[\d_]*(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?(?![\w])")
 _WORD = re.compile(r"(?:True|False|None|true|false|set\(\))(?!\w)")
@@ -68,7 +68,7 @@ def value_at(text: str, start: int) -> tuple[str, int] | None:
 
 
 def literal(source: str) -> str | None:
-    """The source of a value that is written out, None where it is anything else.
+    """The source of a value that is written out, None where it is anything else, or is nested or long beyond reason.
 
     Numbers with arithmetic between them are a value; lower-case ``true`` and ``false`` are read as Python's.
 
@@ -76,12 +76,14 @@ def literal(source: str) -> str | None:
         source: as written, white space around it allowed.
     """
     source = {"true": "True", "false": "False"}.get(source.strip(), source.strip())
+    tree = syntax_tree(source, "eval")
+    if tree is None or is_deep(tree) or has_ellipsis(tree):
+        return None
     try:
-        evaluated(source)
+        repr(evaluated(source))  # a whole number of thousands of digits has no text
     except (SyntaxError, ValueError, TypeError, ZeroDivisionError, OverflowError, RecursionError, MemoryError):
         return None
-    tree = syntax_tree(source, "eval")
-    return None if tree is None or has_ellipsis(tree) else source
+    return source
 
 
 def evaluated(source: str) -> object:

@@ -9,7 +9,7 @@ from pathlib import Path
 from rsd_local.errors import ConfigError
 from rsd_local.programs.asked import BUILTINS, called_names
 from rsd_local.programs.example import Example
-from rsd_local.programs.syntax import parsed
+from rsd_local.programs.syntax import parsed, unparsed
 from rsd_local.text_files import read_text
 
 CANDIDATE = "candidate"
@@ -71,7 +71,7 @@ def read_tests(source: str, where: str) -> TestSource:
     checks: list[Example] = []
     calls: list[tuple[str, tuple[str, ...]]] = []
     for node in tree.body:
-        text = ast.get_source_segment(source, node) or ast.unparse(node)
+        text = ast.get_source_segment(source, node) or unparsed(node)
         if isinstance(node, ast.Assert):
             names = tuple(name for name in called_names(node) if name not in BUILTINS)
             checks.append(Example(text, setup="\n".join(setup), names=names))
@@ -84,8 +84,8 @@ def read_tests(source: str, where: str) -> TestSource:
                 raise ConfigError(f"{where}: {node.name} needs pytest", hint="--verifier pytest:PATH runs it")
             else:
                 calls.append((f"{node.name}()", ()))
-        if not (isinstance(node, ast.If) and "__name__" in ast.unparse(node.test)):
-            setup.append(ast.unparse(node) if isinstance(node, ast.FunctionDef | ast.ClassDef) else text)
+        if not (isinstance(node, ast.If) and "__name__" in unparsed(node.test)):
+            setup.append((unparsed(node) if isinstance(node, ast.FunctionDef | ast.ClassDef) else "") or text)
     checks += [Example(call, setup="\n".join(setup), names=names) for call, names in calls]
     if not checks:
         raise ConfigError(f"{where} has no test", hint="assert lines, test_… functions, or def check(candidate)")

@@ -47,8 +47,8 @@ class CheckReward:
     def can_check(self) -> bool:
         """Whether the verifier finds something to check in answers to this prompt."""
         try:
-            return bool(self._verifier.checks(self._prompt))
-        except BaseException as error:
+            return self._verifier.checks(self._prompt)
+        except Exception as error:  # not a Ctrl-C, which comes here too: what a user's own object raises is one
             if not self._tolerant:
                 raise self._failure(error) from error
             return True

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from rsd_local.errors import SandboxTooWeak
 from rsd_local.sandbox import macos
-from rsd_local.sandbox.bounds import Bounds
+from rsd_local.sandbox.bounds import ONE_THREAD, Bounds
 from rsd_local.sandbox.supervise import Pipes
 from rsd_local.sandbox.view import DEVICE_LINKS, DEVICES, LAUNCHER, View
 
@@ -149,7 +149,7 @@ def room_for(files: Mapping[str, bytes], bounds: Bounds) -> int:
 
 def environment(folder: str) -> dict[str, str]:
     """All that a program sees of the environment."""
-    return {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": folder, "TMPDIR": folder}
+    return {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": folder, "TMPDIR": folder, **ONE_THREAD}
 
 
 def free_user() -> int:

@@ -8,6 +8,9 @@ from typing import Literal
 
 from rsd_local.config import require
 
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+"""Settings without which numpy starts a thread for each core, which the bounds on memory and processes have no room for."""
+
 
 @dataclass(frozen=True, slots=True)
 class Bounds:

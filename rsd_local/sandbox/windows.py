@@ -20,7 +20,7 @@ from typing import IO, Any, Literal
 
 from rsd_local.errors import Cancelled, SandboxTooWeak
 from rsd_local.events import CancelToken
-from rsd_local.sandbox.bounds import Bounds, Outcome, Protection
+from rsd_local.sandbox.bounds import ONE_THREAD, Bounds, Outcome, Protection
 
 ACTIVE_PROCESSES, PROCESS_MEMORY, DIE_ON_EXCEPTION, KILL_ON_CLOSE = 0x8, 0x100, 0x400, 0x2000
 _EXTENDED_LIMITS, _SUSPENDED = 9, 0x4
@@ -92,7 +92,7 @@ def extended(limits: JobLimits) -> Extended:
 def environment(folder: str) -> dict[str, str]:
     """All that a program sees of the environment; Python does not start without ``SYSTEMROOT``."""
     root = os.environ.get("SYSTEMROOT", "C:\\Windows")
-    return {"SYSTEMROOT": root, "PATH": f"{root}\\System32", "TEMP": folder, "TMP": folder, "USERPROFILE": folder}
+    return {"SYSTEMROOT": root, "PATH": f"{root}\\System32", "TEMP": folder, "TMP": folder, "USERPROFILE": folder, **ONE_THREAD}
 
 
 def run(

@@ -3,12 +3,14 @@ r"""The verifier ``arithmetic``: every equation in a step that is only numbers a
 Read are ``+ - * / ^``, their typographic and LaTeX signs, parentheses, ``\frac``, roots of squares, percent, thousands' separators,
 currencies and units, mixed numbers, chains ``a = b = c`` (each neighbour), and GSM8K's marks ``<<48/2=24>>``. Not read, and so never wrong:
 variables, words as operators, remainders, inequalities, times of day, ratios, ranges, code, and all that could be meant otherwise.
+Where another base is spoken of, nothing is decided; where a modulus or a time of day is, nothing that would be right there is wrong.
 
 A result may be rounded to the digits it shows:
 
 - ``=`` with two decimals or more: right if correctly rounded, half up or half to even (``10/3 = 3.33``, ``12.49 * 0.075 = 0.94``).
 - ``=`` with one decimal: right if the exact value has no end (``10/3 = 3.3``), otherwise not decided (``1.25 * 1.5 = 1.9``).
-- ``=`` with none: not decided if the exact value has no end (``100/3 = 33``), otherwise wrong (``7/2 = 4``).
+- ``=`` with none: not decided if the exact value has no end (``100/3 = 33``), or if it is a quotient without its rest or rounded
+  (``17/4 = 4``), otherwise wrong (``2.5 * 3 = 7``).
 - digits that are cut off (``2/3 = 0.66``): not decided. ``3.33…`` is right.
 - a number at the very end of the text that is the beginning of the right one (``5 * 8 = 4``): not decided, it may be cut off.
 - ``≈`` and "about": right within half of the last digit's place (trailing zeros do not count), not decided within one, otherwise wrong.
@@ -16,8 +18,9 @@ A result may be rounded to the digits it shows:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from rsd_local.events import CancelToken
@@ -28,6 +31,13 @@ from rsd_local.rewards.verifier.arithmetic_tokens import MAX_DIGITS, SHOWN, Toke
 from rsd_local.rewards.verifier.arithmetic_values import Unreadable, judge
 
 _SIGNS = ("equals", "about", "relation")
+_BASES = re.compile(
+    r"\b(?:binary|octal|hex|hexadecimal)\b|\b0[xX][0-9a-fA-F]|\bbase[-\s]?(?!10\b|ten\b)(?:\d{1,2}|two|three|four|five|six|seven|eight|nine|eleven|twelve|sixteen)\b"
+    r"(?!\.\d|\s*(?:mm|cm|m|km|in|inch|inches|ft|feet|yards?|units?|met(?:er|re)s?)\b)",
+    re.IGNORECASE,
+)
+_MODULO = re.compile(r"\b[bp]?mod(?:ulo|ular|ulus)?\b|≡|\\equiv\b", re.IGNORECASE)
+_CLOCK = re.compile(r"\d\s*[ap]\.?\s?m\b|o['’]clock|\b(?:clock|noon|midnight)\b|\b\d{1,2}:\d\d\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +57,21 @@ class Equation:
     holds: bool | None
 
 
-def equations(text: str) -> tuple[Equation, ...]:
+def equations(text: str, before: str = "") -> tuple[Equation, ...]:
     """The equations of a text that are only numbers and operators, in order; each neighbour of a chain is one.
 
     Args:
         text: a step, in plain text, Markdown or LaTeX.
+        before: the question and the steps before it, which may speak of other numbers than plain ones.
     """
-    return tuple(equation for one in clean(text) for equation in _equations(one, tokens(one)))
+    found = [equation for one in clean(text) for equation in _equations(one, tokens(one))]
+    said = f"{before}\n{text}"
+    if not found or _BASES.search(said):
+        return tuple(replace(one, holds=None) for one in found)
+    modulo, clock = _MODULO.search(said) is not None, _CLOCK.search(said) is not None
+    return tuple(
+        replace(one, holds=None) if one.holds is False and (modulo or (clock and _is_round_the_clock(one))) else one for one in found
+    )
 
 
 class Arithmetic:
@@ -63,7 +81,7 @@ class Arithmetic:
 
     def check(self, prompt: Prompt, steps: tuple[str, ...], step: str, cancel: CancelToken | None = None) -> float | None:
         """The reward of a step."""
-        verdicts = [equation.holds for equation in equations(step)]
+        verdicts = [equation.holds for equation in equations(step, "".join((prompt.question, "\n", *steps)))]
         if False in verdicts:
             return 0.0
         return 1.0 if True in verdicts else None
@@ -74,6 +92,11 @@ class Arithmetic:
 
     def close(self) -> None:
         """There is nothing to end."""
+
+
+def _is_round_the_clock(equation: Equation) -> bool:
+    """Whether two sides are the same hour or minute of a clock."""
+    return (equation.left - equation.right) % 12 == 0 and 0 <= equation.right < 60
 
 
 def _equations(text: str, found: Sequence[Token]) -> Iterator[Equation]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rsd_local.rewards.verifier.arithmetic_scan import MAX_TOKENS, Scan, Side
 from rsd_local.rewards.verifier.arithmetic_tokens import Token
-from rsd_local.rewards.verifier.arithmetic_words import AMOUNTS, FAMILY, JOINING, LABELS, NEXT, OPERATORS, PREFIXES, singular
+from rsd_local.rewards.verifier.arithmetic_words import AMOUNTS, FAMILY, JOINING, LABELS, NEXT, OPERATORS, PREFIXES, is_daytime, singular
 
 _WORDS_BEHIND = 12
 
@@ -23,6 +23,7 @@ def right_side(tokens: Sequence[Token]) -> Side | None:
         _goes_on(side, behind)
         or OPERATORS & set(words)
         or NEXT & set(words[:3])
+        or is_daytime(words)
         or (counted and ("left" in words or words[:1] == ["and"] and "/" in _texts(behind[:4])))
     ):
         side.doubtful = True

@@ -78,6 +78,7 @@ _REPLACED = [
     (re.compile(r"\\[dtc]?frac\s*(\d)\s*(\d)"), r"\\frac{\1}{\2}"),
     (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),
     (re.compile(r"\\degree(?![A-Za-z])|\^\{?\\circ\}?"), "°"),
+    (re.compile(r"(?<=[\d ])([apAP])\. ?([mM])\b"), r"\1\2"),
 ]
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789")
 _TIMES_TIGHT = re.compile(r"(?<=\d)[xX](?=[\d($])")
@@ -240,6 +241,9 @@ class _Lexer:
         last = self.found[-1] if self.found else None
         if last and last.kind == "word":
             return  # of a unit
+        if len(text) > MAX_DIGITS:
+            self._add("other", match, text)
+            return
         self._add("op", match, "^")
         self._add("number", match, text, value=Fraction(text.translate(_SUPERSCRIPTS)))
 

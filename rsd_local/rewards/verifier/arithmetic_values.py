@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from rsd_local.rewards.verifier.arithmetic_scan import Item, Side
-from rsd_local.rewards.verifier.arithmetic_words import CONVERSIONS, FAMILY, MONEY, singular
+from rsd_local.rewards.verifier.arithmetic_words import CLOCK, CONVERSIONS, FAMILY, MONEY, singular
 
 _MAX_BITS = 4096  # of a numerator or a denominator
 _MAX_EXPONENT = 512
@@ -270,13 +270,16 @@ def _doubtful(left: Side, right: Side, values: tuple[Fraction, Fraction], about:
         return True
     if left.ranges and values[1] >= 0:
         return True
+    if _is_whole_quotient(left, right, *values) or _is_whole_quotient(right, left, values[1], values[0]):
+        return True
     for side in (left, right):
         percents, numbers = (sum(item.code == code for item in side.items) for code in ("%", "n"))
         if percents and percents < numbers and side.has("+", "-"):
             return True  # 150 + 20% = 180
     if not right.bare and right.items[0].code == "n":  # 3 + 4 = 7 * 2 = 14: a result that is computed with at once
-        first = Side(right.items[:1])
-        if _compare(left, first, values[0], right.items[0].value, Convention(), about) is not False:
+        first, result = Side(right.items[:1]), right.items[0].value
+        quotient = right.has("*", "+", "-") and not right.has("/") and _is_whole_quotient(left, first, values[0], result)
+        if quotient or _compare(left, first, values[0], result, Convention(), about) is not False:
             return True
     loose = Convention(unrounded=True)
     try:
@@ -285,6 +288,17 @@ def _doubtful(left: Side, right: Side, values: tuple[Fraction, Fraction], about:
         )
     except Unreadable:
         return True
+
+
+def _is_whole_quotient(computed: Side, shown: Side, value: Fraction, result: Fraction) -> bool:
+    """Whether a whole number is what people write for a division that does not come out even.
+
+    The quotient without its rest, rounded, or with a unit rounded up: 17 / 4 is 4, and 5 buses.
+    """
+    literal, below = shown.literal, value - result
+    if literal is None or literal.decimals or shown.has("%", "s") or result.denominator != 1 or not computed.has("/"):
+        return False
+    return 0 < below < 1 or 2 * abs(below) <= 1 or (abs(below) < 1 and any(shown.units))
 
 
 def _converted(left: Side, right: Side, one: Fraction, other: Fraction) -> bool:
@@ -301,7 +315,7 @@ def _units_differ(left: Side, right: Side) -> bool:
     names = [unit for unit in left.units + right.units if unit]
     parts = {singular(word) for name in names for word in name.replace("/", " ").split()}
     families = [FAMILY[word] for word in parts if word in FAMILY]
-    if len(families) != len(set(families)):
+    if len(families) != len(set(families)) or not CLOCK.isdisjoint(parts):
         return True
     adds = left.has("+", "-") or right.has("+", "-")
     multiplies = left.has("*", "/", "j") or right.has("*", "/", "j")

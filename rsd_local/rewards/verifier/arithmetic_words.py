@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 PROSE = set(
     """so and then which that is are was were the a an we he she they it i you for in on at from to because since or but with if when has
     have had this these those by as of than thus therefore hence after before while where leaving giving gives left who not total altogether
@@ -20,6 +22,10 @@ OPERATORS = set(
 
 NEXT = OPERATORS | set("plus minus over r more less fewer than half thirds quarters percent or choose tenths hundredths".split())
 """Words right behind a number that may change what it says."""
+
+CLOCK = {"am", "pm", "o'clock", "o’clock"}
+"""Units of a time of day, with which 11 + 4 is 3."""
+_DAYTIME = re.compile(r"(?:am|pm|in the (?:morning|afternoon|evening)|at (?:night|noon|midnight))\b")
 
 PREFIXES = set(
     """times plus minus by over twice half double triple thrice quadruple root sqrt log ln exp sin cos tan negative mod modulo than less
@@ -60,6 +66,11 @@ CONVERSIONS = {7, 10, 12, 16, 24, 30, 36, 52, 60, 100, 168, 365, 1000, 1440, 176
 MONEY = {"dollar", "euro", "pound", "yen", "rupee"}
 
 _IRREGULAR = {"feet": "foot", "inches": "inch", "pennies": "penny", "boxes": "box", "centuries": "century", "people": "person"}
+
+
+def is_daytime(words: list[str]) -> bool:
+    """Whether words behind a number make it a time of day."""
+    return _DAYTIME.match(" ".join(words[:3])) is not None
 
 
 def singular(word: str) -> str:

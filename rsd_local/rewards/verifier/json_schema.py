@@ -20,6 +20,7 @@ MAX_DEPTH = 100
 """Arrays and objects within each other, of a step's JSON."""
 MAX_LENGTH = 1_000_000
 """Characters of a step with JSON."""
+_SHALLOW = 20  # levels that any schema is followed through, unless it refers to itself without an end
 
 _FENCE = re.compile(r"^[ \t]*```[ \t]*(\w*)[^\n]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE)
 _BEGIN = re.compile(r"""\{\s*["'}]|\[\s*(?:["'{\[\]]|-?\d[\d.eE+-]*\s*,|(?:true|false|null)\b)""")
@@ -81,6 +82,10 @@ class JsonSchema:
             return 0.0
         try:
             fits = all(self._validator.is_valid(value) for value in values)
+        except RecursionError as error:
+            if any(_depth(value) > _SHALLOW for value in values):
+                return 0.0
+            raise VerifierFailed("the JSON schema cannot be used: it refers to itself without an end") from error
         except Exception as error:  # of the library: references that lead nowhere, patterns that are none
             raise VerifierFailed(f"the JSON schema cannot be used: {short(str(error) or type(error).__name__, 200)}") from error
         return (1.0 if fits else 0.0) if values else None
@@ -141,12 +146,13 @@ def _values(step: str) -> Iterator[Any]:
 
 def _decode(text: str, rest: bool = False) -> Any:
     """The value of a JSON text; where ``rest`` is allowed, text may follow it."""
-    decoder = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_refuse, parse_float=_finite)
+    decoder = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_refuse, parse_float=_finite, parse_int=_whole)
     if rest:
         value, _ = decoder.raw_decode(text.lstrip())
     else:
         value = decoder.decode(text)
-    _refuse_deep(value)
+    if _depth(value) > MAX_DEPTH:
+        raise _NoJson("too deep")
     return value
 
 
@@ -168,12 +174,16 @@ def _finite(text: str) -> float:
     return value
 
 
-def _refuse_deep(value: Any) -> None:
+def _whole(text: str) -> int:
+    _finite(text)
+    return int(text)
+
+
+def _depth(value: Any) -> int:
+    """How many arrays and objects are within each other, a value that is none counted as one."""
     level, depth = [value], 0
     while level:
         depth += 1
-        if depth > MAX_DEPTH:
-            raise _NoJson("too deep")
         level = [
             inner
             for outer in level
@@ -181,3 +191,4 @@ def _refuse_deep(value: Any) -> None:
             for inner in (outer.values() if isinstance(outer, dict) else outer)
             if isinstance(inner, dict | list)
         ]
+    return depth

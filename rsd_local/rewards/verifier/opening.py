@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from rsd_local.config import RewardConfig, Trio, require
 from rsd_local.rewards.verifier.base import Verifier
@@ -25,9 +25,7 @@ def open_verifier(config: RewardConfig, trio: Trio) -> Verifier | None:
     )
     given: Any = config.verifier
     if not isinstance(given, str):
-        from rsd_local.rewards.verifier.calls import Called
-
-        return cast(Verifier, given) if hasattr(given, "check") else Called(given, config.name)
+        return _own(given, config.name)
     _, _, rest = given.partition(":")
     match config.name:
         case "python-tests" | "pytest":
@@ -53,6 +51,16 @@ def open_verifier(config: RewardConfig, trio: Trio) -> Verifier | None:
             from rsd_local.rewards.verifier.command import Command
 
             return Command(rest)
+
+
+def _own(given: Any, name: str) -> Verifier:
+    """One that was given as an object or a callable; those of this package have limits of their own."""
+    from rsd_local.rewards.verifier.calls import Called, Limited
+
+    if not hasattr(given, "check"):
+        return Called(given, name)
+    ours: Verifier = given
+    return ours if type(given).__module__.startswith("rsd_local.rewards.verifier.") else Limited(given, name)
 
 
 def _running(config: RewardConfig, trio: Trio, path: str) -> Verifier:

@@ -19,6 +19,7 @@ from rsd_local.rewards.verifier.values import short
 
 MAX_LINE = 1 << 20
 """Bytes of a line of its output."""
+_MOST_UNREAD = 8  # lines of its output; a program that writes more of them without being asked is no longer read
 _SECONDS_TO_LEAVE = 0.5  # once its input ended
 _running: weakref.WeakSet[Program] = weakref.WeakSet()
 
@@ -145,7 +146,7 @@ class Program:
         with contextlib.suppress(OSError, ValueError):
             while line := pipe.readline(MAX_LINE):
                 self._lines.put(line)
-                if not line.endswith(b"\n"):
+                if not line.endswith(b"\n") or self._lines.qsize() > _MOST_UNREAD:
                     return
         self._lines.put(b"")
 

@@ -24,6 +24,7 @@ from rsd_local.text_files import read_text
 _RUNNER = "pytest_run.py"
 _BYTES = 64 << 20  # of the user's folder
 _SKIPPED = {"__pycache__", "node_modules", "venv", "build", "dist"}
+_HIDDEN = {".pytest.ini", ".pytest.toml"}  # that pytest reads
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class _Counts:
 class PytestFile:
     """Writes a step's last Python block to a file of a copy of the user's folder, and runs the user's tests there.
 
-    The folder is the one that holds both the tests and the file. Hidden folders, ``venv`` and the like are not copied.
+    The folder is the one that holds both the tests and the file. What is hidden (``.env``), ``venv`` and the like are not copied.
 
     Args:
         sandbox: where it runs.
@@ -128,8 +129,12 @@ def _read_folder(root: Path) -> dict[str, bytes]:
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in _SKIPPED)
         for name in sorted(names):
             path = Path(folder, name)
-            if path.is_file() and not name.endswith((".pyc", ".pyo")):
+            if not path.is_file() or name.endswith((".pyc", ".pyo")) or (name.startswith(".") and name not in _HIDDEN):
+                continue
+            try:
                 size += path.stat().st_size
                 require(size <= _BYTES, f"{root} holds more than 64 MiB", "keep the tests and the code in a folder of their own")
                 found[path.relative_to(root).as_posix()] = path.read_bytes()
+            except OSError as error:
+                raise ConfigError(f"{path} cannot be read: {error.strerror}", hint="the tests run in a copy of their folder") from None
     return found

@@ -30,8 +30,16 @@ def reward_of(value: object, verifier: str) -> float | None:
             number = math.inf
     if not 0.0 <= number <= 1.0:
         hint = "a verifier answers with a number from 0 to 1, or None (null) where there is nothing to check"
-        raise VerifierFailed(f"{verifier} answered {short(repr(value))}, which is no reward", hint=hint)
+        raise VerifierFailed(f"{verifier} answered {_shown(value)}, which is no reward", hint=hint)
     return number
+
+
+def _shown(value: object) -> str:
+    """Somebody else's value on one line."""
+    try:
+        return short(repr(value))
+    except Exception:  # a number of too many digits, an object whose text cannot be had
+        return f"a value of type {type(value).__name__} that has no text"
 
 
 def short(text: str, length: int = 80) -> str:

@@ -35,7 +35,7 @@ def trio(proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     file = tmp_path / "mine.toml"
     file.write_text(
         f'task = "arithmetic"\nreward_kind = "confidence"\ndraft.path = "{(ABACUS / "abacus-draft.gguf").as_posix()}"\n'
-        f'[target]\nurl = "{proxy.url}"\napi_key_env = "DESK_KEY"\nconnect_timeout = 1\n'
+        f'draft.threads = 1\n[target]\nurl = "{proxy.url}"\napi_key_env = "DESK_KEY"\nconnect_timeout = 1\n'
     )
     return file
 

@@ -200,9 +200,14 @@ class RemoteRefused(RemoteError):
 
 
 class BadAnswer(RemoteError):
-    """A server that failed, or answered what it should not."""
+    """A server that failed, or answered what it should not.
+
+    Attributes:
+        status: of HTTP, where the server says so itself; 0 otherwise.
+    """
 
     code = "remote-bad-answer"
+    status = 0
 
 
 class QueueFull(RSDError):

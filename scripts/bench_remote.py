@@ -95,7 +95,7 @@ class Watched:
     """
 
     def __init__(self, engine: RemoteEngine) -> None:
-        self._server = engine.server
+        self._server, self.url = engine.server, engine.server.url
         self.clear()
         engine.server = self
 

@@ -33,7 +33,8 @@ class RemoteRole:
         api: what the server speaks; ``auto`` asks it. ``openai`` is any server with OpenAI's API, which takes and gives text alone.
         api_key_env: the variable that holds the key; empty for none.
         api_key_file: a file whose first line is the key.
-        connect_timeout: seconds until a connection must stand; so long a server that is loading or full is asked again, too.
+        connect_timeout: seconds until a connection must stand, for each address of the host; so long a server that is loading or full
+            is asked again, too.
         read_timeout: seconds that may pass without a byte of an answer.
         parameters: billions of weights that a token meets, for FLOPs; 0 takes what the server says.
     """

@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from rsd_local.config import Sampling
+from rsd_local.errors import BadAnswer
 from rsd_local.events import Role
 from rsd_local.fit.speed import STEP
 from rsd_local.remote import Call, Ended, PoolingEngine, ReadingEngine, RemoteEngine, Wanted, token_states
@@ -17,6 +18,7 @@ from rsd_local.runtime import Engine, Sequence
 
 _PROMPT = 256  # tokens
 _SINGLES, _READS = 12, 5
+_LEAVE = "leave --measure away"
 _FIRST = 300  # the tokens are these and the following ones: of what they say no time depends
 
 
@@ -50,14 +52,11 @@ def measure(engine: Engine, step: int = STEP) -> Speed:
     """
     vocabulary, room = engine.model.n_vocab, engine.context - _SINGLES - _READS * step - 10
 
-    def tokens(count: int) -> list[int]:
-        return [min(_FIRST, vocabulary // 2) + place % (vocabulary // 4) for place in range(count)]
-
-    with closing(engine.sequence(tokens(8))) as sequence:
+    with closing(engine.sequence(_tokens(8, vocabulary))) as sequence:
         read(sequence)  # the first batch reads weights from the disk
-        prompt = timed(sequence, tokens(max(step, min(_PROMPT, room))))
-        singles = [timed(sequence, tokens(1)) for _ in range(_SINGLES)]
-        steps = [timed(sequence, tokens(step)) for _ in range(_READS)]
+        prompt = timed(sequence, _tokens(max(step, min(_PROMPT, room)), vocabulary))
+        singles = [timed(sequence, _tokens(1, vocabulary)) for _ in range(_SINGLES)]
+        steps = [timed(sequence, _tokens(step, vocabulary)) for _ in range(_READS)]
     return Speed(statistics.median(singles), statistics.median(steps), prompt / max(step, min(_PROMPT, room)))
 
 
@@ -69,7 +68,7 @@ def measure_server(engine: RemoteEngine | PoolingEngine, step: int = STEP) -> Sp
         step: tokens of a step.
 
     Raises:
-        RemoteError: it does not answer.
+        RemoteError: it does not answer, or what it says of its time says nothing.
     """
     if isinstance(engine, PoolingEngine):
         said = [{"role": "user", "content": "1 " * (_PROMPT // 2)}, {"role": "assistant", "content": f"1{PoolingEngine.tag}"}]
@@ -83,17 +82,27 @@ def measure_server(engine: RemoteEngine | PoolingEngine, step: int = STEP) -> Sp
         asks = server.facts if engine.facts.texts else lambda: server.tokenize("1")  # OpenAI's API tokenizes nothing
         trips = [_taken(asks) for _ in range(_READS)]
         room = max(1, engine.context - _SINGLES - _READS * step - 10)
-        tokens = [min(_FIRST, vocabulary // 2) + place % (vocabulary // 4) for place in range(min(_PROMPT, room))]
+        tokens = _tokens(min(_PROMPT, room), vocabulary)
         prompt = server.evaluate(tokens, slot, Call(), reuse=False)
         reads = []
         for _ in range(_READS):
             tokens += tokens[:step]
             reads.append(server.evaluate(tokens, slot, Call(), reuse=True).reading)
-        ends = [one for one in server.write(Wanted(tokens, _SINGLES, (), Sampling(), 0, slot), Call()) if isinstance(one, Ended)]
+        wanted = Wanted(tokens, _SINGLES, (), Sampling(), 0, slot, past_end=True)
+        end = next(one.timing for one in [*server.write(wanted, Call())] if isinstance(one, Ended))
     finally:
         engine.give_slot(slot)
-    singles = [end.timing.writing / max(1, end.timing.written - 1) for end in ends]
-    return Speed(statistics.median(singles), statistics.median(reads), prompt.reading / max(1, prompt.read), statistics.median(trips))
+    if end.written < 2:
+        raise BadAnswer(f"{server.url} wrote {end.written} of {_SINGLES} tokens: too few to time", hint=_LEAVE)
+    speed = Speed(end.writing / (end.written - 1), statistics.median(reads), prompt.reading / max(1, prompt.read), statistics.median(trips))
+    if min(speed.decode, speed.read, speed.prefill) <= 0:
+        raise BadAnswer(f"{server.url} says that its work takes no time", hint=_LEAVE)
+    return speed
+
+
+def _tokens(count: int, vocabulary: int) -> list[int]:
+    """Tokens of any vocabulary."""
+    return [min(_FIRST, vocabulary // 2) + place % max(1, vocabulary // 4) for place in range(count)]
 
 
 def _whole(evaluate: Callable[[], int], ping: Callable[[], object]) -> Speed:

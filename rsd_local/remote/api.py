@@ -59,6 +59,7 @@ class Wanted:
         sampling: how tokens are drawn.
         seed: of the draws, below 2^32.
         slot: where its cache is; −1 for any.
+        past_end: whether the model goes on where it would end, so that there is as much to time as was asked for.
     """
 
     tokens: Sequence[int]
@@ -67,6 +68,12 @@ class Wanted:
     sampling: Sampling
     seed: int
     slot: int
+    past_end: bool = False
+
+    @property
+    def most_events(self) -> int:
+        """More than a stream of that has: an event may hold a part of a token, or nothing."""
+        return 4 * self.limit + 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +168,10 @@ class Likelihood:
 
 class Server(Protocol):
     """A server with one model."""
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
 
     def facts(self) -> Facts:
         """Asks what it is."""

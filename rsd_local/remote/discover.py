@@ -15,13 +15,14 @@ from rsd_local.remote.transport import Transport
 from rsd_local.remote.vllm import VllmServer
 
 Kind = type[LlamaServer] | type[VllmServer] | type[SglangServer] | type[OpenAiServer]
-_KINDS: tuple[tuple[Api, str, Kind], ...] = (
-    ("llama-server", "/props", LlamaServer),
-    ("vllm", "/version", VllmServer),
-    ("sglang", "/get_model_info", SglangServer),
-    ("openai", "/v1/models", OpenAiServer),
+_KINDS: tuple[tuple[Api, Kind], ...] = (
+    ("llama-server", LlamaServer),
+    ("vllm", VllmServer),
+    ("sglang", SglangServer),
+    ("openai", OpenAiServer),
 )
-"""What is asked in turn, the particular before the general: all four list their models."""
+"""What is tried in turn, the particular before the general: all four list their models."""
+_NOT_IMPLEMENTED = 501
 
 
 def open_server(role: RemoteRole) -> Server:
@@ -29,12 +30,12 @@ def open_server(role: RemoteRole) -> Server:
 
     Raises:
         ConfigError: its key cannot be read.
-        RemoteError: it cannot be reached, or speaks nothing that is known.
+        RemoteError: it cannot be reached, fails, or speaks nothing that is known.
     """
     transport = Transport(role)
     try:
-        for api, path, kind in _KINDS:
-            if role.api == api or (role.api == "auto" and kind.speaks(_asked(transport, path))):
+        for api, kind in _KINDS:
+            if role.api == api or (role.api == "auto" and kind.speaks(lambda path: _asked(transport, path))):
                 return kind(transport)
         raise BadAnswer(f"{role.url} speaks no API that is known", hint="check the address: it is that of a server, without a path")
     except BaseException:
@@ -43,8 +44,12 @@ def open_server(role: RemoteRole) -> Server:
 
 
 def _asked(transport: Transport, path: str) -> Any:
-    """What a path answers, None where there is none or it is no JSON."""
+    """What a path answers, None where there is none or it is no JSON; a server that fails may have it all the same."""
     try:
         return transport.ask(path)
-    except (RemoteRefused, BadAnswer):
+    except RemoteRefused:
+        return None
+    except BadAnswer as error:
+        if error.status not in (0, _NOT_IMPLEMENTED):
+            raise
         return None

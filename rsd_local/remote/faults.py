@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import httpx
 
 _SHOWN = 200  # characters of what a server says
+_LOOKED_AT = 4096  # of which these are chosen
+_PATIENCE = 10  # times read_timeout
 _CONTEXT = re.compile(r"context (size|length|window)|exceed_context_size", re.IGNORECASE)
 _BROKEN = ("disconnected", "peer closed", "connection closed")
 
@@ -28,6 +30,13 @@ class Faults:
 
     def __init__(self, role: RemoteRole, key: str = "") -> None:
         self._role, self._key = role, key
+        spelled = json.dumps(key)[1:-1]
+        self._secrets = sorted({key, spelled, spelled.replace("/", "\\/")} - {""}, key=len, reverse=True)
+
+    @property
+    def patience(self) -> float:
+        """Seconds of what may take many bytes: an answer's headers, an answer that is no stream, and between two events of one."""
+        return _PATIENCE * self._role.read_timeout
 
     def of_transport(self, error: Exception) -> RSDError:
         """Of a connection that did not come about, or broke."""
@@ -58,6 +67,10 @@ class Faults:
         limit = self._role.read_timeout
         return Unreachable(f"{self._role.url} has sent nothing for {limit:g} s", hint="is it busy? a larger read_timeout waits longer")
 
+    def slow(self) -> Unreachable:
+        """Of a server that sends bytes, and comes to no end."""
+        return Unreachable(f"{self._role.url} comes to no end within {self.patience:g} s", hint="a larger read_timeout waits longer")
+
     def broken(self) -> Unreachable:
         """Of a connection that ended too early."""
         return Unreachable(f"{self._role.url} broke the connection off", hint="was the server stopped?")
@@ -86,25 +99,52 @@ class Faults:
         if status in (400, 413, 422) and _CONTEXT.search(body.decode("utf-8", "replace")):
             return ContextFull(f"{url}: {said}", hint="shorten the question, or start the server with a larger context")
         if status == 404:
-            return RemoteRefused(f"{url} has no {path} (404)", hint="check the address, and what `api` says")
+            more = "" if not said or said.startswith("<") else f": {said}"
+            return RemoteRefused(f"{url} has no {path} (404){more}", hint="check the address, and what `api` says")
         if 300 <= status < 400:
             return RemoteRefused(f"{url} sends on to another address ({status})", hint="give that one")
         if status < 500:
             return RemoteRefused(f"{url} refuses {path} ({status}): {said}")
-        return BadAnswer(f"{url} failed ({status}): {said}", hint="the server's log says more")
+        failed = BadAnswer(f"{url} failed ({status}): {said}", hint="the server's log says more")
+        failed.status = status
+        return failed
 
-    def said(self, text: str) -> str:
-        """What a server says, on one line, cut, and without the key."""
-        text = " ".join(text.split())
-        text = text.replace(self._key, "…") if self._key else text
+    def said(self, text: str, most: int = _SHOWN) -> str:
+        """What a server says, fit for a line: without the key, printable, and cut, in this order.
+
+        Args:
+            text: of any length.
+            most: characters of the line.
+        """
+        for secret in self._secrets:
+            text = text.replace(secret, "…")
+        text = " ".join(text[:_LOOKED_AT].split())
         printable = "".join(one if one.isprintable() else "?" for one in text)
-        return printable if len(printable) <= _SHOWN else printable[: _SHOWN - 1] + "…"
+        return printable if len(printable) <= most else printable[: most - 1] + "…"
+
+    def shown(self, found: object) -> str:
+        """A value that a server sent, fit for a line; of lists and objects just that they are some."""
+        if isinstance(found, list | dict):
+            return "a list" if isinstance(found, list) else "an object"
+        return repr(self.said(found)) if isinstance(found, str) else self.said(repr(found), 40)
 
     def hides(self, error: httpx.HTTPError | Exception) -> bool:
         """Whether nothing was written yet when a connection failed, so that asking again does no harm."""
         import httpx
 
         return isinstance(error, httpx.ConnectError | httpx.RemoteProtocolError | httpx.ReadError | httpx.WriteError)
+
+
+def parsed(content: bytes | bytearray | str) -> Any:
+    """What JSON says.
+
+    Raises:
+        ValueError: it is none, or is nested too deeply.
+    """
+    try:
+        return json.loads(content)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def _causes(error: BaseException | None) -> list[BaseException]:
@@ -119,10 +159,10 @@ def _message(body: bytes) -> str:
     """The message of an error's body in one of the usual forms; the body itself where it has none."""
     text = body.decode("utf-8", "replace")
     try:
-        found: Any = json.loads(text)
-    except ValueError:
+        found = parsed(text)
+        for key in ("error", "message", "detail"):
+            if isinstance(found, dict) and key in found:
+                found = found[key]
+        return found if isinstance(found, str) else json.dumps(found)
+    except (ValueError, RecursionError):
         return text
-    for key in ("error", "message", "detail"):
-        if isinstance(found, dict) and key in found:
-            found = found[key]
-    return found if isinstance(found, str) else json.dumps(found)

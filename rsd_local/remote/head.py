@@ -39,18 +39,35 @@ def token_states(server: LlamaServer, tokens: Sequence[int], call: Call) -> Floa
         RemoteRefused: it was started for something else.
         RemoteError: what else went wrong.
     """
-    import numpy as np
 
     try:
         found = server.ask("/embedding", {"content": list(tokens), "embd_normalize": -1}, call, most=_MOST)
     except RSDError as error:
         raise _understood(error, server.url) from None
     try:
-        rows = np.asarray(found[0]["embedding"], np.float32)
-    except (KeyError, IndexError, TypeError, ValueError):
+        rows = _numbers(found[0]["embedding"])
+    except (KeyError, IndexError, TypeError, ValueError, OverflowError, RecursionError):
         raise BadAnswer(f"{server.url} gives no states", hint=_START) from None
     if rows.ndim != 2 or len(rows) != len(tokens):
         raise RemoteRefused(f"{server.url} gives {len(rows) if rows.ndim == 2 else 1} states of {len(tokens)} tokens", hint=_START)
+    return rows
+
+
+def _numbers(found: object) -> Floats:
+    """An array of numbers, NaN where the model gave none.
+
+    Raises:
+        ValueError, TypeError, OverflowError, RecursionError: there is something else among them.
+    """
+    import numpy as np
+
+    made = np.asarray(found)  # texts of digits stay texts
+    if made.dtype == object and made.ndim == 2:
+        made = np.asarray([[np.nan if one is None else 1.0 * one for one in row] for row in made.tolist()])
+    with np.errstate(over="ignore"):
+        rows = made.astype(np.float32) if made.dtype.kind in "fi" else None
+    if rows is None or np.isinf(rows).any():
+        raise ValueError("no numbers")
     return rows
 
 

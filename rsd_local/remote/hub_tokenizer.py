@@ -98,11 +98,11 @@ class HubTokenizer:
             return {mark for mark, row in zip(marks, rows, strict=False) if len(self._answers.tokens(row)) == 1}
         body = {"prompt": "\n".join(marks), "add_special_tokens": False, "return_token_strs": True}
         found = self._answers.ask("/tokenize", self._named(body), call)
-        return {*marks} & {str(one) for one in self._answers.kind(found.get("token_strs"), list, "/tokenize")}
+        return {*marks} & {one for one in self._answers.kind(found.get("token_strs"), list, "/tokenize") if isinstance(one, str)}
 
     def _spelled(self, tokens: list[int], call: Call | None) -> str:
         found = self._answers.ask("/detokenize", self._named({"tokens": tokens, **self._shown}), call)
-        return self._answers.kind(found.get(self._text), str, "/detokenize")
+        return self._answers.string(found.get(self._text), "/detokenize")
 
     def _begin(self, call: Call | None) -> list[int]:
         """The tokens that a tokenizer puts before each text, where it does."""
@@ -142,6 +142,11 @@ class HubServer:
 
     def __init__(self, transport: Transport, api: str) -> None:
         self._transport, self._role, self._answers = transport, transport.role, Answers(transport, api)
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return self._role.url
 
     def tokenize(self, text: str, *, special: bool = False, opening: bool = False, call: Call | None = None) -> list[int]:
         """The tokens of a text; see ``Server``."""

@@ -8,7 +8,6 @@ https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md, ``/com
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from rsd_local.errors import BadAnswer
@@ -46,11 +45,10 @@ def answer_shares(
         },
         call,
     )  # fmt: skip
-    shares: dict[int, float] = {}
     try:
-        for one in found["completion_probabilities"][0]["top_probs"]:
-            shares[one["id"]] = math.nan if one["prob"] is None else float(one["prob"])
-    except (KeyError, IndexError, TypeError, ValueError):
+        ranked = found["completion_probabilities"][0]["top_probs"]
+        shares = {server.answers.token(one["id"]): server.answers.share(one["prob"], "prob") for one in ranked}
+    except (KeyError, IndexError, TypeError):
         raise BadAnswer(f"{server.url} tells no probabilities", hint="is it an older llama-server? `n_probs` is needed") from None
     if not set(shares) <= set(answers):
         raise BadAnswer(f"{server.url} takes no logit_bias, so it cannot be a judge", hint="a llama-server can")

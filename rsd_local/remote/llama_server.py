@@ -6,17 +6,19 @@ Used are ``/props``, ``/v1/models`` (``meta``), ``/tokenize``, ``/detokenize``, 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 from rsd_local.config import Sampling, TemplateValue
 from rsd_local.prompt import Prompt
-from rsd_local.remote.answers import Answers
+from rsd_local.remote.answers import MOST, Answers
 from rsd_local.remote.api import Ended, Ending, Facts, Piece, Timing, Wanted
 from rsd_local.remote.transport import Call, Transport
 
 _FIELDS = ["content", "tokens", "stop", "stop_type", "stopping_word", "truncated", "tokens_predicted", "timings"]
 _SAMPLERS = ["penalties", "top_k", "temperature", "top_p", "min_p"]  # in the order in which this package draws
+_SLOTS = 4096  # that a server has at most
 _ENDS: dict[str, Ending] = {"eos": "end", "word": "word", "limit": "limit"}
 
 
@@ -25,52 +27,58 @@ class LlamaServer:
 
     Args:
         transport: to it.
+
+    Attributes:
+        answers: looks at what it answers.
     """
 
     def __init__(self, transport: Transport) -> None:
         self._transport, self._role = transport, transport.role
-        self._answers = Answers(transport, "llama-server")
+        self.answers = Answers(transport, "llama-server")
         self._pieces: dict[int, str] = {}
 
     @staticmethod
-    def speaks(props: Any) -> bool:
-        """Whether what ``/props`` gave is llama-server's."""
-        return isinstance(props, dict) and "default_generation_settings" in props and "total_slots" in props
+    def speaks(ask: Callable[[str], Any]) -> bool:
+        """Whether a server is one.
+
+        Args:
+            ask: gives what a path answers, None where there is none.
+        """
+        return _is_own(ask("/props"))
 
     def facts(self) -> Facts:
         """Asks ``/props`` and ``/v1/models``."""
-        named = self._role.model
-        props = self._answers.kind(self._transport.ask("/props" + (f"?model={named}" if named else "")), dict, "/props")
-        if not self.speaks(props):
-            raise self._transport.faults.garbage("what /props answers is not llama-server's")
-        listed = self._answers.ask("/v1/models").get("data")
+        props, named, answers = self._props(), self._role.model, self.answers
+        if not _is_own(props):
+            raise answers.garbage("what /props answers is not llama-server's")
+        listed = answers.ask("/v1/models").get("data")
         models = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
-        found = next((one for one in models if named in (one.get("id"), *(one.get("aliases") or ()))), models[0] if models else {})
+        found = next((one for one in models if named in _names(one)), models[0] if models else {})
         told = found.get("meta")
         meta: dict[str, Any] = told if isinstance(told, dict) else {}
-        settings = self._answers.kind(props["default_generation_settings"], dict, "/props")
+        settings = answers.kind(props["default_generation_settings"], dict, "/props")
         return Facts(
             "llama-server",
-            named or str(props.get("model_alias") or found.get("id") or ""),
-            self._answers.number(settings.get("n_ctx"), "n_ctx"),
-            self._answers.number(props["total_slots"], "total_slots"),
-            self._answers.number(meta.get("n_vocab", 0), "n_vocab"),
-            self._answers.number(meta.get("n_params", 0), "n_params"),
-            str(props.get("chat_template") or ""),
-            f"llama-server {props.get('build_info', '')}".strip(),
+            named or answers.label(props.get("model_alias")) or answers.label(found.get("id")),
+            answers.number(settings.get("n_ctx"), "n_ctx"),
+            answers.number(props["total_slots"], "total_slots", _SLOTS),
+            answers.number(meta.get("n_vocab", 0), "n_vocab"),
+            answers.number(meta.get("n_params", 0), "n_params", MOST),
+            answers.text(props.get("chat_template"), "/props"),
+            f"llama-server {answers.label(props.get('build_info'))}".strip(),
         )
 
     def tokenize(self, text: str, *, special: bool = False, opening: bool = False, call: Call | None = None) -> list[int]:
         """The tokens of a text; see ``Server``."""
         body = self._named({"content": text, "add_special": opening, "parse_special": special})
-        found = self._answers.kind(self._transport.ask("/tokenize", body, call), dict, "/tokenize").get("tokens")
-        return list(self._answers.tokens(found))
+        found = self.answers.kind(self._transport.ask("/tokenize", body, call), dict, "/tokenize").get("tokens")
+        return list(self.answers.tokens(found))
 
     def piece(self, token: int) -> str:
         """The text of a token."""
         if token not in self._pieces:
-            found = self._answers.kind(self._transport.ask("/detokenize", self._named({"tokens": [token]})), dict, "/detokenize")
-            self._pieces[token] = self._answers.kind(found.get("content"), str, "/detokenize")
+            found = self.answers.kind(self._transport.ask("/detokenize", self._named({"tokens": [token]})), dict, "/detokenize")
+            self._pieces[token] = self.answers.string(found.get("content"), "/detokenize")
         return self._pieces[token]
 
     def chat(self, prompt: Prompt, variables: Mapping[str, TemplateValue]) -> str:
@@ -78,14 +86,14 @@ class LlamaServer:
         body: dict[str, Any] = {"messages": [{"role": one.role, "content": one.content} for one in prompt.messages]}
         if variables:
             body["chat_template_kwargs"] = dict(variables)
-        found = self._answers.kind(self._transport.ask("/apply-template", self._named(body)), dict, "/apply-template").get("prompt")
-        return self._answers.kind(found, str, "/apply-template")
+        found = self.answers.kind(self._transport.ask("/apply-template", self._named(body)), dict, "/apply-template").get("prompt")
+        return self.answers.string(found, "/apply-template")
 
     def evaluate(self, tokens: Sequence[int], slot: int, call: Call, *, reuse: bool) -> Timing:
         """A completion of no token, which leaves the prompt in the slot's cache."""
         body = {"prompt": list(tokens), "n_predict": 0, "id_slot": slot, "cache_prompt": reuse, "response_fields": ["timings"]}
         found = self._transport.ask("/completion", self._named(body | _drawn(Sampling())), call)
-        return self._timing(self._answers.kind(found, dict, "/completion").get("timings"))
+        return self._timing(self.answers.kind(found, dict, "/completion").get("timings"))
 
     def write(self, wanted: Wanted, call: Call) -> Generator[Piece | Ended, None, None]:
         """A streamed completion with token ids."""
@@ -100,21 +108,23 @@ class LlamaServer:
             "stream": True,
             "timings_per_token": wanted.stops is None,  # whoever ends it early still learns what it took
             "response_fields": _FIELDS,
-        }
+        } | ({"ignore_eos": True} if wanted.past_end else {})
         came = 0
-        for event in self._transport.stream("/completion", self._named(body | _drawn(wanted.sampling)), call):
-            drawn = self._answers.number(event.get("tokens_predicted", came), "tokens_predicted")
-            tokens = self._answers.tokens(event.get("tokens", []))
+        for event in self._transport.stream("/completion", self._named(body | _drawn(wanted.sampling)), call, most=wanted.most_events):
+            drawn = self.answers.number(event.get("tokens_predicted", came), "tokens_predicted")
+            tokens = self.answers.tokens(event.get("tokens", []))
             if event.get("stop"):
-                how = "context" if event.get("truncated") else _ENDS.get(str(event.get("stop_type")))
+                by = event.get("stop_type")
+                how = "context" if event.get("truncated") else _ENDS.get(by) if isinstance(by, str) else None
                 if how is None:
-                    raise self._transport.faults.garbage(f"an answer that ended by {event.get('stop_type')!r}")
-                yield Ended(how, str(event.get("stopping_word") or ""), self._timing(event.get("timings")), max(0, drawn - came))
+                    raise self.answers.unknown_end(by)
+                word = self.answers.text(event.get("stopping_word"), "/completion")
+                yield Ended(how, word, self._timing(event.get("timings")), max(0, drawn - came))
                 return
             lost = max(0, drawn - came - len(tokens))
             came += lost + len(tokens)
             timing = self._timing(event["timings"]) if "timings" in event else None
-            yield Piece(tokens, self._answers.kind(event.get("content", ""), str, "/completion"), lost, timing)
+            yield Piece(tokens, self.answers.text(event.get("content"), "/completion"), lost, timing)
         raise self._transport.faults.broken()
 
     @property
@@ -131,21 +141,20 @@ class LlamaServer:
             call: the request, to end it.
         """
         body = {"content": text, "add_special": False, "parse_special": special, "with_pieces": True}
-        found = self._answers.kind(self.ask("/tokenize", body, call), dict, "/tokenize").get("tokens")
+        found = self.answers.kind(self.ask("/tokenize", body, call), dict, "/tokenize").get("tokens")
         try:
-            return [(int(one["id"]), _bytes(one["piece"])) for one in self._answers.kind(found, list, "/tokenize")]
+            return [(self.answers.token(one["id"]), _bytes(one["piece"])) for one in self.answers.kind(found, list, "/tokenize")]
         except (KeyError, TypeError, ValueError):
-            raise self._transport.faults.garbage("tokens without their pieces") from None
+            raise self.answers.garbage("tokens without their pieces") from None
 
     def marks(self) -> tuple[str, str]:
         """The texts of the beginning-of-text and the end-of-text token, empty where there is none."""
-        named = self._role.model
-        props = self._answers.kind(self._transport.ask("/props" + (f"?model={named}" if named else "")), dict, "/props")
-        return str(props.get("bos_token") or ""), str(props.get("eos_token") or "")
+        props = self._props()
+        return self.answers.text(props.get("bos_token"), "/props"), self.answers.text(props.get("eos_token"), "/props")
 
     def completion(self, body: dict[str, Any], call: Call) -> dict[str, Any]:
         """What ``/completion`` answers as a whole."""
-        return self._answers.kind(self.ask("/completion", body, call), dict, "/completion")
+        return self.answers.kind(self.ask("/completion", body, call), dict, "/completion")
 
     def timing(self, found: dict[str, Any]) -> Timing:
         """What a completion took."""
@@ -159,27 +168,43 @@ class LlamaServer:
         """Close the connections."""
         self._transport.close()
 
+    def _props(self) -> dict[str, Any]:
+        named = self._role.model
+        return self.answers.kind(self._transport.ask("/props" + (f"?model={quote(named)}" if named else "")), dict, "/props")
+
     def _named(self, body: dict[str, Any]) -> dict[str, Any]:
         """A body that names the model, where the server has several."""
         return body | {"model": self._role.model} if self._role.model else body
 
     def _timing(self, found: object) -> Timing:
-        told = self._answers.kind(found, dict, "/completion")
-        try:
-            return Timing(
-                int(told["cache_n"]),
-                int(told["prompt_n"]),
-                int(told["predicted_n"]),
-                max(0.0, float(told["prompt_ms"])) / 1e3,
-                max(0.0, float(told["predicted_ms"])) / 1e3,
-            )
-        except (KeyError, TypeError, ValueError):
-            raise self._transport.faults.garbage("timings that are not llama-server's") from None
+        told, answers = self.answers.kind(found, dict, "/completion"), self.answers
+        return Timing(
+            answers.number(told.get("cache_n"), "cache_n"),
+            answers.number(told.get("prompt_n"), "prompt_n"),
+            answers.number(told.get("predicted_n"), "predicted_n"),
+            answers.milliseconds(told.get("prompt_ms"), "prompt_ms"),
+            answers.milliseconds(told.get("predicted_ms"), "predicted_ms"),
+        )
+
+
+def _is_own(props: object) -> bool:
+    """Whether what ``/props`` gave is llama-server's."""
+    return isinstance(props, dict) and "default_generation_settings" in props and "total_slots" in props
+
+
+def _names(card: dict[str, Any]) -> list[object]:
+    """What a model is called."""
+    others = card.get("aliases")
+    return [card.get("id"), *(others if isinstance(others, list) else ())]
 
 
 def _bytes(piece: object) -> bytes:
     """A token's text, which is a list of bytes where it is no UTF-8."""
-    return piece.encode("utf-8", "replace") if isinstance(piece, str) else bytes(piece)  # type: ignore[call-overload]
+    if isinstance(piece, str):
+        return piece.encode("utf-8", "replace")
+    if not isinstance(piece, list):
+        raise TypeError(piece)
+    return bytes(piece)
 
 
 def _drawn(sampling: Sampling) -> dict[str, Any]:

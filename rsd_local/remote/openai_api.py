@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from os.path import commonprefix
 from typing import Any
 
 from rsd_local.config import Sampling, TemplateValue
 from rsd_local.errors import BadAnswer, ConfigError, RemoteRefused
 from rsd_local.prompt import Prompt
-from rsd_local.remote.answers import Answers, Clock
+from rsd_local.remote.answers import MOST, Answers, Clock, is_count
 from rsd_local.remote.api import UNKNOWN_CONTEXT, Ended, Ending, Facts, Piece, Timing, Wanted
 from rsd_local.remote.texts import Chat, TextToken, chat_of, size_of, texts_of
 from rsd_local.remote.transport import Call, Transport
@@ -48,28 +48,28 @@ class OpenAiServer:
         self._transport, self._role = transport, transport.role
         self._answers = Answers(transport, "OpenAI's API")
         self._card = self._model()
-        self._name = self._role.model or str(self._card.get("id", ""))
+        self._name = self._role.model or self._answers.text(self._card.get("id"), "/v1/models")
         self._way: dict[str, Any] | None = None
 
     @staticmethod
-    def speaks(models: Any) -> bool:
-        """Whether what ``/v1/models`` gave is a list of models."""
+    def speaks(ask: Callable[[str], Any]) -> bool:
+        """Whether ``/v1/models`` of a server gives a list of models; see ``LlamaServer``."""
+        models = ask("/v1/models")
         return isinstance(models, dict) and isinstance(models.get("data"), list)
 
     def facts(self) -> Facts:
         """What ``/v1/models`` says; OpenAI's own gives names alone."""
         meta = self._card.get("meta")
         card: dict[str, Any] = self._card | (meta if isinstance(meta, dict) else {})
-        context = next((size for name in _CONTEXTS if isinstance(size := card.get(name), int) and size > 0), UNKNOWN_CONTEXT)
-        parameters = card.get("n_params")
+        context = next((card[name] for name in _CONTEXTS if is_count(card.get(name)) and card[name] > 0), UNKNOWN_CONTEXT)
         if self._role.url not in _warned:
             _warned.add(self._role.url)
             log.warning("%s takes and gives text alone: %s", self._role.url, _SAID)
         return Facts(
             "openai",
-            self._name,
+            self._answers.label(self._name),
             context,
-            parameters=parameters if isinstance(parameters, int) else 0,
+            parameters=card["n_params"] if is_count(card.get("n_params"), MOST) else 0,
             build="OpenAI's API",
             texts=True,
             ahead=False,
@@ -102,15 +102,21 @@ class OpenAiServer:
     def write(self, wanted: Wanted, call: Call) -> Generator[Piece | Ended, None, None]:
         """A streamed completion, in pieces that end where a line does."""
         path, body = self._asks(wanted.tokens, wanted.limit, wanted.sampling, wanted.seed)
-        yield from self._streamed(path, body, wanted.tokens, call)
+        yield from self._streamed(path, body, wanted, call)
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return self._role.url
 
     def close(self) -> None:
         """Close the connections."""
         self._transport.close()
 
-    def _streamed(self, path: str, body: dict[str, Any], tokens: Sequence[int], call: Call) -> Generator[Piece | Ended, None, None]:
-        clock, came, end, usage = Clock(), 0, "", None
-        for event in self._transport.stream(path, body | {"stream": True, "stream_options": {"include_usage": True}}, call):
+    def _streamed(self, path: str, body: dict[str, Any], wanted: Wanted, call: Call) -> Generator[Piece | Ended, None, None]:
+        clock, came, end, usage, tokens = Clock(), 0, "", None, wanted.tokens
+        body |= {"stream": True, "stream_options": {"include_usage": True}}
+        for event in self._transport.stream(path, body, call, most=wanted.most_events):
             usage = event.get("usage") or usage
             choices = self._answers.kind(event.get("choices", []), list, path)
             if not choices:
@@ -125,10 +131,10 @@ class OpenAiServer:
         if not end:
             raise self._transport.faults.broken()
         if end not in _ENDS:
-            raise self._answers.garbage(f"an answer that ended by {end!r}")
+            raise self._answers.unknown_end(end)
         timing = self._timing(usage, clock, tokens, came)
-        if timing.written > came:  # tokens that show as no text, such as that of the end
-            yield Piece((TextToken("", 1),) * (timing.written - came), "", timing=timing)
+        if min(timing.written, wanted.limit) > came:  # tokens that show as no text, such as that of the end
+            yield Piece((TextToken("", 1),) * (min(timing.written, wanted.limit) - came), "", timing=timing)
         yield Ended(_ENDS[end], "", timing)
 
     def _asks(self, tokens: Sequence[int], limit: int, sampling: Sampling, seed: int) -> tuple[str, dict[str, Any]]:
@@ -157,7 +163,7 @@ class OpenAiServer:
         cached = details.get("cached_tokens") if isinstance(details, dict) else None
         prompt = self._answers.number(usage.get("prompt_tokens"), "prompt_tokens")
         written = self._answers.number(usage.get("completion_tokens", 0), "completion_tokens")
-        return clock.timing(prompt, written, cached if isinstance(cached, int) else None)
+        return clock.timing(prompt, written, cached if is_count(cached) else None)
 
     def _model(self) -> dict[str, Any]:
         """The model's card, empty where the server lists none and one is named."""
@@ -171,7 +177,7 @@ class OpenAiServer:
         named = self._role.model
         found = next((one for one in cards if one.get("id") == named), None) if named else next(iter(cards), None)
         if found is None and cards:
-            raise ConfigError(f"{self._role.url} has no model {named}", hint=f"such as {cards[0].get('id')}")
+            raise ConfigError(f"{self._role.url} has no model {named}", hint=f"such as {self._answers.label(cards[0].get('id'))}")
         return found or {}
 
     def _find_way(self) -> dict[str, Any]:
@@ -200,6 +206,7 @@ class OpenAiServer:
         try:
             tokens = [TextToken(chat.packed()), *([TextToken(begun)] if begun else [])]
             path, body = self._asks(tokens, limit, Sampling(), 0)
-            return [one.text for one in self._streamed(path, body, tokens, Call()) if isinstance(one, Piece) and one.text]
+            wanted = Wanted(tokens, limit, None, Sampling(), 0, -1)
+            return [one.text for one in self._streamed(path, body, wanted, Call()) if isinstance(one, Piece) and one.text]
         finally:
             self._way = None

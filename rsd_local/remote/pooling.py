@@ -14,11 +14,13 @@ from typing import Any
 
 from rsd_local.config import RemoteRole
 from rsd_local.errors import BadAnswer, RemoteError, RemoteRefused
+from rsd_local.remote.answers import Answers, is_count
 from rsd_local.remote.api import Facts
 from rsd_local.remote.transport import Call, Transport
 
 _START = "start vLLM with a process reward model, such as vllm serve Qwen/Qwen2.5-Math-PRM-7B"
 _STEP = 'its pooling has to be STEP, at the tag that ends a step: --pooler-config \'{"pooling_type": "STEP", "step_tag_id": …}\''
+_LARGEST = 1e6  # of its numbers, which are shares, or logits
 
 Rows = list[list[float]]
 Message = dict[str, str]
@@ -46,6 +48,7 @@ class PoolingEngine:
     def __init__(self, config: RemoteRole, name: str) -> None:
         self.config, self.name = config, name
         self._transport = Transport(config)
+        self._answers = Answers(self._transport, "vLLM")
         try:
             self.facts = self._asked()
         except BaseException:
@@ -78,16 +81,18 @@ class PoolingEngine:
         Raises:
             ContextFull, RemoteError: what went wrong.
         """
-        body = {"model": self.facts.model, "messages": list(messages), "task": "token_classify", "encoding_format": "float"}
+        body = {"model": self._model, "messages": list(messages), "task": "token_classify", "encoding_format": "float"}
         try:
             found = self._transport.ask("/pooling", body, call)
         except RemoteRefused as error:
             raise RemoteRefused(str(error), hint=_START) from None
         try:
-            rows = [[math.nan if one is None else float(one) for one in row] for row in found["data"][0]["data"]]
-            tokens = int(found["usage"]["prompt_tokens"])
-        except (KeyError, IndexError, TypeError, ValueError):
-            raise self._transport.faults.garbage("what /pooling answers are no rows of numbers") from None
+            if not isinstance(listed := found["data"][0]["data"], list):
+                raise TypeError
+            rows = [[self._number(one) for one in row] for row in listed]
+            tokens = self._answers.number(found["usage"]["prompt_tokens"], "prompt_tokens")
+        except (KeyError, IndexError, TypeError):
+            raise self._answers.garbage("what /pooling answers are no rows of numbers") from None
         if len(rows) != steps:
             raise BadAnswer(f"{self.config.url} gives {len(rows)} rows for {steps} steps", hint=_STEP)
         return rows, tokens
@@ -112,10 +117,13 @@ class PoolingEngine:
         found = next((one for one in listed if named in (one.get("id"), one.get("root"))), None if named else next(iter(listed), None))
         if found is None:
             raise RemoteRefused(f"{self.config.url} has no model {named!r}" if named else f"{self.config.url} has no model", hint=_START)
+        self._model = self._answers.text(found.get("id"), "/v1/models") or named
         room = found.get("max_model_len")
         try:
-            told = self._transport.ask("/version")
-            version = f"vLLM {told['version']}"
-        except (RemoteError, KeyError, TypeError):
+            version = f"vLLM {self._answers.label(self._answers.ask('/version')['version'])}"
+        except (RemoteError, KeyError):
             version = "version unknown"
-        return Facts("vllm", str(found.get("id") or named), room if isinstance(room, int) else 0, build=version)
+        return Facts("vllm", self._answers.label(self._model), room if is_count(room) else 0, build=version)
+
+    def _number(self, found: object) -> float:
+        return math.nan if found is None else self._answers.real(found, "a number of a step", -_LARGEST, _LARGEST)

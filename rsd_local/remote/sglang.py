@@ -10,11 +10,11 @@ later than its tokens: an unfinished word is held back. What was read stays in t
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from rsd_local.config import Sampling
-from rsd_local.remote.answers import Clock
+from rsd_local.remote.answers import MOST, Clock
 from rsd_local.remote.api import Ended, Ending, Facts, Likelihood, Piece, Timing, Wanted
 from rsd_local.remote.hub_tokenizer import HubServer, HubTokenizer
 from rsd_local.remote.transport import Call, Transport
@@ -34,14 +34,14 @@ class SglangServer(HubServer):
         self._tokenizer = HubTokenizer(self._answers, self._role.model, "text", {"skip_special_tokens": False}, {}, lists=True)
 
     @staticmethod
-    def speaks(info: Any) -> bool:
-        """Whether what ``/get_model_info`` gave is SGLang's."""
-        return isinstance(info, dict) and "model_path" in info and "is_generation" in info
+    def speaks(ask: Callable[[str], Any]) -> bool:
+        """Whether a server is one; see ``LlamaServer``."""
+        return _is_own(ask("/get_model_info"))
 
     def facts(self) -> Facts:
         """Asks ``/get_model_info``, ``/get_server_info`` and ``/v1/models``."""
         info = self._answers.ask("/get_model_info")
-        if not self.speaks(info):
+        if not _is_own(info):
             raise self._answers.garbage("what /get_model_info answers is not SGLang's")
         if info["is_generation"] is not True:
             raise self._answers.garbage("its model writes no text")
@@ -52,11 +52,11 @@ class SglangServer(HubServer):
         if found is None:
             raise self._answers.garbage(f"it has no model {named}" if named else "it has no model")
         context = self._answers.number(found.get("max_model_len"), "max_model_len")
-        room = server.get("max_total_num_tokens")  # of all its cache
-        context = min(context, room) if isinstance(room, int) and room > 0 else context
-        name, tags = named or str(info["model_path"]), self._tokenizer.has_tags()
+        room = self._answers.number(server.get("max_total_num_tokens") or context, "max_total_num_tokens", MOST)  # of all its cache
+        name, tags = named or self._answers.label(info["model_path"]), self._tokenizer.has_tags()
         # A prompt and what is written behind it are fewer tokens than the context has.
-        return Facts("sglang", name, max(0, context - 1), tags=tags, build=f"SGLang {server.get('version', '')}".strip(), late=True)
+        build = f"SGLang {self._answers.label(server.get('version'))}".strip()
+        return Facts("sglang", name, max(0, min(context, room) - 1), tags=tags, build=build, late=True)
 
     def evaluate(self, tokens: Sequence[int], slot: int, call: Call, *, reuse: bool) -> Timing:
         """A request for one token, which leaves the prompt in the cache."""
@@ -75,20 +75,18 @@ class SglangServer(HubServer):
         rows = [self._answers.kind(meta.get(name), list, _PATH)[1:] for name in ("input_token_logprobs", "input_top_logprobs")]
         if not len(rows[0]) == len(rows[1]) == len(tokens) - start:
             raise self._answers.garbage(f"log-probabilities of {len(rows[0])} tokens, not of {len(tokens) - start}")
-        try:
-            if any(int(row[1]) != token for row, token in zip(rows[0], tokens[start:], strict=True)):
-                raise ValueError
-            read = tuple(float(row[0]) for row in rows[0])
-            best = tuple(int(row[0][1]) for row in rows[1])
-        except (IndexError, KeyError, TypeError, ValueError):
-            raise self._answers.garbage("log-probabilities that are not SGLang's") from None
-        return Likelihood(read, best, self._timing(meta, clock))
+        read = [self._entry(row) for row in rows[0]]
+        if [token for _, token in read] != list(tokens[start:]):
+            raise self._answers.garbage("log-probabilities that are not SGLang's")
+        best = [self._entry(next(iter(self._answers.kind(row, list, _PATH)), None))[1] for row in rows[1]]
+        return Likelihood(tuple(one for one, _ in read), tuple(best), self._timing(meta, clock))
 
     def write(self, wanted: Wanted, call: Call) -> Generator[Piece | Ended, None, None]:
         """A streamed request."""
         body = self._asks(wanted.tokens, wanted.limit, wanted.sampling, wanted.seed, wanted.stops or ()) | {"stream": True}
+        body["sampling_params"] |= {"ignore_eos": True} if wanted.past_end else {}
         clock, came, said = Clock(), 0, ""
-        for event in self._transport.stream(_PATH, body, call):
+        for event in self._transport.stream(_PATH, body, call, most=wanted.most_events):
             meta = self._meta(event)
             tokens = self._answers.tokens(event.get("output_ids") or [])
             text = self._answers.text(event.get("text"), _PATH)
@@ -128,11 +126,11 @@ class SglangServer(HubServer):
         if reason.get("type") == "length":
             return "limit", ""
         if reason.get("type") == "abort":
-            status = reason.get("status_code")
-            said = str(reason.get("message") or "the request was ended").encode()
-            raise self._transport.faults.of_status(status if isinstance(status, int) and status >= 400 else 500, said, _PATH)
+            status, said = reason.get("status_code"), reason.get("message")
+            told = said.encode("utf-8", "replace") if isinstance(said, str) and said else b"the request was ended"
+            raise self._transport.faults.of_status(status if isinstance(status, int) and 400 <= status < 600 else 500, told, _PATH)
         if reason.get("type") != "stop":
-            raise self._answers.garbage(f"an answer that ended by {reason.get('type')!r}")
+            raise self._answers.unknown_end(reason.get("type"))
         return ("word" if isinstance(reason.get("matched"), str) else "end"), ""
 
     def _timing(self, meta: dict[str, Any], clock: Clock) -> Timing:
@@ -141,5 +139,17 @@ class SglangServer(HubServer):
             self._answers.number(meta.get("prompt_tokens"), "prompt_tokens"),
             self._answers.number(meta.get("completion_tokens", 0), "completion_tokens"),
             None if cached is None else self._answers.number(cached, "cached_tokens"),
-            float(computed) if isinstance(computed, int | float) and computed >= 0 else None,
+            None if computed is None else self._answers.seconds(computed, "e2e_latency"),
         )
+
+    def _entry(self, found: object) -> tuple[float, int]:
+        """A token's log-probability, and the token."""
+        entry = self._answers.kind(found, list, _PATH)
+        if len(entry) < 2:
+            raise self._answers.garbage("log-probabilities that are not SGLang's")
+        return self._answers.log_probability(entry[0], "a log-probability"), self._answers.token(entry[1])
+
+
+def _is_own(info: object) -> bool:
+    """Whether what ``/get_model_info`` gave is SGLang's."""
+    return isinstance(info, dict) and "model_path" in info and "is_generation" in info

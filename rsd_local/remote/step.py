@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
 
-from rsd_local.errors import Cancelled
+from rsd_local.errors import BadAnswer, Cancelled, Closed, EngineError
 from rsd_local.remote.api import Ended, Piece, Server, Timing, Wanted
 from rsd_local.remote.transport import Call
 from rsd_local.remote.vocabulary import step_tokens
@@ -17,6 +17,7 @@ from rsd_local.segments import Scan
 from rsd_local.steps import EndOfStep, Part, Step
 
 Marks = tuple[list[int], list[int]]
+_MOST_TEXT = 16 << 20  # bytes of one request's text
 
 
 class Reader(Protocol):
@@ -49,7 +50,7 @@ class Written:
         server: it comes from.
         language: of its model.
         until: where the step stands; None ends at no delimiter.
-        limit: most tokens.
+        limit: most tokens; what the server sends beyond them is not taken.
         on_text: given the bytes of each token.
         late: of a server whose texts come later than their tokens, what stands around a step (``vocabulary.edge_marks``).
     """
@@ -81,8 +82,14 @@ class Written:
         self._said, self._fed, self._first = bytearray(), 0, len(self.tokens)
 
     def take(self, piece: Piece, call: Call) -> bool:
-        """Take a piece; whether the step ends with it."""
+        """Take a piece; whether the step ends with it.
+
+        Raises:
+            BadAnswer: it holds what no piece can.
+        """
         self._said += piece.text.encode("utf-8", "replace")
+        if len(self._said) > _MOST_TEXT:
+            raise BadAnswer(f"{self._server.url}: an answer without an end")
         if piece.lost:
             for token in self._found(piece, call):
                 if self._token(token, b"") or self.ended is not None:
@@ -140,15 +147,30 @@ class Written:
         return Step(list(self.tokens), bytes(self._raw), ended, None, part, takes_back)
 
     def _token(self, token: int, text: bytes) -> bool:
-        """Take a token; whether the step ends with it."""
+        """Take a token; whether the step ends with it, or has as many as it may."""
+        if len(self.tokens) >= self._limit:  # so the server does not keep to it
+            self.ended = self.ended or "length"
+            return True
         self.tokens.append(token)
-        self._show(self._reader.piece(token) if self._reader is not None else text)
+        self._show(self._piece(token) if self._reader is not None else text)
         if self._until is not None and self._until.overruns and self._language.closing and self.closed_at is None:
             self.closed_at = len(self.tokens)
             self.tokens += self._language.closing
             self.given = len(self._language.closing)
             self._show(self._language.closed)
         return self.ended is not None
+
+    def _piece(self, token: int) -> bytes:
+        """What a token of the server's stands for in the vocabulary here."""
+        assert self._reader is not None
+        try:
+            return self._reader.piece(token)
+        except Closed:
+            raise
+        except EngineError as error:
+            raise BadAnswer(
+                f"{self._server.url} wrote what cannot be read here: {error}", hint="is it the same model's vocabulary?"
+            ) from None
 
     def _show(self, data: bytes) -> None:
         self._raw += data

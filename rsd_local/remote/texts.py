@@ -39,7 +39,12 @@ class Chat:
     @classmethod
     def unpacked(cls, text: str) -> Self | None:
         """It from that text; None of any other."""
-        return cls(*json.loads(text[len(_SIGN) :])) if text.startswith(_SIGN) else None
+        if not text.startswith(_SIGN):
+            return None
+        try:
+            return cls(*json.loads(text[len(_SIGN) :]))
+        except (ValueError, TypeError, RecursionError):  # somebody's text that begins with this sign
+            return None
 
 
 class TextToken(int):
@@ -56,9 +61,9 @@ class TextToken(int):
     chat: Chat | None
 
     def __new__(cls, text: str, size: int = 0) -> Self:
-        """A text; without a size, the usual one of its length."""
+        """A text; without a size, the usual one of its length. What a server wrote has one, and is no conversation."""
         made = super().__new__(cls, zlib.crc32(text.encode("utf-8", "replace")))
-        made.chat = Chat.unpacked(text)
+        made.chat = None if size else Chat.unpacked(text)
         made.text = "" if made.chat is not None else text
         made.size = size or -(-len(text.encode("utf-8", "replace")) // _BYTES)
         return made

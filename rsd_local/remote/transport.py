@@ -5,11 +5,8 @@ Each request has a connection to itself while it lasts, so that a cancel can clo
 
 from __future__ import annotations
 
-import contextlib
 import json
 import random
-import socket
-import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,17 +16,19 @@ from typing import TYPE_CHECKING, Any
 
 from rsd_local.config import RemoteRole
 from rsd_local.errors import Cancelled, Closed, RemoteBusy, RSDError
-from rsd_local.remote.faults import Faults
+from rsd_local.remote.connection import Connection, trusted
+from rsd_local.remote.event_stream import EventStream
+from rsd_local.remote.faults import Faults, parsed
 from rsd_local.remote.keys import read_key
 
 if TYPE_CHECKING:
     import httpx
 
-_KEPT = 3.0  # seconds that an idle connection is used again; llama-server closes them after 5
 _TRIES = 3  # where a connection fails before anything was written
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 1.0
 _MOST_BYTES = 64 << 20  # of an answer that is no stream
-_LONGEST_LINE = 16 << 20
+_MOST_OF_ERROR, _ERROR_SECONDS = 65_536, 10.0
+_SHOWN = 80  # characters of an answer that is none
 
 
 @dataclass(slots=True)
@@ -47,7 +46,7 @@ class Traffic:
 
 
 class Call:
-    """Requests that can be ended from any thread.
+    """Requests that can be ended from any thread, also where one is sent while another one goes on.
 
     Attributes:
         traffic: what they took.
@@ -58,15 +57,15 @@ class Call:
         self.traffic = Traffic()
         self.when_sent: Callable[[], None] | None = None
         self._lock = threading.Lock()
-        self._link: _Link | None = None
+        self._connections: list[Connection] = []
         self._ended = threading.Event()
 
     def cancel(self) -> None:
-        """Close the connection; what waits for it raises Cancelled."""
+        """Close the connections; what waits for them raises Cancelled."""
         with self._lock:
             self._ended.set()
-            if self._link is not None:
-                self._link.cut()
+            for connection in self._connections:
+                connection.cut()
 
     @property
     def cancelled(self) -> bool:
@@ -79,49 +78,17 @@ class Call:
             raise Cancelled("cancelled")
 
     @contextmanager
-    def over(self, link: _Link) -> Iterator[None]:
+    def over(self, connection: Connection) -> Iterator[None]:
         """While a request goes over a connection."""
         with self._lock:
             if self._ended.is_set():
                 raise Cancelled("cancelled")
-            self._link = link
+            self._connections.append(connection)
         try:
             yield
         finally:
             with self._lock:
-                self._link = None
-
-
-class _Link:
-    """One connection, which comes about with its first request and again where the server has closed it."""
-
-    def __init__(self, role: RemoteRole, key: str, trust: ssl.SSLContext) -> None:
-        import httpx
-
-        wait = httpx.Timeout(role.read_timeout, connect=role.connect_timeout)
-        limits = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=_KEPT)
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self.client = httpx.Client(base_url=role.url, timeout=wait, limits=limits, headers=headers, verify=trust)
-        self._stream: Any = None
-        self._lost = False
-        self.when_sent: Callable[[], None] | None = None
-
-    def trace(self, event: str, info: dict[str, Any]) -> None:
-        """httpcore's hook: notes the socket, and that a request is out."""
-        if event.endswith(".send_request_body.complete") and self.when_sent is not None:
-            self.when_sent()
-        if event.endswith((".connect_tcp.complete", ".start_tls.complete")):
-            self._stream = info["return_value"]
-            if self._lost:
-                self.cut()
-
-    def cut(self) -> None:
-        """End the connection under whoever waits for it."""
-        self._lost = True
-        found = self._stream.get_extra_info("socket") if self._stream is not None else None
-        if found is not None:
-            with contextlib.suppress(OSError):
-                socket.socket.shutdown(found, socket.SHUT_RDWR)  # not the TLS socket's own, which would wait for the other side
+                self._connections.remove(connection)
 
 
 class Transport:
@@ -131,20 +98,18 @@ class Transport:
         role: where it is, and how long to wait.
 
     Raises:
-        ConfigError: the key cannot be read.
+        ConfigError: the key, or the certificates that a variable names, cannot be read.
     """
 
     def __init__(self, role: RemoteRole) -> None:
         self.role = role
         self._key = read_key(role)
         self.faults = Faults(role, self._key)
-        self._idle: list[_Link] = []
-        self._busy: set[_Link] = set()
+        self._idle: list[Connection] = []
+        self._busy: set[Connection] = set()
         self._lock = threading.Lock()
         self._closed = False
-        import httpx  # here, so that a command without a server need not load it
-
-        self._trust = httpx.create_ssl_context()
+        self._trust = trusted(role)
 
     def ask(self, path: str, body: object = None, call: Call | None = None, *, most: int = _MOST_BYTES) -> Any:
         """The JSON that a path answers: to a POST of a body, or to a GET without one.
@@ -161,66 +126,52 @@ class Transport:
         """
         call = call or Call()
         with self._answered(path, body, call) as response:
-            content, end = bytearray(), time.monotonic() + self.role.read_timeout
+            content, end = bytearray(), time.monotonic() + self.faults.patience
             for chunk in response.iter_bytes():
                 content += chunk
                 call.traffic.received += len(chunk)
                 if len(content) > most:
                     raise self.faults.garbage("an answer without an end")
                 if time.monotonic() > end:
-                    raise self.faults.silent()
+                    raise self.faults.slow()
         try:
-            return json.loads(content)
+            return parsed(content)
         except ValueError:
-            raise self.faults.garbage(f"what {path} answers is no JSON: {self._begin(bytes(content[:80]))}") from None
+            said = repr(self.faults.said(content.decode("utf-8", "replace"), _SHOWN))
+            raise self.faults.garbage(f"what {path} answers is no JSON: {said}") from None
 
-    def stream(self, path: str, body: object, call: Call) -> Iterator[dict[str, Any]]:
+    def stream(self, path: str, body: object, call: Call, *, most: int) -> Iterator[dict[str, Any]]:
         """The objects of a stream of server-sent events, until it ends.
+
+        Args:
+            path, body, call: as for ``ask``.
+            most: objects of a stream that is an answer.
 
         Raises:
             RemoteError, ContextFull: what went wrong.
             Cancelled: the call was cancelled.
         """
         with self._answered(path, body, call) as response:
-            rest = b""
-            for chunk in response.iter_bytes():
-                call.traffic.received += len(chunk)
-                *lines, rest = (rest + chunk).split(b"\n")
-                for line in lines:
-                    if call.cancelled:  # what came before the connection was closed is nobody's any more
-                        raise Cancelled("cancelled")
-                    found = self._event(line.strip(), path)
-                    if found is not None:
-                        yield found
-                if len(rest) > _LONGEST_LINE:
-                    raise self.faults.garbage("a line without an end")
-            if rest.strip() and (found := self._event(rest.strip(), path)) is not None:
-                yield found
+            events, last = EventStream(self.faults, path), time.monotonic()
+            for found in self._objects(response, events, call):
+                if call.cancelled:  # what came before the connection was closed is nobody's any more
+                    raise Cancelled("cancelled")
+                if found is not None:
+                    most -= 1
+                    if most < 0:
+                        raise self.faults.garbage("a stream without an end")
+                    yield found
+                    last = time.monotonic()
+                elif time.monotonic() > last + self.faults.patience:
+                    raise self.faults.slow()
 
-    def _event(self, line: bytes, path: str) -> dict[str, Any] | None:
-        """The object of a line; None where it holds none."""
-        if not line or line.startswith(b":") or line == b"data: [DONE]":
-            return None
-        field, _, text = line.partition(b":")
-        if field not in (b"data", b"error"):
-            if field in (b"event", b"id", b"retry"):
-                return None
-            raise self.faults.garbage(f"what {path} streams are no events: {self._begin(line)}")
-        try:
-            found = json.loads(text)
-        except ValueError:
-            raise self.faults.garbage(f"an event of {path} is no JSON: {self._begin(line)}") from None
-        if not isinstance(found, dict):
-            raise self.faults.garbage(f"an event of {path} is no object")
-        if field == b"error" or "error" in found:
-            told = found.get("error", found)
-            status = told.get("code") if isinstance(told, dict) else None
-            raise self.faults.of_status(status if isinstance(status, int) and status >= 400 else 500, text, path)
-        return found
-
-    def _begin(self, content: bytes) -> str:
-        """The first characters of an answer, for people."""
-        return repr(self.faults.said(content[:80].decode("utf-8", "replace")))
+    def _objects(self, response: httpx.Response, events: EventStream, call: Call) -> Iterator[dict[str, Any] | None]:
+        """The objects of a stream, and None where bytes have come."""
+        for chunk in response.iter_bytes():
+            call.traffic.received += len(chunk)
+            yield from events.feed(chunk)
+            yield None
+        yield from events.end()
 
     @contextmanager
     def _answered(self, path: str, body: object, call: Call) -> Iterator[httpx.Response]:
@@ -235,9 +186,11 @@ class Transport:
                     if response.status_code == 200:
                         written = True
                         yield response
+                        if call.cancelled:  # the end of a connection may be that of an answer
+                            raise Cancelled("cancelled")
                         return
                     told = response.headers.get("retry-after", "")
-                    fault: RSDError = self.faults.of_status(response.status_code, _read(response), path)
+                    fault: RSDError = self.faults.of_status(response.status_code, _read(response, call), path)
                     again = isinstance(fault, RemoteBusy)
             except RSDError:
                 raise
@@ -255,34 +208,35 @@ class Transport:
 
     @contextmanager
     def _sent(self, path: str, content: bytes | None, call: Call) -> Iterator[httpx.Response]:
-        link = self._take()
+        connection = self._take()
         try:
-            with call.over(link):
+            with call.over(connection):
                 call.traffic.rounds += 1
                 call.traffic.sent += len(content or b"")
-                link.when_sent = call.when_sent
-                method = "GET" if content is None else "POST"
-                headers = {} if content is None else {"Content-Type": "application/json"}
-                with link.client.stream(method, path, content=content, headers=headers, extensions={"trace": link.trace}) as response:
+                connection.when_sent = call.when_sent
+                response = connection.send(path, content)
+                try:
                     yield response
+                finally:
+                    response.close()
         finally:
-            self._give_back(link, call)
+            self._give_back(connection, call)
 
-    def _take(self) -> _Link:
+    def _take(self) -> Connection:
         with self._lock:
             if self._closed:
                 raise Closed(f"the connections to {self.role.url} were closed")
-            link = self._idle.pop() if self._idle else _Link(self.role, self._key, self._trust)
-            self._busy.add(link)
-            return link
+            connection = self._idle.pop() if self._idle else Connection(self.role, self._key, self._trust, self.faults)
+            self._busy.add(connection)
+            return connection
 
-    def _give_back(self, link: _Link, call: Call) -> None:
+    def _give_back(self, connection: Connection, call: Call) -> None:
         with self._lock:
-            self._busy.discard(link)
-            if not (self._closed or call.cancelled):
-                self._idle.append(link)
+            self._busy.discard(connection)
+            if not (self._closed or call.cancelled or connection.lost):
+                self._idle.append(connection)
                 return
-        link.client.close()
+        connection.close()
 
     def close(self) -> None:
         """Close all connections; whatever goes over them fails."""
@@ -290,10 +244,10 @@ class Transport:
             self._closed = True
             idle, self._idle = self._idle, []
             busy = list(self._busy)
-        for link in busy:
-            link.cut()
-        for link in idle:
-            link.client.close()
+        for connection in busy:
+            connection.cut()
+        for connection in idle:
+            connection.close()
 
 
 def _of_transport(error: Exception) -> bool:
@@ -303,11 +257,18 @@ def _of_transport(error: Exception) -> bool:
     return isinstance(error, httpx.HTTPError | httpx.InvalidURL | httpx.StreamError | OSError)
 
 
-def _read(response: httpx.Response) -> bytes:
-    """The first bytes of an error's body."""
-    content = b""
-    for chunk in response.iter_bytes():
-        content += chunk
-        if len(content) > 65_536:
-            break
-    return content
+def _read(response: httpx.Response, call: Call) -> bytes:
+    """The first bytes of an error's body, as many as come soon."""
+    import httpx
+
+    content, end = bytearray(), time.monotonic() + _ERROR_SECONDS
+    try:
+        for chunk in response.iter_bytes():
+            content += chunk
+            call.traffic.received += len(chunk)
+            if len(content) > _MOST_OF_ERROR or time.monotonic() > end:
+                break
+    except httpx.HTTPError:  # the status alone says enough
+        if call.cancelled:
+            raise
+    return bytes(content[:_MOST_OF_ERROR])

@@ -11,7 +11,7 @@ none (``SamplingParams.skip_reading_prefix_cache``).
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +22,7 @@ from rsd_local.remote.hub_tokenizer import HubServer, HubTokenizer
 from rsd_local.remote.transport import Call, Transport
 
 _PATH = "/v1/completions"
-_LEAST = -9999.0  # what OpenAI's API writes for the logarithm of 0
+_DIGITS = 10  # of a token's id
 
 
 class VllmServer(HubServer):
@@ -35,19 +35,25 @@ class VllmServer(HubServer):
     def __init__(self, transport: Transport) -> None:
         super().__init__(transport, "vLLM")
         self._card = self._model()
-        self._name = str(self._card["id"])
+        self._name = self._answers.string(self._card["id"], "/v1/models")
         self._tokenizer = HubTokenizer(self._answers, self._name, "prompt", {}, {"add_generation_prompt": True}, lists=False)
 
     @staticmethod
-    def speaks(version: Any) -> bool:
-        """Whether what ``/version`` gave is vLLM's."""
-        return isinstance(version, dict) and isinstance(version.get("version"), str)
+    def speaks(ask: Callable[[str], Any]) -> bool:
+        """Whether a server is one: its models say how long their context is, and others have a version too; see ``LlamaServer``."""
+        version = ask("/version")
+        if not isinstance(version, dict) or not isinstance(version.get("version"), str):
+            return False
+        models = ask("/v1/models")
+        listed = models.get("data") if isinstance(models, dict) else None
+        return isinstance(listed, list) and any(isinstance(one, dict) and "max_model_len" in one for one in listed)
 
     def facts(self) -> Facts:
         """Asks ``/version``; ``/v1/models`` was asked."""
-        version = self._answers.ask("/version").get("version")
+        version = self._answers.label(self._answers.ask("/version").get("version"))
         context = self._answers.number(self._card.get("max_model_len"), "max_model_len")
-        return Facts("vllm", self._name, context, tags=self._tokenizer.has_tags(), build=f"vLLM {version}", late=True)
+        name, tags = self._answers.label(self._name), self._tokenizer.has_tags()
+        return Facts("vllm", name, context, tags=tags, build=f"vLLM {version}".strip(), late=True)
 
     def evaluate(self, tokens: Sequence[int], slot: int, call: Call, *, reuse: bool) -> Timing:
         """A completion of one token, which leaves the prompt's blocks in the cache."""
@@ -74,8 +80,9 @@ class VllmServer(HubServer):
             "stream": True,
             "stream_options": {"include_usage": True, "continuous_usage_stats": wanted.stops is None},
         }
+        body |= {"ignore_eos": True} if wanted.past_end else {}
         clock, end, word, usage = Clock(), "", "", None
-        for event in self._transport.stream(_PATH, body, call):
+        for event in self._transport.stream(_PATH, body, call, most=wanted.most_events):
             usage = event.get("usage") or usage
             choices = self._answers.kind(event.get("choices"), list, _PATH)
             if not choices:
@@ -85,7 +92,7 @@ class VllmServer(HubServer):
             tokens = self._answers.tokens(choice.get("token_ids") or [])
             text = self._answers.text(choice.get("text"), _PATH)
             end, reason = end or self._answers.text(choice.get("finish_reason"), _PATH), choice.get("stop_reason")
-            word = reason if isinstance(reason, str) else word
+            word = self._answers.string(reason, _PATH) if isinstance(reason, str) else word
             if tokens or text:
                 yield Piece(tokens, text, timing=None if wanted.stops is not None or usage is None else self._timing(usage, clock))
         if not end:
@@ -117,7 +124,7 @@ class VllmServer(HubServer):
         if end == "length":
             return "limit"
         if end != "stop":
-            raise self._answers.garbage(f"an answer that ended by {end!r}")
+            raise self._answers.unknown_end(end)
         return "word" if word else "end"
 
     def _timing(self, found: object, clock: Clock) -> Timing:
@@ -130,8 +137,14 @@ class VllmServer(HubServer):
 
     def _row(self, row: object, token: int) -> tuple[float, int]:
         """A prompt token's log-probability, and the most likely token in its place."""
-        try:
-            ranked = {int(key): (float(one["logprob"]), int(one["rank"])) for key, one in self._answers.kind(row, dict, _PATH).items()}
-            return max(_LEAST, ranked[token][0]), min(ranked, key=lambda key: ranked[key][1])
-        except (AttributeError, KeyError, TypeError, ValueError):
-            raise self._answers.garbage("prompt_logprobs that are not vLLM's") from None
+        ranked = dict[int, tuple[float, int]]()
+        for key, one in self._answers.kind(row, dict, _PATH).items():
+            if not key.isdecimal() or len(key) > _DIGITS:
+                raise self._answers.wrong("a token", key)
+            said = self._answers.kind(one, dict, _PATH)
+            rank = self._answers.number(said.get("rank"), "rank")
+            ranked[int(key)] = self._answers.log_probability(said.get("logprob"), "logprob"), rank
+        if token not in ranked:
+            raise self._answers.garbage("prompt_logprobs that are not vLLM's")
+        best = self._answers.token(min(ranked, key=lambda key: ranked[key][1]))
+        return ranked[token][0], best

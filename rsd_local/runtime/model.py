@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from llama_cpp import llama_cpp as C
 
 from rsd_local.config import RoleConfig
-from rsd_local.errors import Closed, ModelError, NotAModel
+from rsd_local.errors import Closed, EngineError, ModelError, NotAModel
 from rsd_local.gguf_header import Header, active_parameters, read_header, require_model
 from rsd_local.runtime import llama
 from rsd_local.runtime.adapters import Adapters
@@ -198,9 +198,15 @@ class Model:
             return bool(C.llama_vocab_get_attr(self._vocab, token) & C.LLAMA_TOKEN_ATTR_USER_DEFINED)
 
     def piece(self, token: int) -> bytes:
-        """The bytes of a token; control tokens have none."""
+        """The bytes of a token; control tokens have none.
+
+        Raises:
+            EngineError: there is no such token, which llama.cpp would end the process for.
+        """
         known = self._pieces.get(token)
         if known is None:
+            if not 0 <= token < self.n_vocab:
+                raise EngineError(f"token {token} is outside the vocabulary of {self.n_vocab}")
             room = ctypes.create_string_buffer(256)
             with self.in_use():
                 size = C.llama_token_to_piece(self._vocab, token, room, len(room), 0, False)

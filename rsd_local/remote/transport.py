@@ -30,6 +30,7 @@ _TRIES = 3  # where a connection fails before anything was written
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 1.0
 _MOST_BYTES = 64 << 20  # of an answer that is no stream
 _LONGEST_LINE = 16 << 20
+_THREAD = threading.local()  # has the call that what the thread asks is part of
 
 
 @dataclass(slots=True)
@@ -77,6 +78,16 @@ class Call:
         """Wait, unless it is cancelled meanwhile."""
         if self._ended.wait(seconds):
             raise Cancelled("cancelled")
+
+    @contextmanager
+    def covering(self) -> Iterator[None]:
+        """Requests of this thread in the block that have no call of their own are part of this one, and end with it."""
+        before = getattr(_THREAD, "call", None)
+        _THREAD.call = self
+        try:
+            yield
+        finally:
+            _THREAD.call = before
 
     @contextmanager
     def over(self, link: _Link) -> Iterator[None]:
@@ -159,7 +170,7 @@ class Transport:
             RemoteError, ContextFull: what went wrong.
             Cancelled: the call was cancelled.
         """
-        call = call or Call()
+        call = call or getattr(_THREAD, "call", None) or Call()
         with self._answered(path, body, call) as response:
             content, end = bytearray(), time.monotonic() + self.role.read_timeout
             for chunk in response.iter_bytes():

@@ -101,7 +101,8 @@ class Chooser:
     def step(self) -> Chosen:
         """The way of the next step; whoever it asks has then evaluated what stands, so that the step's cost is its own.
 
-        What the target had not read of drafted steps is those steps' cost. A first step by the way that is the fastest anyhow goes
+        What the target had not read of drafted steps is those steps' cost; one on a server has nearly all of it, and waiting for the rest
+        would be a round trip of its own. A first step by the way that is the fastest anyhow goes
         without: the prompt is then read with the step, in one batch less, and nobody learns from it.
         """
         before, came = self._way, self._close()
@@ -110,7 +111,8 @@ class Chooser:
         self._way = way = self._replay or self._costs.choose(self._steps, unread)
         counts = before is not None or not self._costs.prefers(way, self._steps)
         if counts and way != before:
-            if way != "draft" and before in (None, "draft"):
+            away = not self._target.abilities.devices  # on a server, which reads what stands while the draft writes on
+            if way != "draft" and (before is None or (before == "draft" and not away)):
                 self._target.begin()
                 self._target.settle()
                 read = self._spent()

@@ -87,8 +87,8 @@ class RemoteEngine:
         self.parameters = round(config.parameters * 1e9) or self.facts.parameters
         self.latency = RemoteLatency()
         self.shares: bool | None = None
-        self._lock = threading.Lock() if beside is None else beside._lock
-        self._slots = list(range(self.facts.slots)) if beside is None else beside._slots
+        self._lock: threading.Lock = threading.Lock() if beside is None else beside._lock
+        self._slots: list[int] = list(range(self.facts.slots)) if beside is None else beside._slots
 
     @property
     def context(self) -> int:

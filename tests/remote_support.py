@@ -60,9 +60,14 @@ class LlamaServer:
         self.url: str = json.loads(line)["address"]
         self.port = int(self.url.rpartition(":")[2])
 
+    def slots(self) -> list[dict[str, Any]]:
+        """What it says of its slots."""
+        found: list[dict[str, Any]] = httpx.get(f"{self.url}/slots", timeout=60).json()
+        return found
+
     def works(self) -> bool:
         """Whether one of its slots does."""
-        return any(slot["is_processing"] for slot in httpx.get(f"{self.url}/slots", timeout=60).json())
+        return any(slot["is_processing"] for slot in self.slots())
 
     def kill(self) -> None:
         """As when its machine loses power."""

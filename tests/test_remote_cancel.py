@@ -103,6 +103,7 @@ def test_after_a_cancel_in_mid_answer_the_servers_slot_is_idle(endless: Path) ->
             last = list(run)[-1]
             assert isinstance(last, Finished) and last.reason == "cancelled"
             eventually(lambda: not server.works())
+            assert server.slots()[0]["n_prompt_tokens"] < 20_000, "it holds what was written so far, and did not come to its end"
 
 
 def test_a_client_that_leaves_closes_the_connection_to_the_target_too(endless: Path) -> None:

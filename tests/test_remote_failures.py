@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from remote_support import ABACUS, Exchange, LlamaServer, Proxy, llama_server, needs_server, trio_file
 from server_support import served, text_of
@@ -120,11 +121,20 @@ def test_an_answer_that_began_without_the_server_goes_on_with_it_once_it_is_ther
     assert made.cached_tokens + made.evaluated_tokens == made.opening_tokens + sum(step.tokens for step in result.steps) - 1
 
 
-def test_a_stream_gives_no_text_that_the_answer_does_not_have(proxy: Proxy, tmp_path: Path) -> None:
-    """The server breaks off in the middle of a step, and the draft's step stands in its place."""
+def test_a_stream_gives_no_text_that_the_answer_does_not_have(server: LlamaServer, proxy: Proxy, tmp_path: Path) -> None:
+    """The server breaks off in the middle of a step, and the draft's step, which begins otherwise, stands in its place."""
+    tokens = httpx.post(f"{server.url}/tokenize", json={"content": "999"}, timeout=60).json()["tokens"]
+    event = {"content": "999", "tokens": tokens, "tokens_predicted": len(tokens), "stop": False}
+
+    def begins(exchange: Exchange) -> None:
+        if writes(exchange):
+            exchange.say(200, f"data: {json.dumps(event)}\n\n".encode(), length=5000)
+        else:
+            exchange.pass_on()
+
     file = trio_file(tmp_path, proxy.url, on_failure="draft", threshold=1.0)
     with served("--trio", file) as ours:
-        proxy.always["/completion"] = lambda exchange: breaks(exchange) if writes(exchange) else exchange.pass_on()
+        proxy.always["/completion"] = begins
         chunks = ours.chunks(QUESTION)
         whole = ours.ask(QUESTION)
     done = [chunk["rsd"] for chunk in chunks if chunk.get("rsd", {}).get("done")]

@@ -12,6 +12,8 @@ from remote_support import ABACUS, LlamaServer, llama_server, needs_server
 from test_remote import NEVER, QUESTION, Watched, questions, remote_abacus
 
 from rsd_local import Limits, Params, Prompt, Reasoner, RemoteRole, RoleConfig, StepDone, Trio, Weighting
+from rsd_local.config import Search
+from rsd_local.remote import RemoteWriter
 
 pytestmark = needs_server
 
@@ -74,6 +76,22 @@ def test_two_clients_that_use_one_slot_get_right_texts_and_count_what_was_evalua
             for made in (between.counters["target"], result.counters["target"])
         ]
         assert again[0] == 0 < again[1]
+
+
+def test_auto_does_not_wait_for_what_the_server_reads_before_it_writes(server: LlamaServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does where an answer's first step is measured, for the prompt is no part of that."""
+    settled, settle = list[int](), RemoteWriter.settle
+
+    def noted(writer: RemoteWriter) -> None:
+        settled.append(len(settled))
+        settle(writer)
+
+    monkeypatch.setattr(RemoteWriter, "settle", noted)
+    with Reasoner.open(remote_abacus(server.url)) as reasoner:
+        for ways, times in ((("draft", "target", "draft", "target"), 0), (("target", "draft", "target"), 1)):
+            settled.clear()
+            result = reasoner.solve(QUESTION, Params(search=Search(ways=ways)), strategy="auto")  # type: ignore[arg-type]
+            assert result.ways[: len(ways)] == ways and len(settled) == times
 
 
 @pytest.mark.parametrize("probability", [0.0, 0.5, 0.8])

@@ -17,6 +17,7 @@ from test_remote_faults import NEVER, QUESTION, stalls, trio
 from tiny import write_script
 
 from rsd_local import CancelToken, Finished, Limits, Params, Prompt, Reasoner, RemoteRole, RoleConfig, TextWritten, Trio
+from rsd_local.remote.place import Place
 
 pytestmark = needs_server
 LONG = Params(limits=Limits(tokens=30_000, steps=100_000, step_tokens=30_000, repeats=0))
@@ -82,9 +83,15 @@ def test_a_cancel_ends_what_waits_for_what_was_sent_ahead(server: LlamaServer, w
             assert over.wait(20) and stall.left.wait(20), "the limit of the server's silence is 30 s"
 
 
-def test_auto_may_be_cancelled_while_nothing_comes_of_what_was_sent_ahead(server: LlamaServer) -> None:
+def test_auto_may_be_cancelled_while_nothing_comes_of_what_was_sent_ahead(server: LlamaServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    stall, token, settle = Stall(), CancelToken(), Place.settle
+
+    def once_met(place: Place) -> None:
+        assert stall.met.wait(60)
+        settle(place)
+
+    monkeypatch.setattr(Place, "settle", once_met)
     with Proxy(server.port) as proxy, Reasoner.open(trio(proxy.url)) as reasoner:
-        stall, token = Stall(), CancelToken()
         proxy.always["/completion"] = lambda exchange: exchange.pass_on() if writes(exchange) else stall(exchange)
         done = reasoner.run(QUESTION, NEVER, strategy="auto", cancel=token).future()
         assert stall.met.wait(60)

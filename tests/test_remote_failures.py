@@ -11,6 +11,7 @@ import httpx
 import pytest
 from remote_support import ABACUS, Exchange, LlamaServer, Proxy, llama_server, needs_server, trio_file
 from server_support import served, text_of
+from test_remote import send_prompts_ahead
 from test_remote_faults import NEVER, QUESTION, says, trio
 
 from rsd_local import Reasoner, StepDone
@@ -161,7 +162,8 @@ def test_a_server_that_was_started_again_with_another_model_is_refused(tiny: dic
             assert reasoner.trio.servers()["target"]._slots == [0]  # type: ignore[union-attr]
 
 
-def test_what_fails_ahead_of_a_step_is_evaluated_with_it(proxy: Proxy) -> None:
+def test_what_fails_ahead_of_a_step_is_evaluated_with_it(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    send_prompts_ahead(monkeypatch, sent=True)
     with Reasoner.open(trio(proxy.url)) as reasoner:
         alone = reasoner.solve(QUESTION, strategy="target")
         proxy.always["/completion"] = lambda exchange: exchange.pass_on() if writes(exchange) else says(500, "x")(exchange)

@@ -202,9 +202,8 @@ class Chooser:
         return Chosen(self._solution.steps, way, self._costs.costs((*self._steps, *self._pieces)))
 
     def _spent(self) -> _Spent:
-        made = (self._draft.counters(), self._target.counters(), *self._reward.counters().values())
-        batches = sum(one.seconds + (one.waiting_seconds if one.rounds else 0.0) for one in made)
-        return _Spent(self._now() - self._paused, batches)
+        scored = sum(one.seconds + (one.waiting_seconds if one.rounds else 0.0) for one in self._reward.counters().values())
+        return _Spent(self._now() - self._paused, self._draft.spent() + self._target.spent() + scored)
 
     def _now(self) -> float:
         return self._costs.clock() if self._costs.clock is not None else 0.0

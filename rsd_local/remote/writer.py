@@ -145,7 +145,7 @@ class RemoteWriter:
         written, done = Written(engine.server, engine.language, until, limit, on_text, late), False
         self._computed = 0.0
         try:
-            with place.asking(call), call.covering():
+            with place.asking(call):
                 place.spell(call)
                 written.give(known)
                 self._requests(call, written, limit, until, sampling, stream, skip)
@@ -287,6 +287,10 @@ class RemoteWriter:
     def counters(self) -> Counters:
         """What was evaluated and written so far, by this one and all that were forked from the same."""
         return total(place.counted() for place in self._family)
+
+    def spent(self) -> float:
+        """Seconds that the server computed so far, and that were waited beyond them."""
+        return sum(place.counters.seconds + place.counters.waiting_seconds for place in self._family)
 
     def close(self) -> None:
         """Give the slot back; a step that is being written fails with Closed."""

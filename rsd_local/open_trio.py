@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from time import perf_counter
 
 from rsd_local.capacities import capacities, placed
@@ -17,7 +18,7 @@ from rsd_local.events import Author, CancelToken, Role
 from rsd_local.fit import context_warning
 from rsd_local.gguf_header import read_header
 from rsd_local.prompt import Prompt
-from rsd_local.remote import PoolingEngine, RemoteEngine, RemoteWriter
+from rsd_local.remote import Call, PoolingEngine, RemoteEngine, RemoteWriter, ended_by
 from rsd_local.rewards import Rewards, load_heads
 from rsd_local.rewards.servers import open_servers
 from rsd_local.rewards.thoughts import SomeThoughts
@@ -105,7 +106,7 @@ class LocalTrio:
         rewards.check(engines.get("draft"), engines.get("target"))
         costs = WayCosts(perf_counter if config.parallel == 1 else None)
         trio = cls(config, draft, target, rewards, _common_tokens(draft, target), segmenter, way_costs=costs)
-        trio._asked(config.params().thinking)
+        trio._asked(config.params().thinking, Call())
         if isinstance(target, RemoteEngine) and not trio.shared_tokens and any(stage.kind == "contrast" for stage in config.stages):
             raise MissingTokens("a contrast needs one vocabulary, and draft and target have two", hint="choose --reward-kind likelihood")
         return trio
@@ -134,7 +135,8 @@ class LocalTrio:
                         f"{engine.name}: a model on a server follows no grammar", hint="leave it away, or choose models that run here"
                     )
                 check_grammar(engine.model, params.sampling.grammar, headed=self.has_tags and not raw)
-        thinking, in_thought = (Thinking(), False) if raw else self._asked(params.thinking)
+        with ended_by(cancel, call := Call()):
+            thinking, in_thought = (Thinking(), False) if raw else self._asked(params.thinking, call)
         thought = THOUGHT_TAGS if self.has_tags and not raw else None
         segmenter = replace(
             self.segmenter,
@@ -168,18 +170,18 @@ class LocalTrio:
             return False
         prompt, off = Prompt.of("1+1", self.config.system), replace(thinking, mode="off")
         return any(
-            _opens_thought(one, prompt, thinking) or _prompt_tokens(one, prompt, thinking) != _prompt_tokens(one, prompt, off)
+            _opens_thought(one, prompt, thinking, Call()) or _prompt_tokens(one, prompt, thinking) != _prompt_tokens(one, prompt, off)
             for one in (self.draft, self.target)
             if _thinks(one)
         )
 
-    def _asked(self, thinking: Thinking) -> tuple[Thinking, bool]:
+    def _asked(self, thinking: Thinking, call: Call) -> tuple[Thinking, bool]:
         """How both models are to be asked, and whether an answer begins in a thought: for the one where it does so for the other."""
         models = [engine for engine in (self.draft, self.target) if _thinks(engine)]
         if thinking.mode == "on" and not models:
             raise ConfigError("neither draft nor target thinks, as far as their files tell", hint="leave --think away")
         prompt = Prompt.of("1+1", self.config.system)
-        opened = [_opens_thought(model, prompt, thinking) for model in models]
+        opened = [one for model in models if (one := _opens_thought(model, prompt, thinking, call)) is not None]
         if any(opened) and not all(opened):
             thinking = replace(thinking, mode="on")
         return thinking, any(opened)
@@ -222,8 +224,8 @@ class LocalTrio:
         """
         engine = self.draft if role == "draft" else self.target
         if isinstance(engine, RemoteEngine):
-            tokens = engine.prompt_tokens(prompt, self.thinking)
-            return RemoteWriter.open(engine, tokens, shared=self.shared_tokens, cancel=self.cancel)
+            ask = partial(engine.prompt_tokens, prompt, self.thinking)
+            return RemoteWriter.open(engine, ask, shared=self.shared_tokens, cancel=self.cancel)
         engine.check_fits(sum(len(message.content.encode("utf-8", "replace")) for message in prompt.messages))
         tokens = prompt_tokens(engine.model, prompt, self.thinking)
         tracing = self.rewards.tracing if traced else tracing
@@ -246,7 +248,8 @@ class LocalTrio:
         engines = self.engines().values()
         if any(size > engine.context * engine.model.longest_piece for engine in engines):
             return False  # so much need not be tokenized
-        read = [(engine.context, len(_prompt_tokens(engine, prompt, Thinking()))) for engine in (self.draft, self.target)]
+        asked = [(engine.context, _plain_tokens(engine, prompt)) for engine in (self.draft, self.target)]
+        read = [(context, len(tokens)) for context, tokens in asked if tokens is not None]
         read += [opening for stage in self.rewards.stages if (opening := stage.opening(prompt)) is not None]
         return all(length + min(tokens, context // share) <= context for context, length in read)
 
@@ -282,7 +285,10 @@ def _servers(config: Trio, opening: ExitStack) -> dict[Role, RemoteEngine]:
     both: dict[Role, object] = {"draft": config.draft, "target": config.target}
     for role, one in both.items():
         if isinstance(one, RemoteRole):
-            made[role] = RemoteEngine(one, role, rests=config.on_failure == "draft" and role == "target", reuse=config.reuse)
+            where = one.url, one.model
+            same = next((other for other in made.values() if (other.config.url, other.config.model) == where), None)
+            rests = config.on_failure == "draft" and role == "target"
+            made[role] = RemoteEngine(one, role, rests=rests, reuse=config.reuse, beside=same)
             opening.callback(made[role].close)
     return made
 
@@ -309,5 +315,14 @@ def _prompt_tokens(engine: AnyEngine, prompt: Prompt, thinking: Thinking) -> lis
     return engine.prompt_tokens(prompt, thinking) if isinstance(engine, RemoteEngine) else prompt_tokens(engine.model, prompt, thinking)
 
 
-def _opens_thought(engine: AnyEngine, prompt: Prompt, thinking: Thinking) -> bool:
-    return engine.opens_thought(prompt, thinking) if isinstance(engine, RemoteEngine) else opens_thought(engine.model, prompt, thinking)
+def _plain_tokens(engine: AnyEngine, prompt: Prompt) -> list[int] | None:
+    """Of a prompt that says nothing of thinking; None of a server that fails, where answers go on without it."""
+    if isinstance(engine, RemoteEngine):
+        return engine.try_asking(lambda: engine.prompt_tokens(prompt, Thinking()), Call())
+    return prompt_tokens(engine.model, prompt, Thinking())
+
+
+def _opens_thought(engine: AnyEngine, prompt: Prompt, thinking: Thinking, call: Call) -> bool | None:
+    if isinstance(engine, RemoteEngine):
+        return engine.opens_thought(prompt, thinking, call)
+    return opens_thought(engine.model, prompt, thinking)

@@ -168,11 +168,7 @@ class Writer(Protocol):
         """
 
     def start_ahead(self, limit: int, until: Scan | None, sampling: Sampling, stream: Stream) -> PendingStep:
-        """Begin a step behind the one written last, which may be taken back yet. Nothing else may be asked before ``end_ahead``.
-
-        Args:
-            limit, until, sampling, stream: as for ``start_writing``.
-        """
+        """As ``start_writing``, behind the step written last, which may be taken back yet. Then only ``end_ahead`` may follow."""
 
     def end_ahead(self, *, kept: bool) -> None:
         """Say whether the step before the one written ahead was accepted.
@@ -223,6 +219,9 @@ class Writer(Protocol):
 
     def counters(self) -> Counters:
         """What was evaluated and written, by this one and all that were forked from the same."""
+
+    def spent(self) -> float:
+        """Seconds of those batches so far, of a model on a server with the way there and back; what is on its way is not waited for."""
 
     def close(self) -> None:
         """Give the cache back."""

@@ -234,7 +234,9 @@ def measure(setup: Setup, delays: list[float], rounds: int) -> list[Row]:
                         "target": lambda asked=question: one_stream(engine, setup, asked)[1],
                     }
                     for way in sorted(made, reverse=(number + place) % 2 == 1):
-                        rows.append({"way": way, "delay": delay, "round": number, "question": question} | made[way]())
+                        before = link.connections
+                        row = made[way]() | {"connections": link.connections - before}
+                        rows.append({"way": way, "delay": delay, "round": number, "question": question} | row)
     with Reasoner.open(setup.trio) as reasoner:
         for question in setup.questions:
             rows += ({"question": question} | row for row in here(reasoner, setup, question, texts[question]))

@@ -39,7 +39,7 @@ def summary(rows: list[Row], delays: list[float]) -> Row:
     for delay in delays:
         ours, alone = ([row for row in of[way] if row["delay"] == delay] for way in ("rsd", "target"))
         measured[f"{1e3 * delay:g}"] = {
-            name: median(ours, name) for name in ("seconds", "opening_seconds", "waiting", "late", "ending")
+            name: median(ours, name) for name in ("seconds", "opening_seconds", "waiting", "late", "ending", "connections")
         } | {"target_seconds": median(alone, "seconds")}
     firsts = [(row["question"], row["first"]) for row in of["difference"] if row["first"] is not None]
     return {"counted": counts, "measured": measured, "compared": len(of["difference"]), "first_differences": firsts}
@@ -59,6 +59,7 @@ def tables(found: Row, delays: list[float]) -> str:
         ("- for the prompt's tokens", *(f"{one['opening_seconds']:.2f}" for one in measured)),
         ("- for steps of the target, beyond what the server computed", *(f"{one['waiting']:.2f}" for one in measured)),
         ("- of these until what was sent ahead was out", *(f"{one['late']:.2f}" for one in measured)),
+        ("- connections that an answer opened", *(f"{one['connections']:.1f}" for one in measured)),
         ("- behind the last step, for the counters", *(f"{one['ending']:.2f}" for one in measured)),
         ("target alone: seconds of an answer", *(f"{one['target_seconds']:.2f}" for one in measured)),
     ]

@@ -14,8 +14,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
+ABACUS = Path(__file__).parent.parent / "rsd_local" / "abacus" / "models"
 RSD = [sys.executable, "-c", "from rsd_local.cli import main; main()"]
 HOST = Path(__file__).parent.parent / "scripts" / "speed" / "host.py"
 NO_SERVER = importlib.util.find_spec("xllamacpp") is None
@@ -25,6 +27,17 @@ needs_server = pytest.mark.skipif(NO_SERVER, reason="needs the package xllamacpp
 def rsd(*words: object, stdin: str = "") -> subprocess.CompletedProcess[str]:
     """A command of this package."""
     return subprocess.run([*RSD, *map(str, words)], input=stdin, capture_output=True, text=True, timeout=240)
+
+
+def trio_file(folder: Path, url: str, **settings: object) -> Path:
+    """Abacus with its target on a server, as a trio's TOML file."""
+    lines = [f"{name} = {json.dumps(value)}" for name, value in settings.items()]
+    lines += ['task = "arithmetic"', 'system = ""', 'reward_kind = "tag-logits"', 'layout = "math-shepherd"']
+    for role in ("draft", "reward"):
+        lines += [f"[{role}]", f"path = {json.dumps((ABACUS / f'abacus-{role}.gguf').as_posix())}", "threads = 1"]
+    file = folder / "mine.toml"
+    file.write_text("\n".join([*lines, "[target]", f"url = {json.dumps(url)}", "connect_timeout = 1"]) + "\n")
+    return file
 
 
 class LlamaServer:
@@ -46,6 +59,15 @@ class LlamaServer:
         line = next(line for line in self._process.stdout if line.startswith(b'{"address"'))
         self.url: str = json.loads(line)["address"]
         self.port = int(self.url.rpartition(":")[2])
+
+    def slots(self) -> list[dict[str, Any]]:
+        """What it says of its slots."""
+        found: list[dict[str, Any]] = httpx.get(f"{self.url}/slots", timeout=60).json()
+        return found
+
+    def works(self) -> bool:
+        """Whether one of its slots does."""
+        return any(slot["is_processing"] for slot in self.slots())
 
     def kill(self) -> None:
         """As when its machine loses power."""
@@ -138,14 +160,20 @@ class Proxy:
         self.faults: dict[str, list[Fault]] = {}
         self.always: dict[str, Fault] = {}
         self.closed_early = threading.Event()
-        self._listening = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listening.getsockname()[1]}"
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._port = 0
+        self.listen()
+        self.url = f"http://127.0.0.1:{self._port}"
 
-    def _accept(self) -> None:
+    def listen(self) -> None:
+        """Take connections, again at the same address."""
+        self._listening = socket.create_server(("127.0.0.1", self._port))
+        self._port = self._listening.getsockname()[1]
+        threading.Thread(target=self._accept, args=(self._listening,), daemon=True).start()
+
+    def _accept(self, listening: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while True:
-                client, _ = self._listening.accept()
+                client, _ = listening.accept()
                 threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
@@ -177,6 +205,8 @@ class Proxy:
 
     def close(self) -> None:
         """Take no further connections: new ones are refused."""
+        with contextlib.suppress(OSError):
+            self._listening.shutdown(socket.SHUT_RDWR)  # wakes the thread that accepts, which would take one more
         self._listening.close()
 
     def __enter__(self) -> Proxy:

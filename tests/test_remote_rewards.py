@@ -359,4 +359,4 @@ def test_fit_config_and_doctor_show_the_rewards_server(server: LlamaServer, tmp_
         told = servers(Catalogue.read())
     finally:
         user_models_file().unlink()
-    assert "context 1024" in told[server.url] or "4 slots" in told[server.url]
+    assert "4 slots; takes tokens, reads ahead, can be a judge" in told[server.url]

@@ -74,6 +74,7 @@ def write_script(
     template: str = TEMPLATE + GO,
     control: Sequence[str] = (),
     sampling: Mapping[str, float] = MappingProxyType({}),
+    context: int = CONTEXT,
 ) -> Path:
     """Writes a model that looks at nothing but the last token, and returns its path.
 
@@ -85,12 +86,13 @@ def write_script(
         template: for the chat; its end is where an answer begins, ``GO`` where it is left out.
         control: those of the texts that are control tokens.
         sampling: that the file advises, by the names of its metadata.
+        context: that it says it was trained for.
     """
     vocabulary = [*VOCABULARY, GO, *texts]
     width = -(-len(vocabulary) // 64) * 64
     out = gguf.GGUFWriter(path, "llama")
     out.add_name("scripted")
-    out.add_context_length(CONTEXT)
+    out.add_context_length(context)
     out.add_embedding_length(width)
     out.add_block_count(1)
     out.add_feed_forward_length(HIDDEN)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,15 +15,17 @@ from rsd_local.cli.options import StrictCommand, trio_options
 from rsd_local.cli.text import printable, say
 from rsd_local.cli.words import gigabytes
 from rsd_local.config import RemoteRole, require
+from rsd_local.errors import RemoteError
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Mapping
+    from collections.abc import Callable, Container, Mapping
     from pathlib import Path
 
     from rsd_local.catalogue.models import ModelEntry
     from rsd_local.config import Trio
     from rsd_local.events import Role
     from rsd_local.fit import MemoryPlan
+    from rsd_local.remote import PoolingEngine, RemoteEngine
 
 _ACCEPTED = (0.5, 0.7, 0.85, 0.95)
 _CACHED = 100_000_000
@@ -41,7 +45,7 @@ def fit(name: str | None, parallel: int, measured: bool, as_json: bool, **flags:
     at best. TRIO is a name or a TOML file, as for --trio. Without --measure no model is loaded, and what a named trio has no files of
     yet is told from the catalogue's figures. Where the catalogue does not know the shape of a model, its weights alone are counted, and the
     rest stands as unknown. A model on a server takes no memory here, and the server is asked what it has. Ends with 1 where the trio does
-    not fit.
+    not fit, or a server cannot be asked.
     """
     if name is not None and flags["trio"] is not None:
         raise click.UsageError("TRIO and --trio exclude each other")
@@ -63,6 +67,7 @@ def fit(name: str | None, parallel: int, measured: bool, as_json: bool, **flags:
     plan = make_plan(capacities(trio, heads), devices(), published)
     missing = {path: header.size for path, header in published.items() if path in trio.files}
     away = _servers(trio)
+    lost = [role for role, told in away.items() if "error" in told]
     from_memory = bool(plan.roles) and not any(one.offloaded for one in plan.roles) and plan.roles[-1].footprint.read > _CACHED
     bandwidth = memory_bandwidth(machine.threads())
     experts = [other for other, entry in entries.items() if entry.active is not None and entry.path in published]
@@ -73,12 +78,13 @@ def fit(name: str | None, parallel: int, measured: bool, as_json: bool, **flags:
         why = ""
     except DoesNotFit as error:
         why = f"{error}; {error.hint}"
-    times = _measured(trio, missing, why) if measured else None
+    times = _measured(trio, missing, why) if measured and not lost else None
     if as_json:
         shown = _object(plan, bandwidth, speeds, gains) | _gaps(plan, missing, unknown) | {"servers": away}
         click.echo(json.dumps(shown | ({"measured": times} if times is not None else {})))
     else:
-        click.echo(printable("\n".join([*_table(plan, unknown), *(f"{role:<8} {told['about']}" for role, told in away.items())])))
+        said = (f"{role:<8} {told.get('about') or told['error']}" for role, told in away.items())
+        click.echo(printable("\n".join([*_table(plan, unknown), *said])))
         if times is None:
             _say_speeds(bandwidth, speeds, gains, experts)
         else:
@@ -91,31 +97,32 @@ def fit(name: str | None, parallel: int, measured: bool, as_json: bool, **flags:
     if unknown:
         names = ", ".join(unknown.values())
         say(f"not counted: what the context and the batches of {names} take, which is unknown until the file is here", err=True)
-    say(f"does not fit: {why}" if why else "fits, as far as is known" if unknown else "fits", err=True)
-    return 1 if why else 0
+    fits = "fits, as far as is known" if unknown or lost else "fits"
+    fits += f"; not asked: the server of the {' and the '.join(lost)}{', so nothing was measured' if measured else ''}" if lost else ""
+    say(f"does not fit: {why}" if why else fits, err=True)
+    return 1 if why or lost else 0
 
 
 def _servers(trio: Trio) -> dict[str, dict[str, Any]]:
-    """What the servers of a trio say of themselves, by role.
-
-    Raises:
-        RemoteError: one cannot be reached.
-    """
-    from contextlib import closing
-
+    """What the servers of a trio say of themselves, by role, or why they say nothing."""
     from rsd_local.remote import RemoteEngine
     from rsd_local.rewards import reward_servers
     from rsd_local.rewards.servers import open_asked
 
-    told: dict[str, dict[str, Any]] = {}
-    for role, config in (("draft", trio.draft), ("target", trio.target)):
-        if isinstance(config, RemoteRole):
-            with closing(RemoteEngine(config, role)) as engine:
-                told[role] = dataclasses.asdict(engine.facts) | {"url": config.url, "about": engine.about()}
+    both = {"draft": trio.draft, "target": trio.target}
+    told = {role: _told(config.url, partial(RemoteEngine, config, role)) for role, config in both.items() if isinstance(config, RemoteRole)}
     for name, (place, config) in reward_servers(trio).items():
-        with closing(open_asked(config, name, trio.stages[place]).engine) as asked:
-            told[name] = dataclasses.asdict(asked.facts) | {"url": config.url, "about": asked.about()}
+        told[name] = _told(config.url, lambda: open_asked(config, name, trio.stages[place]).engine)  # noqa: B023 - called at once
     return told
+
+
+def _told(url: str, open_engine: Callable[[], RemoteEngine | PoolingEngine]) -> dict[str, Any]:
+    """What one server says of itself, or why it says nothing."""
+    try:
+        with closing(open_engine()) as engine:
+            return dataclasses.asdict(engine.facts) | {"url": url, "about": engine.about()}
+    except RemoteError as error:
+        return {"url": url, "error": f"{error}; {error.hint}" if error.hint else str(error)}
 
 
 def _say_speeds(bandwidth: float, speeds: dict[Role, float], gains: dict[float, float], experts: list[str]) -> None:

@@ -71,6 +71,7 @@ def step(event: StepDone, trio: Trio, *, folded: bool = False) -> None:
         mark = f"target{own}{again}" + (f"   (draft{given})" if event.rejected is not None else "")
     names = len(trio.stages) > 1 or trio.stages[0].kind == "verifier"
     mark += f"  {event.reward_by or 'unchecked'}" if names and (event.author == "draft" or event.rejected is not None) else ""
+    mark += "  for the target's server failed" if event.target_failed else ""
     color = "yellow" if event.author == "target" else "green"
     click.echo(click.style(f"[{event.index + 1}] {mark}", fg=color) + f"  {event.seconds:.1f} s", err=True)
     text = printable(event.text.strip("\n"))

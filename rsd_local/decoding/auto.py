@@ -102,7 +102,8 @@ class Chooser:
     def step(self, *, draft: bool, target: bool) -> Chosen:
         """The way of the next step; whoever it asks has then evaluated what stands, so that the step's cost is its own.
 
-        What the target had not read of drafted steps is those steps' cost. A first step by the way that is the fastest anyhow goes
+        What the target had not read of drafted steps is those steps' cost; one on a server has nearly all of it, and waiting for the rest
+        would be a round trip of its own. A first step by the way that is the fastest anyhow goes
         without: the prompt is then read with the step, in one batch less, and nobody learns from it.
 
         Args:
@@ -115,7 +116,8 @@ class Chooser:
         self._way = way = (self._replay if target else None) or self._costs.choose(steps, unread)
         counts = before is not None or not self._costs.prefers(way, steps)
         if counts and way != before:
-            if way != "draft" and before in (None, "draft"):
+            away = not self._target.abilities.devices  # on a server, which reads what stands while the draft writes on
+            if way != "draft" and (before is None or (before == "draft" and not away)):
                 self._target.begin()
                 self._target.settle()
                 read = self._spent()
@@ -205,9 +207,8 @@ class Chooser:
         return Chosen(self._solution.steps, way, self._costs.costs((*self._steps, *self._pieces)))
 
     def _spent(self) -> _Spent:
-        made = (self._draft.counters(), self._target.counters(), *self._reward.counters().values())
-        batches = sum(one.seconds + (one.waiting_seconds if one.rounds else 0.0) for one in made)
-        return _Spent(self._now() - self._paused, batches)
+        scored = sum(one.seconds + (one.waiting_seconds if one.rounds else 0.0) for one in self._reward.counters().values())
+        return _Spent(self._now() - self._paused, self._draft.spent() + self._target.spent() + scored)
 
     def _now(self) -> float:
         return self._costs.clock() if self._costs.clock is not None else 0.0

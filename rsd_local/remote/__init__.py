@@ -7,6 +7,7 @@ from rsd_local.remote.head import token_states
 from rsd_local.remote.judge import answer_shares
 from rsd_local.remote.pooling import PoolingEngine
 from rsd_local.remote.reading import ReadingEngine
+from rsd_local.remote.sent_ahead import ended_by
 from rsd_local.remote.transport import Call
 from rsd_local.remote.writer import RemoteWriter
 
@@ -20,5 +21,6 @@ __all__ = [
     "RemoteWriter",
     "Wanted",
     "answer_shares",
+    "ended_by",
     "token_states",
 ]

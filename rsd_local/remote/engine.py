@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
+from time import monotonic
+from typing import TypeVar
 
 from rsd_local.config import RemoteRole, Thinking
-from rsd_local.errors import BadAnswer, RemoteError
+from rsd_local.errors import BadAnswer, RemoteBusy, RemoteError, RemoteRefused, Unreachable
 from rsd_local.prompt import Prompt
-from rsd_local.remote.api import UNKNOWN_CONTEXT, Facts, Timing
+from rsd_local.remote.api import UNKNOWN_CONTEXT, Facts, ReadingServer, Server, Timing
 from rsd_local.remote.discover import open_server
+from rsd_local.remote.llama_server import LlamaServer
 from rsd_local.remote.step import Language
+from rsd_local.remote.transport import Call
 from rsd_local.remote.vocabulary import edge_marks, same_tokens
 from rsd_local.steps import THOUGHT_BEGIN, THOUGHT_END
+
+T = TypeVar("T")
 
 log = logging.getLogger("rsd_local")
 _FADE = 0.9
 _RESTS = 15.0  # seconds that a server which failed is left alone, where its answers go on without it
+_KEPT = 64  # ways to ask for a thought that are remembered
 _BEGIN, _END = THOUGHT_BEGIN.decode(), THOUGHT_END.decode()
 
 
@@ -48,8 +55,10 @@ class RemoteEngine:
         name: of its role.
         rests: whether a server that failed is left alone for a while.
         reuse: whether a prompt goes on from what earlier ones left in the server's cache.
+        beside: another engine of the same server, whose slots are shared out among both.
 
     Attributes:
+        rests: as above.
         facts: what the server says of itself.
         parameters: weights that a token meets.
         language: how its tokens become bytes.
@@ -60,15 +69,16 @@ class RemoteEngine:
         RemoteError: the server cannot be reached, or is none that is known.
     """
 
-    def __init__(self, config: RemoteRole, name: str, *, rests: bool = False, reuse: bool = True) -> None:
-        self.config, self.name, self.reuse = config, name, reuse
-        self._rests, self._lock = rests, threading.Lock()
+    def __init__(
+        self, config: RemoteRole, name: str, *, rests: bool = False, reuse: bool = True, beside: RemoteEngine | None = None
+    ) -> None:
+        self.config, self.name, self.rests, self.reuse = config, name, rests, reuse
         self._down: tuple[float, RemoteError] | None = None
+        self._gone = False  # whether it was, and may be another one since
+        self._opens: dict[tuple[Prompt, Thinking], bool] = {}
         self.server = open_server(config)
         try:
-            self.facts: Facts = self.server.facts()
-            if self.facts.context < 1:
-                raise BadAnswer(f"{config.url} does not say how long its context is")
+            self.facts = self._said_by(self.server)
             self._marks = edge_marks(self.server)
             self.language = Language(None, *self._closing())
         except BaseException:
@@ -77,7 +87,8 @@ class RemoteEngine:
         self.parameters = round(config.parameters * 1e9) or self.facts.parameters
         self.latency = RemoteLatency()
         self.shares: bool | None = None
-        self._slots = list(range(self.facts.slots))
+        self._lock: threading.Lock = threading.Lock() if beside is None else beside._lock
+        self._slots: list[int] = list(range(self.facts.slots)) if beside is None else beside._slots
 
     @property
     def context(self) -> int:
@@ -101,7 +112,11 @@ class RemoteEngine:
         travels = "" if self.shares is None else f"; steps travel as {'tokens' if self.shares else 'text'}"
         context = "" if self.facts.context == UNKNOWN_CONTEXT else f", context {said.context}"
         slots = f", {said.slots} slots" if said.slots else ""
-        return f"{said.model} on {self.config.url} ({said.build}){size}{context}{slots}{travels}"
+        can = ["takes text" if said.texts else "takes tokens"]
+        can += ["reads ahead"] if said.ahead else []
+        can += ["scores steps"] if isinstance(self.server, ReadingServer) else []
+        can += ["can be a judge"] if isinstance(self.server, LlamaServer) else []
+        return f"{said.model} on {self.config.url} ({said.build}){size}{context}{slots}; {', '.join(can)}{travels}"
 
     def meet(self, vocabulary: int, tokenize: Callable[[str], list[int]], language: Callable[[], object] | None = None) -> int:
         """How many tokens, from 0 on, mean the same to this model and to another one, by probe texts; 0 for two vocabularies.
@@ -149,9 +164,28 @@ class RemoteEngine:
             return f"{text.rstrip()}\n{_END}\n\n" if begun else text
         return text if begun or _END in text[text.rfind(prompt.question) :] else f"{text}{_BEGIN}\n"
 
-    def opens_thought(self, prompt: Prompt, thinking: Thinking) -> bool:
-        """Whether an answer begins inside a thought that the prompt has opened."""
-        return self.thinks and not prompt.raw and _opens(self.chat(prompt, thinking))
+    def opens_thought(self, prompt: Prompt, thinking: Thinking, call: Call) -> bool | None:
+        """Whether an answer begins inside a thought that the prompt has opened; each way to ask is asked about once.
+
+        Args:
+            prompt: any.
+            thinking: how it is asked.
+            call: the request.
+
+        Returns:
+            None where the server fails, and is left alone then.
+        """
+        if not self.thinks or prompt.raw:
+            return False
+        key = prompt, replace(thinking, budget=0, scored=1)
+        if key not in self._opens:
+            found = self.try_asking(lambda: self.chat(prompt, thinking), call)
+            if found is None:
+                return None
+            while len(self._opens) >= _KEPT:
+                self._opens.pop(next(iter(self._opens)), None)
+            self._opens[key] = _opens(found)
+        return self._opens[key]
 
     def take_slot(self) -> int:
         """One of the server's slots that nobody here has; −1, any, where there is none."""
@@ -161,28 +195,88 @@ class RemoteEngine:
     def give_slot(self, slot: int) -> None:
         """Give it back; the one that was given back last is taken first, for its cache is the newest."""
         with self._lock:
-            if slot >= 0:
+            if 0 <= slot < self.facts.slots:
                 self._slots.insert(0, slot)
 
-    def check_up(self) -> None:
-        """Raise what the server failed with, where it is left alone since."""
+    def try_asking(self, work: Callable[[], T], call: Call) -> T | None:
+        """What comes of asking the server; None where it fails, or is left alone since it did.
+
+        Args:
+            work: asks.
+            call: what it asks is part of that.
+
+        Raises:
+            RemoteError: it fails, and is none that is left alone then.
+            Cancelled: the call was cancelled.
+        """
+        try:
+            self.check_up(call)
+            with call.covering():
+                return work()
+        except RemoteError as error:
+            self.note_failure(error)
+            if not self.rests:
+                raise
+            return None
+
+    def check_up(self, call: Call) -> None:
+        """Look whether the server may be asked: not where it is left alone, nor where it was gone and has another model since.
+
+        Args:
+            call: the request that this comes before.
+
+        Raises:
+            RemoteError: what it failed with; or it has another model, or still cannot be asked.
+        """
         with self._lock:
             if self._down is not None:
                 until, error = self._down
-                if time.monotonic() < until:
+                if monotonic() < until:
                     raise type(error)(str(error), hint=error.hint)
                 self._down = None
+        if self._gone:
+            with call.covering():
+                self._look_again()
 
     def note_failure(self, error: RemoteError) -> None:
-        """The server has failed."""
-        if self._rests:
-            with self._lock:
-                self._down = (time.monotonic() + _RESTS, error)
-            log.warning("%s: %s; its steps are the draft's for %.0f s", self.name, error, _RESTS)
+        """The server has failed. While it is left alone nothing new comes of that: what was asked before may end so, too."""
+        with self._lock:
+            self._gone = self._gone or isinstance(error, Unreachable | RemoteBusy)
+            now = monotonic()
+            if not self.rests or (self._down is not None and now < self._down[0]):
+                return
+            self._down = (now + _RESTS, error)
+        log.warning("%s: %s; its steps are the draft's for %.0f s", self.name, error, _RESTS)
 
     def close(self) -> None:
         """Close the connections."""
         self.server.close()
+
+    def _said_by(self, server: Server) -> Facts:
+        """What the server says of itself."""
+        found = server.facts()
+        if found.context < 1:
+            raise BadAnswer(f"{self.config.url} does not say how long its context is")
+        return found
+
+    def _look_again(self) -> None:
+        """Ask once more what a server is that was gone: its context and slots may be others, but not its model.
+
+        Raises:
+            RemoteRefused: it has another model.
+        """
+        known = self.facts
+        with closing(open_server(self.config)) as server:
+            found = self._said_by(server)
+        if (found.model, found.vocabulary, found.parameters) != (known.model, known.vocabulary, known.parameters):
+            other = found.model if found.model != known.model else f"another model by the name of {found.model}"
+            raise RemoteRefused(
+                f"{self.config.url} had {known.model} and has {other} now",
+                hint="start it with that one again, or open the trio anew",
+            )
+        with self._lock:
+            self.facts, self._gone = found, False
+            self._slots[:] = [slot for slot in self._slots if slot < found.slots]
 
     def _closing(self) -> tuple[tuple[int, ...], bytes]:
         """The tokens that close a thought, and their bytes."""

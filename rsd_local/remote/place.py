@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from rsd_local.errors import Cancelled, Closed, ConfigError, RemoteError, RSDError, Unreachable
-from rsd_local.events import Counters
+from rsd_local.errors import Cancelled, Closed, ConfigError, RemoteError
+from rsd_local.events import CancelToken, Counters
 from rsd_local.remote.api import Likelihood, ReadingServer, Timing
 from rsd_local.remote.engine import RemoteEngine
+from rsd_local.remote.sent_ahead import SentAhead
 from rsd_local.remote.transport import Call
 from rsd_local.remote.vocabulary import step_tokens
 from rsd_local.steps import Step
@@ -23,6 +24,13 @@ class _Mark:
     """Where a step begins, among steps whose tokens are not known yet."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Prompt:
+    """A prompt whose tokens are not known yet, and what asks for them."""
+
+    ask: Callable[[], list[int]]
+
+
 class Place:
     """A text on a server. One thread uses it; what is sent ahead has a thread of its own, which ``join`` waits for.
 
@@ -31,31 +39,46 @@ class Place:
         tokens: that stand, from the prompt's first one on.
         written: of each, whether this model wrote it.
         shared: how many tokens, from the first on, mean the same to the other model.
+        cancel: of the answer: ends what is sent ahead.
 
     Attributes:
         counters: of all that was done here.
-        slot: of the server.
+        cancel: as above.
+        lock: of what is noted, and of the counters.
     """
 
-    def __init__(self, engine: RemoteEngine, tokens: list[int], written: bytearray, shared: int) -> None:
-        self.engine, self.tokens, self.written, self._shared = engine, tokens, written, shared
-        self.slot = engine.take_slot()
+    def __init__(self, engine: RemoteEngine, tokens: list[int], written: bytearray, shared: int, cancel: CancelToken | None) -> None:
+        self.engine, self.tokens, self.written, self._shared, self.cancel = engine, tokens, written, shared, cancel
+        self._slot = engine.take_slot()
         self.counters = Counters(parameters=engine.parameters)
-        self._noted: list[Step | _Mark] = []  # behind the tokens
+        self._noted: list[Step | _Mark | _Prompt] = []  # behind the tokens
         self._base: int | None = len(tokens)  # where the step begins; None where a mark says it
         self._touched = False  # whether anything was noted or written since
         self._cached = 0  # tokens that are in the server's cache, as far as is known
         self._seen = self._seen_before = 0  # tokens that the server has read, as it counts them, now and where the step begins
         self._opened = False
-        self._ahead: _Ahead | None = None
+        self._ahead: SentAhead | None = None
         self._calls: set[Call] = set()
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         self._closed = False
+
+    @property
+    def slot(self) -> int:
+        """Of the server; −1, any, where it has none, or was started again with fewer."""
+        return self._slot if self._slot < self.engine.facts.slots else -1
+
+    def note_prompt(self, ask: Callable[[], list[int]]) -> None:
+        """What stands begins with a prompt whose tokens are asked for once they are needed.
+
+        Args:
+            ask: gives them.
+        """
+        self._noted, self._base = [_Prompt(ask), _Mark()], None
 
     def begin(self) -> None:
         """A step begins here; what stands is sent ahead."""
-        with self._lock:
-            self._noted = [one for one in self._noted if isinstance(one, Step)]
+        with self.lock:
+            self._noted = [one for one in self._noted if not isinstance(one, _Mark)]
             self._touched, self._seen_before = False, self._seen
             if self._noted or self._busy:
                 self._base = None
@@ -66,7 +89,7 @@ class Place:
 
     def note(self, step: Step) -> None:
         """A step of the other model comes behind what stands; it is spelled later."""
-        with self._lock:
+        with self.lock:
             if step.raw or step.tokens:
                 self._noted.append(step)
                 self._touched = True
@@ -75,14 +98,14 @@ class Place:
         """What came since the step began is gone."""
         if not self._touched:
             return
-        with self._lock:
+        with self.lock:
             self._touched = False
             mark = next((place for place, one in enumerate(self._noted) if isinstance(one, _Mark)), None)
             if mark is not None:
                 del self._noted[mark + 1 :]
                 return
         self.join()
-        with self._lock:
+        with self.lock:
             self._noted.clear()
             assert self._base is not None
             self.counters.discarded_tokens += self.written.count(1, self._base)
@@ -99,7 +122,7 @@ class Place:
     def spell(self, call: Call) -> None:
         """Make tokens of the noted steps, in the thread that has the place for itself."""
         while True:
-            with self._lock:
+            with self.lock:
                 if not self._noted:
                     return
                 first = self._noted[0]
@@ -107,9 +130,15 @@ class Place:
                     self._base = len(self.tokens)
                     del self._noted[0]
                     continue
-            same = bool(first.tokens) and all(token < self._shared for token in first.tokens)
-            tokens = list(first.tokens) if same else step_tokens(self.engine.server, first.raw, self.engine.marks, call)
-            with self._lock:
+            if isinstance(first, _Prompt):
+                with call.covering():
+                    tokens = first.ask()
+                self.counters.opening_tokens = len(tokens)
+            elif first.tokens and all(token < self._shared for token in first.tokens):
+                tokens = list(first.tokens)
+            else:
+                tokens = step_tokens(self.engine.server, first.raw, self.engine.marks, call)
+            with self.lock:
                 if self._noted and self._noted[0] is first:  # it was not taken back meanwhile
                     del self._noted[0]
                     self.tokens += tokens
@@ -126,9 +155,9 @@ class Place:
 
     def send_ahead(self) -> None:
         """Begin to evaluate what stands, but for its last token."""
-        with self._lock:
+        with self.lock:
             if self.waits and not self._busy and not self._closed:
-                self._ahead = _Ahead(self)
+                self._ahead = SentAhead(self)
 
     def evaluate(self, call: Call) -> None:
         """Evaluate what stands, but for its last token."""
@@ -142,7 +171,7 @@ class Place:
     def read(self, call: Call) -> tuple[list[int], Likelihood]:
         """The tokens of what was noted since the step began, and how likely they are to a server that says it; they are then read."""
         self.spell(call)
-        with self._lock:
+        with self.lock:
             start, tokens = self._base, list(self.tokens)
         assert start is not None
         if not tokens[start:]:
@@ -167,9 +196,9 @@ class Place:
             )
         return server
 
-    def rests(self, ahead: _Ahead) -> bool:
+    def rests(self, ahead: SentAhead) -> bool:
         """Whether there is nothing more to send ahead; then it is done with."""
-        with self._lock:
+        with self.lock:
             ahead.done = ahead.enough or not self.waits
             if not ahead.done:
                 ahead.out.clear()
@@ -230,7 +259,7 @@ class Place:
         Raises:
             Closed: the place was closed.
         """
-        with self._lock:
+        with self.lock:
             if self._closed:
                 raise Closed(f"{self.engine.name}: the writer was closed")
             self._calls.add(call)
@@ -246,7 +275,7 @@ class Place:
         """
         try:
             self.started(call)
-            self.engine.check_up()
+            self.engine.check_up(call)
             self.settle()
             if call.cancelled:
                 raise Cancelled("cancelled")
@@ -264,7 +293,7 @@ class Place:
     def ended(self, call: Call) -> None:
         """It is over: what went over the network counts."""
         traffic = call.traffic
-        with self._lock:  # what was sent ahead may end at the same time
+        with self.lock:  # what was sent ahead may end at the same time
             self.counters.rounds += traffic.rounds
             self.counters.sent_bytes += traffic.sent
             self.counters.received_bytes += traffic.received
@@ -275,72 +304,29 @@ class Place:
         self.join(_PATIENCE)
         return self.counters
 
-    def fork(self) -> Place:
-        """Another one with the same text, in a slot of its own."""
+    def fork(self, call: Call) -> Place:
+        """Another one with the same text, in a slot of its own.
+
+        Args:
+            call: what has to be asked for is part of that.
+        """
         self.join()
-        call = Call()
         try:
+            self.started(call)
             self.spell(call)
         finally:
             self.ended(call)
-        made = Place(self.engine, list(self.tokens), bytearray(self.written), self._shared)
+        made = Place(self.engine, list(self.tokens), bytearray(self.written), self._shared, self.cancel)
         made._seen = self._seen if self.engine.facts.slots == 0 else 0  # a cache without slots is everybody's
         return made
 
     def close(self) -> None:
         """End what goes on, and give the slot back."""
-        with self._lock:
+        with self.lock:
             if self._closed:
                 return
             self._closed = True
             calls = list(self._calls)
         for call in calls:
             call.cancel()
-        self.engine.give_slot(self.slot)
-
-
-class _Ahead:
-    """Tokens that are being evaluated while nobody waits for them; where that fails, the next request evaluates them itself."""
-
-    def __init__(self, place: Place) -> None:
-        self._place, self._call, self.done, self.enough = place, Call(), False, False
-        self.lost: Unreachable | None = None
-        self.out = threading.Event()  # what is to be evaluated is on its way, and the place's texts are not touched any more
-        self._thread = threading.Thread(target=self._run, name="rsd-remote-ahead", daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        place, call = self._place, self._call
-        try:
-            place.started(call)
-            place.engine.check_up()
-            while not place.rests(self):
-                place.spell(call)
-                call.when_sent = self.out.set
-                place.evaluate(call)
-                call.when_sent = None
-        except RemoteError as error:
-            self.lost = error if isinstance(error, Unreachable) else None
-            place.engine.note_failure(error)
-        except RSDError:
-            pass  # a full context, or the end of all: the request that writes meets it too
-        finally:
-            place.ended(call)
-            self.done = True
-            self.out.set()
-
-    def wait_out(self) -> None:
-        """Wait until what is being sent is out; nothing further is."""
-        with self._place._lock:  # no new round begins behind this
-            self.enough = True
-        self.out.wait()
-
-    def join(self, seconds: float | None) -> None:
-        """Wait for what is on its way; nothing further is sent."""
-        self.enough = True
-        self._thread.join(seconds)
-
-    def cancel(self) -> None:
-        """End it."""
-        self.enough = True
-        self._call.cancel()
+        self.engine.give_slot(self._slot)

@@ -39,7 +39,7 @@ class ReadingEngine(RemoteEngine):
     def __init__(
         self, config: RemoteRole, name: str, *, states: bool = False, reuse: bool = True, beside: RemoteEngine | None = None
     ) -> None:
-        super().__init__(config, name, reuse=reuse)
+        super().__init__(config, name, reuse=reuse, beside=beside)
         self.states = states
         try:
             if not isinstance(self.server, LlamaServer):
@@ -52,8 +52,6 @@ class ReadingEngine(RemoteEngine):
         except BaseException:
             self.server.close()
             raise
-        if beside is not None:
-            self._lock, self._slots = beside._lock, beside._slots
         self._asking = threading.local()
         self._known: dict[tuple[str, bool], list[tuple[int, bytes]]] = {}
 

@@ -29,6 +29,7 @@ _FIRST_WAIT, _LONGEST_WAIT = 0.1, 1.0
 _MOST_BYTES = 64 << 20  # of an answer that is no stream
 _MOST_OF_ERROR, _ERROR_SECONDS = 65_536, 10.0
 _SHOWN = 80  # characters of an answer that is none
+_THREAD = threading.local()  # has the call that what the thread asks is part of
 
 
 @dataclass(slots=True)
@@ -78,6 +79,16 @@ class Call:
             raise Cancelled("cancelled")
 
     @contextmanager
+    def covering(self) -> Iterator[None]:
+        """Requests of this thread in the block that have no call of their own are part of this one, and end with it."""
+        before = getattr(_THREAD, "call", None)
+        _THREAD.call = self
+        try:
+            yield
+        finally:
+            _THREAD.call = before
+
+    @contextmanager
     def over(self, connection: Connection) -> Iterator[None]:
         """While a request goes over a connection."""
         with self._lock:
@@ -124,7 +135,7 @@ class Transport:
             RemoteError, ContextFull: what went wrong.
             Cancelled: the call was cancelled.
         """
-        call = call or Call()
+        call = call or getattr(_THREAD, "call", None) or Call()
         with self._answered(path, body, call) as response:
             content, end = bytearray(), time.monotonic() + self.faults.patience
             for chunk in response.iter_bytes():

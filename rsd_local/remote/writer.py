@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
@@ -21,6 +20,7 @@ from rsd_local.remote.asked import Asked
 from rsd_local.remote.engine import RemoteEngine, RemoteLatency
 from rsd_local.remote.place import Place
 from rsd_local.remote.read_ahead import read_step
+from rsd_local.remote.sent_ahead import ended_by
 from rsd_local.remote.step import RemoteStep, Written, follow
 from rsd_local.remote.transport import Call
 from rsd_local.roles import NO_HINT, Abilities, Hint, Pending, Stream
@@ -50,20 +50,39 @@ class RemoteWriter:
         family.append(place)
 
     @classmethod
-    def open(cls, engine: RemoteEngine, prompt: list[int], *, shared: int, cancel: CancelToken | None = None) -> Self:
-        """A writer at a prompt's tokens, which the server begins to evaluate.
+    def open(cls, engine: RemoteEngine, ask: Callable[[], list[int]], *, shared: int, cancel: CancelToken | None = None) -> Self:
+        """A writer at a prompt, which the server begins to evaluate.
+
+        Where the server fails and may be left alone then, the prompt is asked for once the writer needs it.
+
+        Args:
+            engine: of the server.
+            ask: gives the prompt's tokens.
+            shared, cancel: as above.
 
         Raises:
             ContextFull: they leave no room for an answer.
+            RemoteError: the server does not give them.
+            Cancelled: the answer was cancelled.
         """
-        if len(prompt) >= engine.context:
-            raise ContextFull(
-                f"{engine.name}: a prompt of {len(prompt)} tokens leaves no room in the server's context of {engine.context}",
-                hint="shorten the question, or start the server with a larger --ctx-size",
-            )
-        place = Place(engine, list(prompt), bytearray(len(prompt)), shared)
-        place.counters.opening_tokens = len(prompt)
-        place.send_ahead()
+
+        def prompt() -> list[int]:
+            tokens = ask()
+            if len(tokens) >= engine.context:
+                raise ContextFull(
+                    f"{engine.name}: a prompt of {len(tokens)} tokens leaves no room in the server's context of {engine.context}",
+                    hint="shorten the question, or start the server with a larger --ctx-size",
+                )
+            return tokens
+
+        with ended_by(cancel, call := Call()):
+            tokens = engine.try_asking(prompt, call)
+        place = Place(engine, tokens or [], bytearray(len(tokens or [])), shared, cancel)
+        if tokens is None:
+            place.note_prompt(prompt)
+        else:
+            place.counters.opening_tokens = len(tokens)
+            place.send_ahead()
         return cls(place, [], shared, cancel)
 
     @property
@@ -105,20 +124,10 @@ class RemoteWriter:
             self._place.counters.missed_guesses += len(reading.own) > reading.kept
 
         def work(call: Call, on_text: Callable[[bytes], None]) -> Step:
-            with self._cancelling(call):
+            with ended_by(self._cancel, call):
                 return self._written(call, on_text, limit, until, sampling, stream, skip, known)
 
         return RemoteStep(work, self._place.stop)
-
-    def _cancelling(self, call: Call) -> AbstractContextManager[None]:
-        """While whoever cancels the answer ends a request and what was sent ahead of it."""
-        place = self._place
-
-        def end() -> None:
-            call.cancel()
-            place.stop()
-
-        return nullcontext() if self._cancel is None else self._cancel.calling(end)
 
     def _written(
         self,
@@ -216,7 +225,7 @@ class RemoteWriter:
         place.note(replace(step, tokens=step.tokens[:-1]) if ends else step)
 
         def work(call: Call) -> Reading:
-            with self._cancelling(call):
+            with ended_by(self._cancel, call):
                 return read_step(place, call, sampling)
 
         self._read, self._reading = None if ends else step, Asked(work, "rsd-remote-read", place.stop)
@@ -260,7 +269,8 @@ class RemoteWriter:
     def fork(self) -> Self:
         """Another writer that goes on from here; a slot of its own evaluates what stands anew, unless the server has it."""
         self._wait()
-        return type(self)(self._place.fork(), self._family, self._shared, self._cancel)
+        with ended_by(self._cancel, call := Call()):
+            return type(self)(self._place.fork(call), self._family, self._shared, self._cancel)
 
     def adopt(self, fork: Self) -> None:
         """Go on where a fork has come to; the fork gets what this one had."""
@@ -277,6 +287,10 @@ class RemoteWriter:
     def counters(self) -> Counters:
         """What was evaluated and written so far, by this one and all that were forked from the same."""
         return total(place.counted() for place in self._family)
+
+    def spent(self) -> float:
+        """Seconds that the server computed so far, and that were waited beyond them."""
+        return sum(place.counters.seconds + place.counters.waiting_seconds for place in self._family)
 
     def close(self) -> None:
         """Give the slot back; a step that is being written fails with Closed."""

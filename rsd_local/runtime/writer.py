@@ -285,6 +285,10 @@ class LocalWriter:
         """What was evaluated and written so far, by this one and all that were forked from the same."""
         return total(sequence.counters for sequence in self._family)
 
+    def spent(self) -> float:
+        """Seconds of its batches so far."""
+        return self.counters().seconds
+
     def close(self) -> None:
         """Give the cache back; a step that is being written fails with Closed."""
         self.sequence.close()

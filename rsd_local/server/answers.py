@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from rsd_local.config import RemoteRole
 from rsd_local.events import Drafted, Event, Finished, StepDone, TextWritten
 from rsd_local.server import VERSION
 from rsd_local.server.models import Job
@@ -76,6 +77,9 @@ class Answer:
         self.times = Times(asked)
         self.account: Account | None = None
         self._live = job.strategy in ("target", "draft", "speculative")
+        trio = job.reasoner.config
+        may_fail = isinstance(trio.target, RemoteRole) and trio.on_failure == "draft"
+        self._target_stands = job.strategy in _STREAMED and job.params.search.retries == 0 and not may_fail
 
     @property
     def id(self) -> str:
@@ -143,8 +147,11 @@ class Answer:
             yield self._chunk({} if self._chat else "", {**where, "attempt": event.attempt, "part": event.part, "draft": event.text})
 
     def _is_certain(self, event: TextWritten) -> bool:
-        """Whether what is written is accepted as it is: of a model that answers alone, and of the target where it tries once."""
-        return self._live or (self._job.strategy in _STREAMED and event.author == "target" and self._job.params.search.retries == 0)
+        """Whether what is written is accepted as it is: of a model that answers alone, and of the target where it tries once.
+
+        Where the draft's step stands if the target's server fails, a step of that one is certain once it is done.
+        """
+        return self._live or (event.author == "target" and self._target_stands)
 
     def _step(self, event: StepDone) -> Iterator[dict[str, Any]]:
         rest = event.text.removeprefix(self._written)

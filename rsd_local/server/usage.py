@@ -162,6 +162,7 @@ def step_object(step: StepDone, *, rejected: bool) -> dict[str, Any]:
         "seconds": step.seconds,
         "reward_by": step.reward_by,
         "replaced": step.rejected is not None,
+        "target_failed": step.target_failed,
     }
     if rejected:
         gone = step.rejected

@@ -184,7 +184,10 @@ def test_what_fails_ahead_of_a_step_is_evaluated_with_it(proxy: Proxy, monkeypat
     ],
     ids=["reset", "slow", "truncated", "429", "503", "refused"],
 )
-def test_after_each_fault_the_next_answer_is_right_and_so_are_its_counters(proxy: Proxy, fault: Any) -> None:
+def test_after_each_fault_the_next_answer_is_right_and_so_are_its_counters(
+    proxy: Proxy, fault: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send_prompts_ahead(monkeypatch, sent=True)
     with Reasoner.open(trio(proxy.url)) as reasoner:
         alone = reasoner.solve(QUESTION, strategy="target")
         if fault is None:

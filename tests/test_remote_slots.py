@@ -9,13 +9,19 @@ from pathlib import Path
 
 import pytest
 from remote_support import ABACUS, LlamaServer, llama_server, needs_server
-from test_remote import NEVER, QUESTION, Watched, questions, remote_abacus
+from test_remote import NEVER, QUESTION, Watched, questions, remote_abacus, send_prompts_ahead
 
 from rsd_local import Limits, Params, Prompt, Reasoner, RemoteRole, RoleConfig, StepDone, Trio, Weighting
 from rsd_local.config import Search
 from rsd_local.remote import RemoteWriter
 
 pytestmark = needs_server
+
+
+@pytest.fixture(autouse=True)
+def in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is sent ahead is there before a step is asked for: a busy server may take the two in the other order."""
+    send_prompts_ahead(monkeypatch, sent=True)
 
 
 @pytest.fixture(scope="module")

@@ -145,7 +145,7 @@ class RemoteWriter:
         written, done = Written(engine.server, engine.language, until, limit, on_text, late), False
         self._computed = 0.0
         try:
-            with place.asking(call):
+            with place.asking(call), call.covering():
                 place.spell(call)
                 written.give(known)
                 self._requests(call, written, limit, until, sampling, stream, skip)

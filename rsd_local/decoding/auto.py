@@ -103,8 +103,8 @@ class Chooser:
         """The way of the next step; whoever it asks has then evaluated what stands, so that the step's cost is its own.
 
         What the target had not read of drafted steps is those steps' cost; one on a server has nearly all of it, and waiting for the rest
-        would be a round trip of its own. A first step by the way that is the fastest anyhow goes
-        without: the prompt is then read with the step, in one batch less, and nobody learns from it.
+        would be a round trip of its own. A first step by the way that is the fastest anyhow goes without: the prompt is then read with the
+        step, in one batch less, and nobody learns from it.
 
         Args:
             draft, target: whether it may be drafted, and whether the target may write it; one of them at least.

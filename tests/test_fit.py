@@ -171,12 +171,17 @@ def test_a_gain_is_what_its_batches_cost() -> None:
 
 
 def test_fit_measures_what_the_models_do_here() -> None:
+    """And the gain is that of the times which it tells."""
     done = rsd("fit", "abacus", "--measure", "--json")
     found = json.loads(done.stdout)["measured"]
     assert done.returncode == 0 and set(found["roles"]) == {"draft", "target", "reward"}
-    assert all(0 < speed["prefill"] <= 2 * speed["decode"] and speed["read"] > 0 for speed in found["roles"].values())
-    gains = list(found["gain_by_accepted_share"].values())
-    assert gains == sorted(gains) and gains[0] > 0
+    speeds = {role: Speed(**times) for role, times in found["roles"].items()}
+    assert all(min(speed.decode, speed.read, speed.prefill) > 0 and speed.trip == 0 for speed in speeds.values())
+    with Reasoner.open(find_trio("abacus")) as opened:
+        gain = gain_of(speeds, opened.trio.rewards.costs(), ahead=opened.trio.rewards.ahead)
+    assert {float(share): times for share, times in found["gain_by_accepted_share"].items()} == {
+        share: pytest.approx(gain(share)) for share in (0.5, 0.7, 0.85, 0.95)
+    }
     missing = rsd("fit", "small", "--measure")
     assert missing.returncode == 2 and "not here" in missing.stderr and missing.stdout == ""
 

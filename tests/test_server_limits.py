@@ -37,7 +37,7 @@ def load(progress):
     trio = find_trio("abacus")
     return Loaded(Reasoner.open(trio, progress), trio.params())
 process._HEADERS = 0.5
-settings = process.Settings(port=0, patience=Patience(body=0.5, answer=60, keep_alive=0.2), grace=1)
+settings = process.Settings(port=0, patience=Patience(body=0.5, answer=60, keep_alive=0.05), grace=1)
 sys.exit(process.serve(settings, load, say, lambda: say("ready")))
 """
 """A server with short time limits, whose models are loaded once a file is there."""

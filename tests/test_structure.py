@@ -28,6 +28,7 @@ FLOORS = [
     {"calibration", "run_log"},
     {"server"},
     {"cli", "_pyinstaller"},
+    {"__main__"},
 ]
 
 

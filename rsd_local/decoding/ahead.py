@@ -87,7 +87,7 @@ class Ahead:
             self._step = self._pending = None
 
     def settle(self) -> None:
-        """Evaluate what is noted, so that forks share it."""
+        """Begin a step, and evaluate what is noted, so that forks share it."""
         self.writer.begin()
         self.writer.settle()
 

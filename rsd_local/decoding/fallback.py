@@ -84,9 +84,7 @@ class Fallbacks:
                 yield piece.told
             most = limit if piece.most is None else min(limit, done + piece.most)
             if piece.way == "speculate":
-                step = yield from speculate(
-                    self._target, self._draft, step, scan, limit, PROPOSED, sampling, stream, live=live, most=most
-                )  # fmt: skip
+                step = yield from speculate(self._target, self._draft, step, scan, limit, PROPOSED, sampling, stream, live=live, most=most)
             else:
                 made = yield from written(self._target.start_writing(most - done, scan, sampling, stream, skip=done), live=live)
                 step = step.then(made, scan.stopped)

@@ -287,7 +287,7 @@ class LocalWriter:
 
     def spent(self) -> float:
         """Seconds of its batches so far."""
-        return self.counters().seconds
+        return sum(sequence.counters.seconds for sequence in self._family)
 
     def close(self) -> None:
         """Give the cache back; a step that is being written fails with Closed."""

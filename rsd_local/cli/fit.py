@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rsd_local.catalogue.models import ModelEntry
-    from rsd_local.config import Trio
+    from rsd_local.config import RewardConfig, Trio
     from rsd_local.events import Role
     from rsd_local.fit import MemoryPlan
     from rsd_local.remote import PoolingEngine, RemoteEngine
@@ -97,23 +97,33 @@ def fit(name: str | None, parallel: int, measured: bool, as_json: bool, **flags:
     if unknown:
         names = ", ".join(unknown.values())
         say(f"not counted: what the context and the batches of {names} take, which is unknown until the file is here", err=True)
-    fits = "fits, as far as is known" if unknown or lost else "fits"
-    fits += f"; not asked: the server of the {' and the '.join(lost)}{', so nothing was measured' if measured else ''}" if lost else ""
-    say(f"does not fit: {why}" if why else fits, err=True)
+    say(f"does not fit: {why}" if why else _fits(unknown, lost, measured=measured), err=True)
     return 1 if why or lost else 0
+
+
+def _fits(unknown: Mapping[str, str], lost: list[str], *, measured: bool) -> str:
+    """That a trio fits, and how far that is known."""
+    known = "fits, as far as is known" if unknown or lost else "fits"
+    unmeasured = ", so nothing was measured" if measured else ""
+    return f"{known}; not asked: the server of the {' and the '.join(lost)}{unmeasured}" if lost else known
 
 
 def _servers(trio: Trio) -> dict[str, dict[str, Any]]:
     """What the servers of a trio say of themselves, by role, or why they say nothing."""
     from rsd_local.remote import RemoteEngine
     from rsd_local.rewards import reward_servers
-    from rsd_local.rewards.servers import open_asked
 
     both = {"draft": trio.draft, "target": trio.target}
     told = {role: _told(config.url, partial(RemoteEngine, config, role)) for role, config in both.items() if isinstance(config, RemoteRole)}
     for name, (place, config) in reward_servers(trio).items():
-        told[name] = _told(config.url, lambda: open_asked(config, name, trio.stages[place]).engine)  # noqa: B023 - called at once
+        told[name] = _told(config.url, partial(_reward_engine, config, name, trio.stages[place]))
     return told
+
+
+def _reward_engine(config: RemoteRole, name: Role, stage: RewardConfig) -> RemoteEngine | PoolingEngine:
+    from rsd_local.rewards.servers import open_asked
+
+    return open_asked(config, name, stage).engine
 
 
 def _told(url: str, open_engine: Callable[[], RemoteEngine | PoolingEngine]) -> dict[str, Any]:

@@ -103,7 +103,7 @@ class LocalTrio:
         for engine in (draft, target):
             _prompt_tokens(engine, Prompt.of("1+1", config.system), Thinking())
         rewards = Rewards.of(config, heads, engines, verifiers, asked)
-        rewards.check(engines.get("draft"), engines.get("target"))
+        rewards.check(engines.get("draft"), engines.get("target"), target.abilities)
         costs = WayCosts(perf_counter if config.parallel == 1 else None)
         trio = cls(config, draft, target, rewards, _common_tokens(draft, target), segmenter, way_costs=costs)
         trio._asked(config.params().thinking, Call())

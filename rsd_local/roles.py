@@ -87,22 +87,16 @@ class PendingStep(Pending[Step], Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Abilities:
-    """What a writer can do; policies, rewards and strategies say which they need.
+    """What not every writer can do; a reward or a strategy that needs it is refused where a trio is opened without.
 
     Attributes:
         verifies: evaluates a hint ahead, several tokens in one batch.
-        states: gives the hidden state of each token.
-        tokens: gives and takes tokens, not text alone.
-        forks: goes on in several ways from one place.
         reads_ahead: says of each token of a step that another model wrote how likely it was (``Writer.read_ahead``).
         writes_ahead: writes a step behind one that may be taken back yet (``Writer.start_ahead``).
         devices: of this machine that it computes on, such as cpu; none for a model that runs on another one.
     """
 
     verifies: bool = False
-    states: bool = False
-    tokens: bool = False
-    forks: bool = False
     reads_ahead: bool = False
     writes_ahead: bool = False
     devices: frozenset[str] = frozenset()

@@ -237,11 +237,11 @@ def test_samples_of_one_seed_are_alike_and_of_two_are_not(away: Reasoner) -> Non
     assert text(1) == text(1) != text(2)
 
 
-def test_rewards_that_look_into_the_target_are_refused_when_it_is_on_a_server() -> None:
-    draft, target = RoleConfig(ABACUS / "abacus-draft.gguf"), RemoteRole("http://127.0.0.1:9")
+def test_rewards_that_look_into_a_model_on_a_server_are_refused_when_it_does_not_tell(server: LlamaServer) -> None:
+    draft, target = RoleConfig(ABACUS / "abacus-draft.gguf", threads=1), RemoteRole(server.url)
     for kind in ("likelihood", "contrast"):
-        with pytest.raises(ConfigError, match=f"reward kind {kind} needs a target that runs here"):
-            Trio(draft, target, reward_kind=kind)
+        with pytest.raises(ConfigError, match=f"reward kind {kind} asks the target how likely .* its server does not say"):
+            Reasoner.open(Trio(draft, target, reward_kind=kind, fit_check=False)).close()
     with pytest.raises(ConfigError, match="needs a draft that runs here"):
         Trio(target, draft, reward_kind="confidence")
 

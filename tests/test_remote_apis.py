@@ -158,7 +158,7 @@ def test_the_targets_reading_scores_steps_as_it_does_here(server: StandIn) -> No
     settings: dict[str, Any] = {"system": "", "task": "arithmetic", "fit_check": False, "threshold": 0.9}
     for kind in ("likelihood", "contrast"):
         scores, texts, kept = [], [], []
-        for target in (here, RemoteRole(server.url, api=name_of(server))):
+        for target in (here, RemoteRole(server.url)):
             with Reasoner.open(Trio(draft, target, reward_kind=kind, **settings)) as reasoner:
                 server.asked.clear()
                 result = reasoner.solve(QUESTION)
@@ -172,11 +172,8 @@ def test_the_targets_reading_scores_steps_as_it_does_here(server: StandIn) -> No
         server.bodies.clear()
 
 
-def test_rewards_that_a_server_cannot_give_are_refused_before_it_is_asked(tiny: dict[str, Path], server: StandIn) -> None:
-    draft, api = RoleConfig(ABACUS / "abacus-draft.gguf"), name_of(server)
-    for role in (RemoteRole("http://127.0.0.1:9"), RemoteRole("http://127.0.0.1:9", api="openai")):
-        with pytest.raises(ConfigError, match="reward kind likelihood needs a target that runs here"):
-            Trio(draft, role, reward_kind="likelihood")
+def test_rewards_that_a_server_cannot_give_are_refused_before_a_question(tiny: dict[str, Path], server: StandIn) -> None:
+    api = name_of(server)
     with pytest.raises(ConfigError, match="needs a draft that runs here"):
         Trio(RemoteRole("http://127.0.0.1:9", api=api), RemoteRole("http://127.0.0.1:9", api=api), reward_kind="contrast")
     other = Trio(RoleConfig(tiny["dense"], threads=1), RemoteRole(server.url, api=api), reward_kind="contrast", system="", fit_check=False)
@@ -426,6 +423,11 @@ def test_over_openais_api_the_text_is_the_targets_own_too(behind: LlamaServer) -
                 assert result.counters["target"].rounds == len(result.steps), "one request for each step, and nothing sent ahead"
             half = reasoner.solve(question, Params(weighting=HALF))
             assert half.counters["target"].rounds == sum(step.author == "target" for step in half.steps)
+
+
+def test_over_openais_api_no_step_is_scored_by_the_target(behind: LlamaServer) -> None:
+    with pytest.raises(ConfigError, match="reward kind likelihood asks the target how likely .* its server does not say"):
+        Reasoner.open(dataclasses.replace(openai(behind.url), reward=None, reward_kind="likelihood")).close()
 
 
 def test_over_openais_api_usage_counts_where_it_comes(behind: LlamaServer) -> None:

@@ -62,14 +62,6 @@ class RemoteRole:
         object.__setattr__(self, "parameters", float(self.parameters))
         require(0 <= self.parameters < math.inf, f"parameters {self.parameters} is no number of billions")
 
-    def reads_as(self, role: str) -> bool:
-        """Whether its server says how likely a step is that another model wrote, so that it may be a target that scores steps.
-
-        Args:
-            role: that it has.
-        """
-        return role == "target" and self.api in ("vllm", "sglang")
-
     @property
     def name(self) -> str:
         """For people: the model, or where it is."""

@@ -141,12 +141,11 @@ class Trio:
         self.params()  # checks the rest
 
     def _check_remote(self) -> None:
-        """Refuses rewards that look into a model which is on a server."""
+        """Refuses rewards that look into a draft which is on a server; whether a target's server can be looked into is asked there."""
         for stage in self.stages:
-            looks = _LOOKS_INTO.get(stage.kind, ()) if stage.model is None else ()
-            away = next((role for role in looks if isinstance(one := getattr(self, role), RemoteRole) and not one.reads_as(role)), None)
+            away = stage.kind in _LOOKS_INTO_DRAFT and stage.model is None and isinstance(self.draft, RemoteRole)
             fix = "choose another --reward-kind, such as judge"
-            require(away is None, f"reward kind {stage.kind} needs a {away} that runs here, and this one is on a server", fix)
+            require(not away, f"reward kind {stage.kind} needs a draft that runs here, and this one is on a server", fix)
 
     @property
     def stages(self) -> tuple[RewardConfig, ...]:
@@ -217,11 +216,8 @@ class Trio:
         )
 
 
-_LOOKS_INTO = {
-    "likelihood": ("target",), "likelihood-least": ("target",), "likelihood-running": ("target",),
-    "contrast": ("target", "draft"), "confidence": ("draft",),
-}  # fmt: skip
-"""Whose weights, probabilities or states a kind of reward without a model of its own needs; those of a read-out are its head's."""
+_LOOKS_INTO_DRAFT = ("confidence", "contrast")
+"""Kinds of reward that need the probabilities of the draft's tokens; a read-out's head says whose states it needs."""
 
 _SINGLE = ("reward", "reward_kind", "layout", "head", "verifier", "tests", "schema", "code_file")
 """Settings of a trio with one reward, or with a short list of kinds."""

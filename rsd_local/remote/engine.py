@@ -19,6 +19,7 @@ from rsd_local.remote.llama_server import LlamaServer
 from rsd_local.remote.step import Language
 from rsd_local.remote.transport import Call
 from rsd_local.remote.vocabulary import edge_marks, same_tokens
+from rsd_local.roles import Abilities
 from rsd_local.steps import THOUGHT_BEGIN, THOUGHT_END
 
 T = TypeVar("T")
@@ -101,6 +102,11 @@ class RemoteEngine:
         return self._marks
 
     @property
+    def abilities(self) -> Abilities:
+        """What its writers can do: few servers tell how likely it is what their model did not write."""
+        return Abilities(reads_ahead=isinstance(self.server, ReadingServer))
+
+    @property
     def thinks(self) -> bool:
         """Whether its chats have thoughts, as far as its template tells."""
         return self.facts.tags or _END in self.facts.template
@@ -114,7 +120,7 @@ class RemoteEngine:
         slots = f", {said.slots} slots" if said.slots else ""
         can = ["takes text" if said.texts else "takes tokens"]
         can += ["reads ahead"] if said.ahead else []
-        can += ["scores steps"] if isinstance(self.server, ReadingServer) else []
+        can += ["scores steps"] if self.abilities.reads_ahead else []
         can += ["can be a judge"] if isinstance(self.server, LlamaServer) else []
         return f"{said.model} on {self.config.url} ({said.build}){size}{context}{slots}; {', '.join(can)}{travels}"
 

@@ -6,8 +6,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import cast
 
-from rsd_local.errors import Cancelled, Closed, ConfigError, RemoteError
+from rsd_local.errors import Cancelled, Closed, RemoteError
 from rsd_local.events import CancelToken, Counters
 from rsd_local.remote.api import Likelihood, ReadingServer, Timing
 from rsd_local.remote.engine import RemoteEngine
@@ -176,25 +177,11 @@ class Place:
         assert start is not None
         if not tokens[start:]:
             return [], Likelihood((), (), Timing(0, 0, 0, 0.0, 0.0))
-        found = self.reader.likelihood(tokens, start, call)
+        server = cast(ReadingServer, self.engine.server)  # a reward that asks for this opens with no other one
+        found = server.likelihood(tokens, start, call)
         self.took(len(tokens), found.timing, wrote=False)
         self._cached = len(tokens)
         return tokens[start:], found
-
-    @property
-    def reader(self) -> ReadingServer:
-        """The server, where it says how likely given tokens are.
-
-        Raises:
-            ConfigError: it does not.
-        """
-        server = self.engine.server
-        if not isinstance(server, ReadingServer):
-            raise ConfigError(
-                f"{self.engine.name}: {self.engine.facts.api} does not say how likely a step is that another one wrote",
-                hint="choose another --reward-kind, or a model that runs here",
-            )
-        return server
 
     def rests(self, ahead: SentAhead) -> bool:
         """Whether there is nothing more to send ahead; then it is done with."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 from rsd_local.config import Sampling
 from rsd_local.errors import ConfigError, ContextFull
 from rsd_local.events import CancelToken, Counters, total
-from rsd_local.remote.api import ReadingServer, Timing, Wanted
+from rsd_local.remote.api import Timing, Wanted
 from rsd_local.remote.asked import Asked
 from rsd_local.remote.engine import RemoteEngine, RemoteLatency
 from rsd_local.remote.place import Place
@@ -87,8 +87,8 @@ class RemoteWriter:
 
     @property
     def abilities(self) -> Abilities:
-        """What can be done with a server: it gives no states, and few tell probabilities of what they did not write."""
-        return Abilities(tokens=self._shared > 0, forks=True, reads_ahead=isinstance(self._place.engine.server, ReadingServer))
+        """What its engine can do."""
+        return self._place.engine.abilities
 
     @property
     def latency(self) -> RemoteLatency:
@@ -217,9 +217,10 @@ class RemoteWriter:
         """
         if state:
             raise ConfigError("a model on a server does not give its state after a step", hint=_CANNOT)
+        if not self.abilities.reads_ahead:
+            raise ConfigError("this server does not say how likely a step is that another model wrote", hint=_CANNOT)
         self._wait()
         place, sampling = self._place, draws[0] if draws is not None else None
-        place.reader  # noqa: B018 - raises where it does not
         place.take_back()
         ends = step.ended == "end" and step.tokens
         place.note(replace(step, tokens=step.tokens[:-1]) if ends else step)

@@ -23,7 +23,7 @@ from rsd_local.rewards.servers import AskedModel, At
 from rsd_local.rewards.traced import TraceReward
 from rsd_local.rewards.value_head import QwenPrm, Skywork, TokenClassification
 from rsd_local.rewards.verifier import Verifier
-from rsd_local.roles import Reader, Reward, StepCost
+from rsd_local.roles import Abilities, Reader, Reward, StepCost
 from rsd_local.runtime import Engine, TextModel, Tracing
 
 __all__ = ["Head", "Rewards", "StepReward", "load_heads", "read_ahead", "read_head", "reward_models", "reward_servers"]
@@ -270,9 +270,20 @@ class Rewards:
         read = [stage for stage in self.stages if stage.engine is not None or stage.server is not None]
         return tuple(StepCost(stage.role, stage.query(prompt), stage.server.trips if stage.server else 0) for stage in read)
 
-    def check(self, draft: Engine | None, target: Engine | None) -> None:
-        """As ``StepReward.check``, for all of them."""
+    def check(self, draft: Engine | None, target: Engine | None, able: Abilities) -> None:
+        """As ``StepReward.check``, for all of them.
+
+        Args:
+            draft, target: as there.
+            able: what the target can do, wherever it runs.
+
+        Raises:
+            ConfigError: it is to read steps ahead, and cannot.
+        """
         for stage in self.stages:
+            away = stage.reads_ahead is not None and not able.reads_ahead
+            why = f"reward kind {stage.config.kind} asks the target how likely a drafted step is, which its server does not say"
+            require(not away, why, "choose another --reward-kind, such as judge, or a target that runs here")
             stage.check(draft, target)
 
     def open(self, prompt: Prompt, reader: Callable[[], Reader], cancel: CancelToken | None = None) -> Reward:

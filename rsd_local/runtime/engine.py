@@ -14,6 +14,7 @@ from llama_cpp import llama_cpp as C
 from rsd_local import machine
 from rsd_local.config import RoleConfig
 from rsd_local.errors import Closed, ContextFull, NoSlot
+from rsd_local.roles import Abilities
 from rsd_local.runtime import llama
 from rsd_local.runtime.batch_loop import BatchLoop
 from rsd_local.runtime.contexts import make_contexts
@@ -126,6 +127,11 @@ class Engine:
     def can_cut(self) -> bool:
         """Whether any token can be forgotten again, so that hints can be evaluated ahead."""
         return not self._rollback.needs_marks
+
+    @property
+    def abilities(self) -> Abilities:
+        """What its writers can do."""
+        return Abilities(verifies=self.can_cut, reads_ahead=True, writes_ahead=True, devices=self.devices)
 
     # What callers do, from any thread.
 

@@ -135,11 +135,7 @@ class LocalWriter:
     @property
     def abilities(self) -> Abilities:
         """What its engine can do."""
-        engine = self.sequence.engine
-        return Abilities(
-            verifies=engine.can_cut, states=engine.gives_states, tokens=True, forks=True, reads_ahead=True, writes_ahead=True,
-            devices=engine.devices,
-        )  # fmt: skip
+        return self.sequence.engine.abilities
 
     @property
     def latency(self) -> LatencyModel:

@@ -116,7 +116,7 @@ def test_who_is_beaten_is_said(summary: Summary) -> None:
     beaten = {one.label: one.beaten_by for one in summary.strategies}
     assert beaten == {"target": ("rsd",), "draft": (), "rsd": ()}
     told = "\n".join(remarks(summary))
-    assert "target is beaten on these questions" in told and "rsd: 1 questions ended in an error" in told
+    assert "target is beaten on these questions" in told and "Strategy rsd: 1 question ended in an error" in told
 
 
 def test_without_a_target_there_are_no_ratios() -> None:
@@ -311,7 +311,7 @@ def test_errors_are_told_by_their_causes() -> None:
     made = summarize(CONFIG, rows)  # type: ignore[arg-type]
     assert made.unanswered == ["rsd"] and [cause.questions for cause in made.strategies[0].causes] == [3, 1]
     told = remarks(made)
-    assert "rsd: 4 questions ended in an error, and none could be answered; they count as wrong, and in no cost." in told
+    assert "Strategy rsd: 4 questions ended in an error, and none could be answered, so each counts as wrong, and in no cost." in told
     assert "rsd: 3 × context-full: the question has 1001 tokens, the context 512" in told
     assert summarize(CONFIG, ROWS).unanswered == [] and "rsd: 1 × context-full" in remarks(summarize(CONFIG, ROWS)), (
         "rows without a message"

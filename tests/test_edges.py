@@ -14,6 +14,7 @@ import click
 import pytest
 
 import rsd_local
+from rsd_local.abacus import find_expression
 from rsd_local.catalogue import Catalogue, find_trio, trio_file
 from rsd_local.catalogue.own import save_threshold
 from rsd_local.cli import GROUPS, cli
@@ -315,12 +316,51 @@ def test_first_calls_are_told_the_next_one() -> None:
         (["version"], 2, "did you mean: rsd --version"),
         (["solve"], 2, 'rsd solve "(37+48)*6-129"'),
         (["solve", "What", "is", "it?"], 2, 'rsd solve "What is it?"'),
-        (["solve", "What is 2+2?"], 2, "rsd solve 2+2"),
+        (["solve", "What is 2+2?"], 2, "without the words: rsd solve 2+2"),
         (["solve", "hello"], 2, "abacus solves + − × over integers", "rsd pull small, then --trio small"),
         (["solve", "x" * 500], 2, "--trio small"),
         (["solve", "999*999"], 2, "both factors of 999*999 are too large", "a factor up to 12"),
+        (["solve", "1234567890*2"], 2, "1234567890 is too large"),
+        (["solve", f"{'9' * 900}*2"], 2, "a number of 900 digits is too large"),
+        (["solve", "--draft", "x.gguf", "--target", "y.gguf", "3+4"], 2, "no reward model is named", "--reward-kind judge"),
     ):
         one_line(rsd(*words), code, *expected, longest=250)
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("What is 2+2?", "2+2"), ("Compute (3+4)*2.", "(3+4)*2"), ("3+4, please", "3+4"), ("What is 3 × 4 = ?", "3 * 4"),
+        ("2.5*4", None), ("1.5+2", None), ("10/2+3", None), ("2^3+1", None), ("[3+4]*2", None), ("1,000-1", None),
+        ("5 + 3 apples + 2", None), ("10 - 2 - x", None), ("√(3+4)", None), ("3+4 %", None), ("no numbers", None),
+    ],
+)  # fmt: skip
+def test_a_part_of_a_sum_is_not_offered_in_its_place(text: str, part: str | None) -> None:
+    assert find_expression(text) == part
+
+
+def test_the_answer_alone_is_said_to_be_cut() -> None:
+    done = rsd("solve", "-q", "3+4*2", "-n", "5")
+    assert done.returncode == 0 and done.stdout == b"4*2=8\n" and done.stderr == b"stopped at --max-tokens; the solution may be cut\n"
+    assert rsd("solve", "-q", "3+4*2").stderr == b""
+
+
+def test_a_flag_that_resembles_another_by_its_dashes_alone_is_not_taken_for_it() -> None:
+    for name, near in (
+        ("--nonsense", None),
+        ("--output", None),
+        ("--model", None),
+        ("--tempratur", "--temp"),
+        ("--treshold", "--threshold"),
+    ):
+        said = rsd("solve", "2+2", name).stderr.decode()
+        assert (f"did you mean {near}?" in said) if near else ("did you mean" not in said), said
+
+
+def test_what_comes_with_the_package_is_neither_fetched_nor_compared_nor_taken_out() -> None:
+    for command, nothing in (("verify", "compare them with"), ("pull", "download"), ("rm", "take out")):
+        done = rsd(command, "abacus")
+        assert (done.returncode, done.stdout) == (0, b"") and f"there is nothing to {nothing}" in done.stderr.decode()
 
 
 def test_a_refused_question_names_a_trio_that_is_here(tmp_path: Path) -> None:

@@ -131,6 +131,16 @@ def test_config_says_values_as_a_file_has_them(tmp_path: Path) -> None:
     assert ' ["a"] ' in shown["--stop", "a", "-ts", "1,2"] and " [1.0, 2.0] " in shown["--stop", "a", "-ts", "1,2"]
 
 
+def test_config_says_that_another_rewards_threshold_is_a_default() -> None:
+    def threshold(*words: str) -> str:
+        (row,) = (line for line in rsd("config", *words).stdout.splitlines() if line.startswith("threshold "))
+        return row
+
+    assert threshold().endswith(str(models_file())) and threshold("--threshold", "0.5").split()[1:] == ["0.5", "flag", "--threshold"]
+    for words, value in ((["--reward-kind", "judge"], "0.7"), (["--verifier", "arithmetic"], "1.0")):
+        assert threshold(*words).split() == ["threshold", value, "default"]
+
+
 def test_values_and_sizes_in_words() -> None:
     def checker() -> None: ...
 

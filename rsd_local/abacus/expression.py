@@ -33,6 +33,8 @@ _PRECEDENCE = {"+": 1, "-": 1, "*": 2}
 _SPELLINGS = str.maketrans({"−": "-", "–": "-", "×": "*", "·": "*", "⋅": "*", "∗": "*", "x": "*", "X": "*"})
 _TOKEN = re.compile(r"\s*([0-9]+|[-+*()])")
 _PARTS = re.compile(r"[0-9(-][0-9+*() -]*[0-9)]")
+_MORE = re.compile(r"[0-9+*/^%×÷√\[\]{}]|[−–-]\s*$|^\s*[−–-]")  # arithmetic beside a part of a text
+_DIGITS_SHOWN = 20
 _LONGEST_QUESTION = 1_000  # characters; also bounds the parser's recursion
 
 
@@ -57,13 +59,14 @@ def parse(text: str) -> Expression:
 
 
 def find_expression(text: str) -> str | None:
-    """The longest part of a text that abacus can solve, as ``2+2`` of ``What is 2+2?``; None where there is none."""
-    for part in sorted(_PARTS.findall(text.translate(_SPELLINGS)[:_LONGEST_QUESTION]), key=len, reverse=True):
+    """The arithmetic of a text, as ``2+2`` of ``What is 2+2?``; None where abacus cannot solve all that there is of it."""
+    for part in _PARTS.finditer(text.translate(_SPELLINGS)[:_LONGEST_QUESTION]):
+        before, after = text[: part.start()], text[part.end() :]
         try:
-            parse(part)
+            parse(part.group())
         except QuestionRefused:
             continue
-        return str(part).strip()
+        return None if _MORE.search(before) or _MORE.search(after) else part.group().strip()
     return None
 
 
@@ -114,13 +117,18 @@ def out_of_range(expression: Expression) -> str | None:
         return f"it has {len(worked)} operations"
     for number in literals(expression):
         if abs(number) > MAX_LITERAL:
-            return f"{number} is too large"
+            return f"{_shown(number)} is too large"
     for sign, left, right in worked:
         if sign == "*" and min(abs(left), abs(right)) > MAX_FACTOR:
             return f"both factors of {left}*{right} are too large"
         if abs(apply(sign, left, right)) > MAX_RESULT:
             return f"the result of {left}{sign}{right} is too large"
     return None
+
+
+def _shown(number: int) -> str:
+    digits = str(number)
+    return digits if len(digits) <= _DIGITS_SHOWN else f"a number of {len(digits.lstrip('-'))} digits"
 
 
 def _check_range(expression: Expression) -> None:
@@ -188,6 +196,6 @@ class _Parser:
             if self._take() != ")":
                 raise self._refusal()
             return inside
-        if not token.isdigit() or len(token) > 9:
+        if not token.isdigit():
             raise self._refusal()
         return int(token)

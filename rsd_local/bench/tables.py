@@ -106,7 +106,8 @@ def remarks(summary: Summary, *, causes: bool = True) -> list[str]:
             made.append(f"{one.label}: draft steps were decided by {shares}.")
         if one.errors:
             none = ", and none could be answered" if one.errors == one.questions else ""
-            made.append(f"{one.label}: {one.errors} questions ended in an error{none}; they count as wrong, and in no cost.")
+            count = f"{one.errors} question{'s' * (one.errors != 1)}"
+            made.append(f"Strategy {one.label}: {count} ended in an error{none}, so each counts as wrong, and in no cost.")
             made += error_causes(one) if causes else []
         missing = summary.config["questions"]["number"] - one.questions
         if missing > 0:

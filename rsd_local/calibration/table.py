@@ -37,7 +37,7 @@ def table_note(sweep: Sweep, choice: Choice | None, *, whole: bool = False) -> s
     """What the marked row is, and how many rows there are."""
     left = len(sweep.points) - (2 * _AROUND + 3)
     parts = (
-        choice and "← each question at the δ that others chose",
+        choice and "← on questions that did not choose it: each at the δ that the others chose; other rows on all",
         left > 0 and not whole and f"--all shows {len(sweep.points)} thresholds",
     )
     return "; ".join(part for part in parts if part)

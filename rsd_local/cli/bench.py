@@ -113,4 +113,5 @@ def show_summary(summary: Summary, as_json: bool, *, causes: bool = True) -> Non
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(summary)))
     else:
-        click.echo(printable("\n".join([tables.strategy_table(summary), *tables.remarks(summary, causes=causes)])))
+        remarks = tables.remarks(summary, causes=causes)
+        click.echo(printable("\n".join([tables.strategy_table(summary), *([""] if remarks else []), *remarks])))

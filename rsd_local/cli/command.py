@@ -139,7 +139,8 @@ class StrictCommand(click.Command):
             return super().parse_args(ctx, args)
         for word in words.unknown:
             name = word.partition("=")[0]
-            near = difflib.get_close_matches(name, known, 1)
+            names = {one.removeprefix("--"): one for one in known}  # what all names begin with makes none alike
+            near = [names[one] for one in difflib.get_close_matches(name.removeprefix("--"), names, 1)]
             takes_text = any(isinstance(parameter, click.Argument) for parameter in self.params)
             hint = f", did you mean {near[0]}?" if near else "; a text that begins with a minus goes behind --" if takes_text else ""
             raise click.UsageError(f"no such option: {name}{hint}", ctx)

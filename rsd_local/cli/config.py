@@ -58,12 +58,15 @@ def config(ctx: click.Context, /, as_json: bool, **flags: Any) -> None:
 
 def settings(ctx: click.Context, flags: dict[str, Any]) -> list[Setting]:
     """All settings of a call."""
-    from rsd_local.catalogue import trio_origins
+    from rsd_local.catalogue import find_trio, trio_origins
 
     trio = make_trio(flags, loads=False)
     params = make_params(flags, trio)
     named = flags["trio"] or (None if flags["draft"] else "abacus")
     origins: dict[str, Path] = trio_origins(named) if named else {}
+    if named:  # what a flag for something else has set back, such as the threshold of another kind of reward
+        filed = find_trio(named)
+        origins = {key: path for key, path in origins.items() if "." in key or getattr(trio, key, None) == getattr(filed, key, None)}
 
     def source(field: str, role: str | None = None) -> str:
         flag = role if field in ("path", "url") and role else _FLAGS.get(field, field)

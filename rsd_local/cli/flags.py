@@ -141,7 +141,10 @@ def _of_files(named: dict[str, Path | str], adapters: Adapters, kind: str, head:
     needed = ["draft", "target", *(["reward"] if not {*NEEDS_MODEL}.isdisjoint(kind.split(",")) else [])]
     missing = [role for role in needed if role not in named and not (role == "reward" and role in adapters)]
     if missing:
-        raise ConfigError(f"no {' and no '.join(missing)} model is named", hint="give --draft, --target and --reward, or --trio")
+        fix = "give --draft, --target and --reward, or --trio"
+        if missing == ["reward"]:
+            fix = "give --reward, or --reward-kind judge: the target is asked then"
+        raise ConfigError(f"no {' and no '.join(missing)} model is named", hint=fix)
     _check_kind(kind, adapters)
     roles: dict[str, Any] = _adapted({role: _named(path) for role, path in named.items()}, adapters)
     return Trio(**roles, reward_kind=kind, head=head, **checks)

@@ -60,6 +60,8 @@ def pull(name: str) -> None:
     from rsd_local.cli.showing import model_remarks, sha256_in_words
 
     entries = _entries(Catalogue.read(), name)
+    if not entries:
+        click.echo(printable(_NOT_PUBLISHED.format("download", name=name)), err=True)
     try:
         with transfers() as watch:
             download(entries, watch)
@@ -71,7 +73,7 @@ def pull(name: str) -> None:
         say("; ".join([*model_remarks(entry), sha256_in_words(entry)]), f"{other}: ", err=True)
 
 
-_NOT_PUBLISHED = "{name}: its files come with the package or are your own; there is nothing to compare them with, or to take out"
+_NOT_PUBLISHED = "{name}: its files come with the package or are your own, so there is nothing to {}"
 
 
 @click.command("list", cls=StrictCommand)
@@ -153,7 +155,7 @@ def verify(name: str, as_json: bool) -> None:
         fixes = dict.fromkeys(verdict.fix for verdict in wrong.values() if verdict.fix)
         raise kind("; ".join(f"{other}: {verdict.state}: {verdict.why}" for other, verdict in wrong.items()), hint="; ".join(fixes))
     if not entries and not as_json:
-        click.echo(printable(_NOT_PUBLISHED.format(name=name)), err=True)
+        click.echo(printable(_NOT_PUBLISHED.format("compare them with", name=name)), err=True)
 
 
 @click.command(cls=StrictCommand)
@@ -169,10 +171,10 @@ def rm(name: str, yes: bool) -> None:
 
     named = _entries(Catalogue.read(), name)
     if not named:
-        click.echo(printable(_NOT_PUBLISHED.format(name=name)), err=True)
+        click.echo(printable(_NOT_PUBLISHED.format("take out", name=name)), err=True)
         return
     here = [other for other, entry in named.items() if entry.state != "not here"]
     if here and not yes:
         click.confirm(printable(f"take {', '.join(here)} out of the cache?"), abort=True, err=True)
     freed = sum(entry.remove() for entry in named.values())
-    click.echo(f"freed {freed / 1e9:.2f} GB", err=True)
+    click.echo(f"freed {freed / 1e9:.2f} GB" if freed else printable(f"nothing of {name} is in the cache"), err=True)

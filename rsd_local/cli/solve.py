@@ -23,7 +23,7 @@ from rsd_local.errors import ConfigError, QuestionRefused
 @click.option("--stats", is_flag=True, help="Print what each model did and how it runs.")
 @click.option("--json", "as_json", is_flag=True, help="Print one object: answer, text, steps, counters, flops.")
 @click.option("--jsonl", "as_jsonl", is_flag=True, help="Print each event as a line as it happens.")
-@click.option("-q", "--quiet", is_flag=True, help="Print the answer alone.")
+@click.option("-q", "--quiet", is_flag=True, help="Print the answer alone; standard error says where it is cut.")
 @click.option("-v", "--verbose", is_flag=True, help="Show llama.cpp's log.")
 def solve(words: tuple[str, ...], stats: bool, as_json: bool, as_jsonl: bool, quiet: bool, verbose: bool, **flags: Any) -> int:
     """Answer QUESTION.
@@ -65,10 +65,9 @@ def solve(words: tuple[str, ...], stats: bool, as_json: bool, as_jsonl: bool, qu
         if as_json:
             click.echo(json_line(render.result_object(result)))
         elif not as_jsonl:
-            if not quiet:
-                render.ending(result, boxed="\\boxed" in trio.system)
-                if trio.threshold_from and flags["threshold"] is None and trio.strategy == "rsd":
-                    render.origin(trio)
+            render.ending(result, boxed="\\boxed" in trio.system)
+            if not quiet and trio.threshold_from and flags["threshold"] is None and trio.strategy == "rsd":
+                render.origin(trio)
             click.echo(printable(result.answer if result.answer is not None else result.text.strip()))
         if stats:
             render.stats(result, reasoner)
@@ -105,5 +104,5 @@ def instead(question: str, hint: str) -> str:
     from rsd_local.catalogue import Catalogue
 
     expression, other = find_expression(question), Catalogue.read().for_any_question()
-    calls = [call("solve", expression)] if expression else []
+    calls = [f"without the words: {call('solve', expression)}"] if expression else []
     return "; ".join([*calls, call("solve", "--trio", other, question) if other else hint])

@@ -14,7 +14,7 @@ import pytest
 from test_decisions import FEW, HALF, LIMITS, NEVER, check_each_step
 from test_rewards import read_out
 from test_rsd import QUESTION, own_prompt, role
-from tiny import VOCABULARY, write_model
+from tiny import VOCABULARY, chain, write_model, write_script
 
 from rsd_local import Limits, Params, Prompt, Reasoner, Sampling, Trio, Weighting
 from rsd_local.config import Fallback, Search
@@ -212,6 +212,28 @@ def test_both_ends_are_exact(reasoner: Reasoner, temperature: float, fallback: F
     params = replace(params, weighting=Weighting("step", threshold=0.0))
     alone, always = (reasoner.solve(QUESTION, params, strategy=name) for name in ("draft", "rsd"))
     assert always.text == alone.text and always.target_share == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("redrafts", [0, 2])
+@pytest.mark.parametrize("candidates", [1, 3])
+def test_a_rejected_step_is_gone_before_the_next_one_is_tried(files: dict[str, Path], kind: str, redrafts: int, candidates: int) -> None:
+    """Also where several are read side by side, each behind the same place."""
+    params = Params(replace(FEW, seed=3), replace(NEVER, redrafts=redrafts), LIMITS, Search(candidates=candidates, fallback="off"))
+    with Reasoner.open(reading_trio(files, kind, width=4)) as opened:
+        assert opened.solve(QUESTION, params).text == opened.solve(QUESTION, params, strategy="target").text
+
+
+@pytest.mark.parametrize("fallback", ["off", "auto", "on"])
+def test_a_step_that_ends_within_what_was_kept_leaves_no_later_output_behind(fallback: Fallback, tmp_path: Path) -> None:
+    """A drafted step has more tokens of the target's vocabulary than the target's own step may have."""
+    letters, pairs = list("ABCDEFGHIJKLMNOP"), ["AB", "CD", "EF", "GH", "IJ", "KL", "MN", "OP"]
+    target = write_script(tmp_path / "target.gguf", letters, chain(*letters))
+    draft = write_script(tmp_path / "draft.gguf", pairs, chain(*pairs))
+    params = Params(limits=Limits(tokens=60, step_tokens=3, repeats=0), weighting=NEVER, search=Search(fallback=fallback))
+    with Reasoner.open(Trio(role(draft), role(target), reward_kind="likelihood", reuse=False)) as opened:
+        made = opened.solve(QUESTION, params)
+    assert made.text == "".join(letters) and made.counters["target"].kept_tokens <= made.counters["target"].generated_tokens
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -172,6 +172,37 @@ def test_a_model_that_was_not_asked_about_a_step_has_read_it_all_the_same(files:
         assert seen == {False, True} and end.counters["reward"].decode_calls > end.counters["reward-2"].decode_calls > 0
 
 
+def test_a_step_that_was_only_read_is_forgotten_by_every_reward_of_a_cascade(files: dict[str, Path]) -> None:
+    """As a thought's step is, of which only every second one is scored."""
+    seen = list[tuple[str, ...]]()
+
+    def check(prompt: Prompt, steps: tuple[str, ...], step: str) -> float:
+        seen.append(steps)
+        return 0.5
+
+    rewards = RewardConfig("verifier", verifier=check, lower=0.0, upper=1.0), RewardConfig("verifier", verifier=check)
+    first, gone, last = (Step([], text, "delimiter") for text in (b"1\n\n", b"2\n\n", b"3\n\n"))
+    with opened(files, *rewards) as reasoner, closing(reasoner.trio.reward(Prompt.of(QUESTION))) as reward:
+        reward.read(first)
+        reward.read(gone)
+        reward.forget()
+        assert reward.start_score(last).result().value == 0.5
+    assert seen == [("1\n\n",)] * 2
+
+
+def test_candidates_that_a_full_context_ends_count_as_discarded(files: dict[str, Path]) -> None:
+    trio = Trio(
+        role(files["dense-draft"]), role(files["dense-target"]), role(files["dense-reward"], ctx_size=64), delimiter="tokens:5", width=4,
+        reuse=False,
+    )  # fmt: skip
+    params = Params(FEW, Weighting(threshold=0.0), replace(LIMITS, step_tokens=5), Search(candidates=3))
+    with Reasoner.open(trio) as reasoner:
+        made = reasoner.solve("q", params)
+    draft = made.counters["draft"]
+    assert made.finish_reason == "context" and made.steps
+    assert draft.generated_tokens - draft.discarded_tokens == sum(step.tokens for step in made.steps)
+
+
 def test_the_best_of_several_candidates_is_one_that_the_cascade_ranked_highest(files: dict[str, Path]) -> None:
     def unsure(prompt: Prompt, steps: tuple[str, ...], step: str) -> float | None:
         return 0.5 if lot(step) < 0.5 else lot(step)

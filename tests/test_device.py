@@ -13,9 +13,10 @@ from llama_cpp import llama_cpp as C
 from test_engine import PROMPT, draws, held, written
 
 from rsd_local.config import RoleConfig
-from rsd_local.errors import EngineError
+from rsd_local.errors import Closed, EngineError
 from rsd_local.runtime import Engine, Model
 from rsd_local.runtime.batch_loop import BatchLoop
+from rsd_local.runtime.device import Device
 
 
 @pytest.fixture
@@ -70,6 +71,33 @@ def test_the_thread_ends_with_the_last_engine_and_comes_back_with_the_next(model
     assert again.device is one.device and len(written(again.sequence(), PROMPT, 3)) == 3
     again.close()
     again.close()
+
+
+def test_an_engine_that_closes_while_it_is_asked_something_leaves_nobody_waiting(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, call, raised = opened(model, 1), Device.call, list[Exception]()
+    sequence = engine.sequence(PROMPT)
+    asks, closed = threading.Event(), threading.Event()
+
+    def held(device: Device, *given: Any) -> Any:
+        if threading.current_thread() is late:
+            asks.set()
+            closed.wait()
+        return call(device, *given)
+
+    def ask() -> None:
+        try:
+            engine.positions(sequence)
+        except Closed as error:
+            raised.append(error)
+
+    monkeypatch.setattr(Device, "call", held)
+    late = threading.Thread(target=ask, daemon=True)
+    late.start()
+    asks.wait()
+    engine.close()
+    closed.set()
+    late.join(10)
+    assert not late.is_alive() and len(raised) == 1
 
 
 def test_the_fullest_engine_goes_first_and_nobody_waits_long(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:

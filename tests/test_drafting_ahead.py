@@ -250,6 +250,23 @@ def test_nothing_is_written_ahead_where_it_would_slow_something_or_may_be_anothe
         assert reasoner.solve(QUESTION, params).text
 
 
+def test_a_targets_full_context_ends_the_answer_while_a_step_is_written_ahead(files: dict[str, Path]) -> None:
+    params = Params(Sampling(temperature=1.0), limits=Limits(tokens=2000, steps=1000, step_tokens=20, repeats=0))
+    ends = []
+    trio = Trio(
+        role(files["dense0"], ctx_size=1024), role(files["dense1"], ctx_size=256), None, "verifier", verifier=lambda *_: 1.0,
+        delimiter="tokens:20", reuse=False,
+    )  # fmt: skip
+    with Reasoner.open(trio) as reasoner:
+        ends.append(reasoner.solve("q", params))
+        with never_ahead():
+            ends.append(reasoner.solve("q", params))
+        assert_all_caches_are_back(reasoner)
+    ahead, apart = ends
+    assert ahead.finish_reason == apart.finish_reason == "context" and ahead.text == apart.text and len(ahead.steps) > 5
+    assert same(ahead.counters["draft"], apart.counters["draft"]) and ahead.counters["draft"].unused_tokens > 0
+
+
 @pytest.mark.parametrize("ends_by", ["cancel", "leaving", "failure"])
 def test_an_answer_that_ends_while_a_step_is_written_ahead_gives_every_cache_back(files: dict[str, Path], ends_by: str) -> None:
     cancel, asked = CancelToken(), list[str]()

@@ -87,8 +87,15 @@ class Ahead:
             self._step = self._pending = None
 
     def settle(self) -> None:
-        """Begin a step, and evaluate what is noted, so that forks share it."""
-        self.writer.begin()
+        """Begin a step, and evaluate what is noted, so that forks share it.
+
+        A step that was read and not accepted is still there where somebody else writes, who would have gone on from it; it goes now.
+        """
+        if self._owns:
+            self.writer.begin()
+        else:
+            self.writer.forget()
+            self._step = self._pending = None
         self.writer.settle()
 
     def fork(self) -> Self:

@@ -167,10 +167,10 @@ def candidates(places: list[Place], sampling: Sampling) -> Iterator[list[list[Ca
         for writer, (solution, stream) in zip(writers, tries, strict=True):
             pending.append(writer.start_writing(solution.room, solution.scan(), sampling, stream))
         steps = [one.result() for one in pending]
+        written = True
         scorings = [start_score(scorer, step) for scorer, step in zip(rewards, steps, strict=True)]
         scores = [scoring.result() for scoring in scorings]
         made = [Candidate(*parts) for parts in zip(steps, scores, writers, rewards, strict=True)]
-        written = True
         rest = iter(made)
         yield [list(islice(rest, len(place.streams))) for place in places]
     except Cancelled:

@@ -148,7 +148,8 @@ class Steps:
             yield Drafted(self._solution.steps, step.text)
             score = scoring.result()
             decision = decide(self._policy, step, score, self._solution, self._history)
-        self._next_step.end(kept=decision is Decision.KEEP)
+        if decision is not Decision.KEEP:
+            self._next_step.end(kept=False)
         return Drafting(step, score, decision)
 
     def _draft_step(self, attempt: int, begun: PendingStep | None = None) -> Generator[Event, None, tuple[Step, Pending[Score]]]:
@@ -164,9 +165,15 @@ class Steps:
         """The models are at the end of an accepted step of the draft."""
         if not self._next_step.running:
             self._draft.begin()
-        if self._solution.reason is None:
-            self._target.correct(step)
-            self._target.begin()
+        try:
+            if self._solution.reason is None:
+                self._target.correct(step)
+                self._target.begin()
+        except Exception:  # such as a full context: this step stands, and none comes behind it
+            self._next_step.end(kept=False)
+            self._draft.begin()
+            raise
+        self._next_step.end(kept=True)
 
     def _take_back(self, step: Step, score: Score) -> None:
         """The draft's step is not accepted."""

@@ -148,6 +148,7 @@ class Cascade:
         self._catch_up()
         for stage in self._stages:
             stage.reward.read(step)
+        self._asked = len(self._stages)  # all of them hold it
 
     def settle(self) -> None:
         """Evaluate what is noted, so that forks share it."""

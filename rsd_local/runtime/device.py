@@ -77,12 +77,19 @@ class Device:
             self._commands.append(command)
             self.lock.notify()
 
-    def call(self, work: Callable[[], T]) -> T:
-        """Carry something out between two batches, and wait for it; what it raises is raised here."""
+    def call(self, work: Callable[[], T], check: Callable[[], None] = lambda: None) -> T:
+        """Carry something out between two batches, and wait for it; what it raises is raised here.
+
+        Args:
+            work: what is done.
+            check: raises where it cannot be done any more; nothing that holds the lock comes between both.
+        """
         if self.is_current:
+            check()
             return work()
         answer: Future[T] = Future()
         with self.lock:
+            check()
             self._calls.add(answer)
             self.order(lambda: fulfil(answer, work))
         try:

@@ -288,9 +288,7 @@ class Engine:
 
     def _call(self, work: Callable[[], Any]) -> Any:
         llama.check_process()
-        with self.device.lock:
-            self._check_open()
-        return self.device.call(work)
+        return self.device.call(work, self._check_open)
 
     def _open(self, sequence: Sequence, place: Callable[[], None]) -> None:
         def command() -> None:

@@ -150,16 +150,16 @@ class Generation(Request[Step]):
         self.start -= kept
         standing, true, output = sequence.tokens[self.start :], sequence.keep, sequence.cached_output
         sequence.cut(self.start)
-        counters.kept_tokens += kept
         counters.missed_guesses += len(own) > kept
         ended: EndOfStep | None = None
         for token in own:
             ended = self._write(token)
             if ended:
                 break
-        if sequence.tokens[self.start :] == standing:
-            sequence.cached_output = output
-        sequence.keep = min(true, self.start + common_prefix(standing, sequence.tokens[self.start :]))
+        made = sequence.tokens[self.start :]
+        counters.kept_tokens += min(kept, len(made))
+        sequence.cached_output = output if made == standing else None
+        sequence.keep = min(true, self.start + common_prefix(standing, made))
         if ended is None and self._only:
             ended = "mismatch"
         return ended is not None and self._finish(ended, None)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 
 import click
 
 from rsd_local.cli.options import StrictCommand
-from rsd_local.cli.text import printable
+from rsd_local.cli.text import json_line, printable
 
 
 @click.command(cls=StrictCommand)
@@ -30,7 +29,7 @@ def estimate(folder: Path, questions_per_day: float, price_per_hour: float, as_j
     found = worth_of(read_config(folder), Results.read(folder), questions_per_day, price_per_hour)
     if as_json:
         strategies = [dataclasses.asdict(worth) for worth in found]
-        click.echo(json.dumps({"questions_per_day": questions_per_day, "price_per_hour": price_per_hour, "strategies": strategies}))
+        click.echo(json_line({"questions_per_day": questions_per_day, "price_per_hour": price_per_hour, "strategies": strategies}))
         return
     for worth in found:
         click.echo(printable("\n".join([worth.label, *(f"  {line}" for line in worth.arithmetic)])))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
 from rsd_local.cli.options import StrictCommand
-from rsd_local.cli.text import printable
+from rsd_local.cli.text import json_line, printable
 
 
 @click.command(cls=StrictCommand)
@@ -33,7 +32,7 @@ def _run_log(folder: Path, as_json: bool) -> None:
     from rsd_local.run_log.report import as_object, text, write_report
 
     figures, files = write_report(folder)
-    click.echo(json.dumps(as_object(figures)) if as_json else printable(text(figures)))
+    click.echo(json_line(as_object(figures)) if as_json else printable(text(figures)))
     click.echo(printable("wrote " + ", ".join(map(str, files))), err=True)
 
 

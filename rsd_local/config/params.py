@@ -136,7 +136,7 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name in ("tokens", "steps", "step_tokens"):
-            require(getattr(self, name) >= 1, f"limit {name} {getattr(self, name)} is below 1")
+            require(getattr(self, name) >= 1, f"a limit of {getattr(self, name)} {name.replace('_', ' ')} is below 1")
         require(self.repeats == 0 or self.repeats >= 2, f"repeats {self.repeats} is neither 0 (never) nor 2 or more")
         object.__setattr__(self, "stop", tuple(self.stop))
         require_choice(self.stop_after, StopAfter, "stop_after")

@@ -11,7 +11,7 @@ from rsd_local.cli.text import json_line, printable
 
 
 @click.command(cls=StrictCommand)
-@click.argument("folder", metavar="DIR", type=Path)
+@click.argument("folder", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as one object.")
 def report(folder: Path, as_json: bool) -> None:
     """Write the report of a bench or a run log: tables, plots, a page.

@@ -333,6 +333,7 @@ def test_a_tuned_threshold_is_kept_used_and_told(tmp_path: Path) -> None:
         told = rsd("solve", "1+1")
         assert told.stdout == "2\n" and f"threshold {own['threshold']:g}, from rsd tune --data questions.jsonl" in told.stderr
         other = rsd("solve", "1+1", "--reward-kind", "confidence", "--stats")
+        assert re.search(r"abacus-draft\.gguf \(llama [0-9.]+M Q8_0\)", other.stderr), other.stderr
         assert "rsd tune" not in other.stderr, "a threshold of another reward"
     finally:
         user_models_file().unlink()

@@ -39,7 +39,7 @@ class RSDError(Exception):
 
     Args:
         message: what is wrong, in one line.
-        hint: what to do about it, in one line.
+        hint: what to do about it, in one line; a traceback shows it below the message.
     """
 
     code = "error"
@@ -48,6 +48,8 @@ class RSDError(Exception):
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
         self.hint = hint
+        if hint:
+            self.add_note(f"hint: {hint}")
 
 
 class ConfigError(RSDError):

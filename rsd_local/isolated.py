@@ -36,7 +36,8 @@ from rsd_local.runtime.llama import note_process, was_forked
 _GRACE = 5.0  # seconds for the process to end by itself
 _MORE = isolated_child.WINDOW // 2  # events after which others may follow
 _CANCELLED = object()
-_UNGUARDED = "in a program that is a script, open the reasoner below  if __name__ == '__main__':"
+_UNGUARDED = "did not start: the main module opens a reasoner whenever it is imported, and that process imports it too"
+_GUARD = "in a program that is a script, open the reasoner below  if __name__ == '__main__':"
 _AGAIN = "ask again: the models are loaded anew"
 _backends = weakref.WeakSet["IsolatedBackend"]()
 
@@ -76,6 +77,7 @@ class IsolatedBackend:
 
         Arguments and errors as ``Reasoner.open``; ``progress`` is called in this thread, and ``cancel`` ends the loading at once.
         """
+        isolated_child.end_if_unguarded()
         backend = cls(config)
         inbox = backend._inboxes[0]
         try:
@@ -213,8 +215,10 @@ class IsolatedBackend:
             self._outbox.put(None)
             writer.join()
             pipe.close()
-            if not self._ready and code == 1:  # as of an exception in the main module
-                self._hint = _UNGUARDED
+            if not self._ready and code in (1, isolated_child.UNGUARDED):  # 1 is that of an exception in the main module
+                self._hint = _GUARD
+            if code == isolated_child.UNGUARDED:
+                return _UNGUARDED
             return broken or f"ended: {isolated_child.how_it_ended(code, handle)}"
         finally:
             os.close(handle)
@@ -226,7 +230,7 @@ class IsolatedBackend:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         with theirs:
-            process = context.Process(target=isolated_child.main, args=(theirs, os.getpid(), words), name="rsd-isolated", daemon=False)
+            process = context.Process(target=isolated_child.main, args=(theirs, os.getpid(), words), name=isolated_child.NAME, daemon=False)
             with self._lock:
                 if self._stopping:
                     raise Closed("the reasoner was closed")

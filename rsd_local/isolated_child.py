@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import logging
+import multiprocessing
 import os
 import pickle
 import signal
@@ -40,10 +41,13 @@ from rsd_local.prompt import Prompt
 from rsd_local.run import Run
 from rsd_local.runtime.rehearsal import last_words
 
+NAME = "rsd-isolated"
+UNGUARDED = 97  # the exit code where the main module opens a reasoner as it is imported
 WINDOW = 64  # events that a run may be ahead of whoever reads them
 _WORDS = 1 << 16  # bytes of what it said
 _LAST = 5.0  # seconds to free the models once nobody is there any more
 _PARENT_DEATH = 1  # PR_SET_PDEATHSIG of Linux
+_begun = False
 
 
 def main(pipe: Connection, parent: int, words: str) -> None:
@@ -54,6 +58,8 @@ def main(pipe: Connection, parent: int, words: str) -> None:
         parent: its process id.
         words: the file that standard output and error go to, so that a crash leaves its last words there.
     """
+    global _begun
+    _begun = True
     for number in (signal.SIGINT, signal.SIGTERM):  # they go to the parent too, which ends this process
         signal.signal(number, lambda *_: None)  # not SIG_IGN, which the programs of verifiers would inherit
     if hasattr(signal, "pthread_sigmask"):
@@ -65,6 +71,15 @@ def main(pipe: Connection, parent: int, words: str) -> None:
             os._exit(1)
     _redirect(words)
     _Child(pipe).serve()
+
+
+def end_if_unguarded() -> None:
+    """End this process at once where it is one of these and still imports the program's main module.
+
+    An exception would be printed by the interpreter, and nobody could catch it: the parent says what is wrong.
+    """
+    if multiprocessing.current_process().name == NAME and not _begun:
+        os._exit(UNGUARDED)
 
 
 def _redirect(words: str) -> None:

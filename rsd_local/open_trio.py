@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -177,6 +177,7 @@ class LocalTrio:
 
     def _asked(self, thinking: Thinking, call: Call) -> tuple[Thinking, bool]:
         """How both models are to be asked, and whether an answer begins in a thought: for the one where it does so for the other."""
+        _warn_of_variables((self.draft, self.target), thinking)
         models = [engine for engine in (self.draft, self.target) if _thinks(engine)]
         if thinking.mode == "on" and not models:
             raise ConfigError("neither draft nor target thinks, as far as their files tell", hint="leave --think away")
@@ -269,7 +270,19 @@ class LocalTrio:
 
 def _warn_of_contexts(engines: dict[Role, Engine]) -> None:
     """Says once which contexts are longer than what the models were trained for; llama.cpp goes on without a word."""
-    warning = context_warning((role, engine.model.header, engine.context) for role, engine in engines.items())
+    _warn(context_warning((role, engine.model.header, engine.context) for role, engine in engines.items()))
+
+
+def _warn_of_variables(engines: Sequence[AnyEngine], thinking: Thinking) -> None:
+    """Says once which variables of a chat template have no effect; a server's template is not known."""
+    sources = [engine.model.chat_template or "" for engine in engines if isinstance(engine, Engine)]
+    names = [*(["reasoning_effort"] if thinking.effort else []), *(name for name, _ in thinking.template)]
+    unread = [name for name in names if not any(name in source for source in sources)]
+    if unread and len(sources) == len(engines):
+        _warn(f"no effect of {', '.join(unread)}: the chat templates of draft and target have no such variable")
+
+
+def _warn(warning: str | None) -> None:
     if warning and warning not in _warned:
         _warned.add(warning)
         log.warning("%s", warning)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import tomllib
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +15,9 @@ from rsd_local.text_files import read_text
 
 T = TypeVar("T")
 Tables = dict[str, dict[str, Any]]
+_NOT_OF_A_FILE = ("run_code", "trusted")
+_WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text", "Path": "a text", "tuple": "a list"}
+"""Kinds of values as people call them."""
 
 
 def read_trio(file: Path | str) -> Trio:
@@ -160,7 +164,8 @@ def build(kind: type[T], table: dict[str, Any], where: str) -> T:
     for key in table:
         if key not in fields:
             near = difflib.get_close_matches(key, fields, 1)
-            raise ConfigError(f"{where}: unknown key {key!r}", hint=f"did you mean {near[0]!r}?" if near else f"known: {', '.join(fields)}")
+            known = ", ".join(name for name in fields if name not in _NOT_OF_A_FILE)
+            raise ConfigError(f"{where}: unknown key {key!r}", hint=f"did you mean {near[0]!r}?" if near else f"known: {known}")
     for name, entry in fields.items():
         needed = entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
         if needed and name not in table:
@@ -175,10 +180,17 @@ def build(kind: type[T], table: dict[str, Any], where: str) -> T:
             or (annotated.startswith("tuple") and not isinstance(value, list))
         )
         if name in table and wrong:
-            raise ConfigError(f"{where}: {name} = {value!r} is not of the right kind ({annotated})")
+            raise ConfigError(f"{where}: {name} = {value!r} is not of the right kind", hint=_of_kind(name, value, annotated))
     try:
         return kind(**table)
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}", hint=error.hint) from None
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{where}: {error}") from None
+
+
+def _of_kind(name: str, value: Any, annotated: str) -> str:
+    """What to write in place of a value of the wrong kind."""
+    if annotated == "AnyRole":
+        return f"it is a table: write {name}.path = {json.dumps(value if isinstance(value, str) else 'FILE', ensure_ascii=False)}"
+    return f"give {_WORDS[annotated.partition('[')[0]]}"

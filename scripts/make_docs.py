@@ -19,9 +19,15 @@ ROOT = Path(__file__).parent.parent
 QUESTION = "(37+48)*6-129"
 WIDTH = 100
 _EXITS = """Answers go to standard output, everything else to standard error. Exit codes: 0 done, 1 something failed (a model file, a
-context, an output that cannot be written, a bench in which a strategy could answer no question), 2 the call was wrong (a flag, a
-setting, a question that the trio does not take), 130 stopped by Ctrl-C. Every failure is one line on standard error that names
-its cause and, where there is one, the fix.
+context, standard output that cannot be written, a bench in which a strategy could answer no question), 2 the call was wrong (a
+flag, a setting, a file or folder for what a command writes that cannot be written, a question that the trio does not take), 130
+stopped by Ctrl-C. Every failure is one line on standard error that names its cause and, where there is one, the fix.
+
+Most flags can come from a variable, such as `RSD_MAX_TOKENS` for `--max-tokens`: those below the headings Models, Rewards, Memory and
+devices, Strategy, Thinking, Limits and Sampling, those of `rsd serve` that take a value, and `--history` of `rsd chat`. No variable
+has what else stands below Options, such as `--quiet`, or `--strategy` of `rsd bench`; `--run-code`, `--trust-file` and `--no-fit-check`
+have to be typed. A flag goes before its variable. One that can be given several times takes words with blanks between them:
+`RSD_THREADS="draft=1 target=4"`.
 """
 
 

@@ -83,14 +83,23 @@ def test_a_report_is_written_and_its_tables_printed(done: tuple[Path, subprocess
     assert (out / "report.html").is_file() and (out / "report.md").is_file()
 
 
-def test_what_cannot_be_done_is_one_line_on_standard_error(done: tuple[Path, subprocess.CompletedProcess[str]], trio: list[str]) -> None:
+def test_what_cannot_be_done_is_one_line_on_standard_error(
+    done: tuple[Path, subprocess.CompletedProcess[str]], trio: list[str], tmp_path: Path
+) -> None:
     out, _ = done
     refused(rsd("bench", *arguments(out, trio)), 2, "not empty", "--resume")
     refused(rsd("bench", *arguments(out, trio, limit=13), "--resume"), 2, "another configuration: limit is 12 there and 13 here")
     refused(rsd("bench", "arithmetic", "--out", out.parent / "none", *trio), 2, "--strategy")
     refused(rsd("bench", "gsm9k", "--strategy", "rsd", "--out", out.parent / "none", *trio), 2, "gsm8k")
     refused(rsd("bench", "arithmetic", "--strategy", "rsd", "--out", out.parent / "none", *trio[:-2], "--target", "no.gguf"), 1, "no.gguf")
-    refused(rsd("report", out.parent), 2, "config.json")
+    refused(rsd("report", out.parent), 2, "config.json", "rsd bench or rsd serve --run-log wrote")
+    (tmp_path / "manifest.json").write_text("{}")
+    daily = ("--questions-per-day", "10", "--price-per-hour", "1")
+    refused(rsd("estimate", tmp_path, *daily), 2, "is a folder of rsd serve --run-log")
+    for command in (["report"], ["estimate", *daily]):
+        refused(rsd(*command, tmp_path / "none"), 2, "none' does not exist")
+        refused(rsd(*command, out / "results.jsonl"), 2, "results.jsonl' is a file")
+    refused(rsd("bench", *arguments(out / "results.jsonl", trio)), 2, "results.jsonl is a file, and no folder")
     refused(rsd("estimate", out, "--questions-per-day", "10", "--price-per-hour", "1"), 2, "target")
     assert not (out.parent / "none").exists(), "a refused call leaves no folder"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
+import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -249,13 +250,25 @@ def test_an_estimate_is_the_arithmetic_that_it_shows() -> None:
     assert "accuracy: 100.0 % − 66.7 % = +33.3 points" in shown
 
 
+@pytest.mark.parametrize("per_day", [0.7, 3.0, 11.0, 170.0])
+def test_the_arithmetic_of_small_figures_adds_up_as_it_is_shown(per_day: float) -> None:
+    worth = next(worth for worth in estimate(CONFIG, ROWS, per_day, 0.07) if worth.label == "rsd")
+    line = next(line for line in worth.arithmetic if line.startswith("saved"))
+    more, less, saved, price, day, _, month = re.findall(r"[0-9]+(?:\.[0-9]+)?", line)
+    by_day = float(saved) * float(price)
+    for shown, value in ((saved, float(more) - float(less)), (day, by_day), (month, 30 * by_day)):
+        assert float(shown) > 0 and float(shown) == pytest.approx(value, abs=0.51 * 10 ** -len(shown.partition(".")[2])), line
+
+
 def test_an_estimate_needs_the_target_and_sensible_numbers() -> None:
     with pytest.raises(ConfigError, match="target"):
         estimate(CONFIG, ROWS[4:], 100.0, 1.0)
-    with pytest.raises(ConfigError, match="not above 0"):
-        estimate(CONFIG, ROWS, 0.0, 1.0)
-    with pytest.raises(ConfigError, match="below 0"):
-        estimate(CONFIG, ROWS, 1.0, -1.0)
+    for number in (0.0, math.nan, math.inf):
+        with pytest.raises(ConfigError, match="no number above 0"):
+            estimate(CONFIG, ROWS, number, 1.0)
+    for number in (-1.0, math.nan, math.inf):
+        with pytest.raises(ConfigError, match="no number from 0 on"):
+            estimate(CONFIG, ROWS, 1.0, number)
 
 
 def rows_of(strategy: str, right: str, full: float, names: str = "abcdefghij") -> list[Row]:

@@ -204,6 +204,20 @@ def test_a_trained_read_out_scores_without_a_third_model(tmp_path: Path) -> None
     )
 
 
+def test_an_area_that_nothing_tells_is_null_and_said_in_words(tmp_path: Path) -> None:
+    """The two questions that are held out are both answered right, so there is nothing to tell apart."""
+    words = ["train-reward", "--data", "arithmetic", "--limit", "12", "--out", tmp_path / "head.safetensors", "-t", "1"]
+
+    def none_in_json(constant: str) -> None:
+        raise AssertionError(constant)
+
+    done = rsd(*words, "--json")
+    held_out = json.loads(done.stdout, parse_constant=none_in_json)["held_out"]
+    assert (held_out["good"], held_out["auc"], held_out["auc_interval"]) == (1.0, None, [None, None])
+    done = rsd(*words)
+    assert "area under the curve not known, for all these steps have one label\n" in done.stdout and "nan" not in done.stdout
+
+
 def test_what_keeps_a_read_out_from_being_trained_is_said_before_anything_is_written(tmp_path: Path) -> None:
     out = tmp_path / "head.safetensors"
     words = ["train-reward", "--data", "arithmetic", "--out", out, "-P", "4"]
@@ -319,6 +333,7 @@ def test_a_tuned_threshold_is_kept_used_and_told(tmp_path: Path) -> None:
         told = rsd("solve", "1+1")
         assert told.stdout == "2\n" and f"threshold {own['threshold']:g}, from rsd tune --data questions.jsonl" in told.stderr
         other = rsd("solve", "1+1", "--reward-kind", "confidence", "--stats")
+        assert re.search(r"abacus-draft\.gguf \(llama [0-9.]+M Q8_0\)", other.stderr), other.stderr
         assert "rsd tune" not in other.stderr, "a threshold of another reward"
     finally:
         user_models_file().unlink()

@@ -124,12 +124,17 @@ def test_a_trio_file_is_read_and_its_mistakes_are_named(flags: list[object], tmp
         ("treshold = 0.4\n" + roles, ["unknown key 'treshold'", "did you mean 'threshold'"]),
         (roles.replace("ctx_size", "ctx_sise", 1), ["[draft]", "unknown key 'ctx_sise'", "did you mean 'ctx_size'"]),
         ("threshold = 7\n" + roles, ["threshold 7 is outside 0 to 1"]),
-        ('threshold = "high"\n' + roles, ["not of the right kind"]),
+        ('threshold = "high"\n' + roles, ["threshold = 'high' is not of the right kind; give a number"]),
+        ('parallel = "x"\n' + roles, ["give a whole number"]),
+        ('draft = "a.gguf"\ntarget = "b.gguf"\n', ['it is a table: write draft.path = "a.gguf"']),
+        ("foo = 3\n" + roles, ["known: draft, target, ", "parallel", "fit_check"]),
+        (roles + "foo = 3\n", ["known: path, ctx_size, "]),
         ('[draft]\npath = "a.gguf"\n', ["'target' is missing"]),
         ("= =", ["is no TOML"]),
     ):
         file.write_text(content)
-        refused(rsd("solve", "x", "--trio", file), 2, *words)
+        refused(done := rsd("solve", "x", "--trio", file), 2, *words)
+        assert "run_code" not in done.stderr and "trusted" not in done.stderr, "no file can set these"
     refused(rsd("solve", "x", "--trio", tmp_path / "none.toml"), 2, "No such file")
 
 

@@ -39,11 +39,13 @@ def test_each_source_goes_before_the_next(monkeypatch: pytest.MonkeyPatch) -> No
         assert both["threshold"] == (0.75, "flag --threshold") and both["target.threads"] == (2, "flag --threads")
         solved = json.loads(rsd("solve", "1+1", "--json").stdout)
         assert solved["answer"] == "2"
-        monkeypatch.setenv("RSD_THRESHOLD", "much")
-        refused(rsd("solve", "1+1"), 2, "threshold")
+        for variable, value in (("RSD_THRESHOLD", "much"), ("RSD_THREADS", "draft=many")):
+            monkeypatch.setenv(variable, value)
+            refused(told := rsd("solve", "1+1"), 2, variable, value.removeprefix("draft="))
+            assert "--thre" not in told.stderr, "a flag that nobody typed"
+            monkeypatch.delenv(variable)
     finally:
         own.unlink()
-    monkeypatch.delenv("RSD_THRESHOLD")
     table = rsd("config").stdout
     assert any(line.startswith("threshold ") and line.endswith(catalogue) for line in table.splitlines())
 

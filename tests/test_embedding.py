@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from dataclasses import replace
@@ -213,6 +215,16 @@ def test_a_task_that_is_cancelled_while_models_load_leaves_none_behind(trio: Tri
     asyncio.run(main())
     assert within(20, lambda: not [one for one in threading.enumerate() if one.name == "rsd-in-thread"])
     assert set(seen) == {"draft"}
+
+
+def test_a_traceback_shows_the_fix_of_an_error(trio: Trio, tmp_path: Path) -> None:
+    """Also of one that came from another process; the message stays one line without it."""
+    with pytest.raises(ModelNotFound) as caught:
+        Reasoner.open(missing(trio, tmp_path))
+    error = caught.value
+    assert error.hint and error.hint not in str(error)
+    for one in (error, pickle.loads(pickle.dumps(error))):
+        assert traceback.format_exception_only(one)[1:] == [f"hint: {error.hint}\n"]
 
 
 QUIET = """

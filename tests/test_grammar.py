@@ -181,9 +181,44 @@ def test_tokens_are_drawn_in_proportion_where_the_first_draw_is_refused(random: 
 
 
 def test_a_grammar_that_cannot_be_used_is_refused_before_anything_is_written(random: Reasoner) -> None:
-    for grammar in ('start ::= "a"', "root ::= " + "(" * 100_000 + '"a"' + ")" * 100_000):
-        with pytest.raises(ConfigError, match="the grammar"):
+    for grammar, cause in {
+        'start ::= "a"': "no.* 'root'",
+        "root ::= root": "recursion",
+        "root ::= " + "(" * 100_000 + '"a"' + ")" * 100_000: "500 parentheses",
+    }.items():
+        with pytest.raises(ConfigError, match=f"the grammar.*{cause}"):
             random.solve("x", Params(Sampling(grammar=grammar)))
+
+
+@pytest.mark.parametrize(
+    ("grammar", "cause"),
+    [
+        ('root = "x"', "line 1 of the grammar cannot be read from 'root = \"x\"' on"),
+        ('root ::= "a"\n  | "b"', "line 2 of the grammar cannot be read from '| \"b\"' on"),
+        ('a_b ::= "x"\nroot ::= a_b', "cannot be read from 'a_b"),
+        ('root ::= "x', "cannot be read from '\"x' on"),
+        ('root ::= "a" b ::= "c"', "cannot be read from 'b ::= "),
+        ('root ::= "\\q"', "cannot be read from '\"\\q\"' on"),
+        ('root ::= * "a"', "cannot be read from '* \"a\"' on"),
+        ('root ::= "a")', "cannot be read from ')' on"),
+        ('root ::= ("a"\n', "not closed: 1"),
+        ('root ::= "a"\n\nc ::= root | b', "line 3 of the grammar names b, and there is no such rule"),
+    ],
+)
+def test_what_llama_cpp_would_print_is_found_before(random: Reasoner, grammar: str, cause: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """It writes the cause to standard error, which is the program's, and nowhere else."""
+    with pytest.raises(ConfigError) as caught:
+        random.solve("x", Params(Sampling(grammar=grammar)))
+    assert cause in str(caught.value) and caught.value.hint and capfd.readouterr() == ("", "")
+
+
+def test_what_llama_cpp_takes_is_taken(random: Reasoner) -> None:
+    for grammar in (
+        'root ::=\n "x" |\r\n ("a" # one\n "b"\n)* [^\\]"] "\\"#\\x41" {2} b-2{0,3}? .\n\nb-2 ::= [a-z]+ ',
+        '\n # first\n  root ::= "x"\nroot ::= "y"',
+        "root ::= ",
+    ):
+        random.solve("x", Params(Sampling(grammar=grammar), limits=Limits(tokens=1)))
 
 
 def test_control_tokens_are_no_text_for_a_grammar(tmp_path: Path) -> None:
@@ -234,6 +269,8 @@ def test_a_command_takes_a_schema_or_a_grammar_from_a_file(tmp_path: Path) -> No
     assert rsd(*flags, "--grammar-file", grammar).stdout in ("yes\n", "no\n")
     refused(rsd(*flags, "--grammar-file", grammar, "--json-schema-file", schema), 2, "exclude each other")
     refused(rsd("solve", "1+1", "--grammar-file", grammar), 2, "arithmetic")
+    (bad := tmp_path / "bad.gbnf").write_text('root = "yes"')
+    refused(rsd(*flags, "--grammar-file", bad), 2, "line 1 of the grammar", "NAME ::=")
     schema.write_text('{"not": {}}')
     refused(rsd(*flags, "--json-schema-file", schema), 2, "schema.json", "'not' is not supported")
     shown = {one["name"]: one for one in json.loads(rsd("config", "--json", *flags[3:], "--grammar-file", grammar).stdout)}

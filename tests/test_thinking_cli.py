@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from test_cli import refused, rsd
-from test_thinking import ANSWER, MARKS, THOUGHT, TURNS, WORDS, thinking_script
+from test_thinking import ANSWER, MARKS, THOUGHT, TURNS, WORDS, chain, thinking_script
 from tiny import write_script
 
 
@@ -66,3 +66,10 @@ def test_what_cannot_be_is_one_line(models: list[object]) -> None:
     refused(rsd("solve", "2+2", *models, "-tk", "style"), 2, "has no =")
     refused(rsd("solve", "2+2", *models, "-tk", "messages=1"), 2, "messages")
     refused(rsd("solve", "2+2", *models, "--think-budget", "-1"), 2, "think_budget")
+
+
+def test_a_variable_that_no_template_has_is_warned_of(models: list[object], tmp_path: Path) -> None:
+    file = write_script(tmp_path / "low.gguf", WORDS, chain("So"), template="{{ style }}" + TURNS)
+    done = rsd("solve", "2+2", *models, "-m", file, "--reasoning-effort", "low", "-tk", "style=short", "-tk", "foo=1", "--temp", "0")
+    assert done.returncode == 0 and "no effect of reasoning_effort, foo: " in done.stderr, done.stderr
+    assert "no effect" not in rsd("solve", "2+2", *models, "-m", file, "-tk", "style=short").stderr

@@ -92,6 +92,13 @@ def test_wishes_and_margins_that_make_no_sense_are_refused() -> None:
     refused(rsd(*given, "9", "--best", "--no-worse-than-target"), 2, "one wish")
 
 
+def test_a_plot_that_cannot_be_written_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    given = ("tune", "--data", "arithmetic", "--limit", "1000000", "--best", "--dry-run", "--plot")  # would take hours
+    refused(rsd(*given, tmp_path / "none" / "plot.png"), 2, "none is no directory", "make it first")
+    refused(rsd(*given, tmp_path), 2, "is a directory", "--plot")
+    assert list(tmp_path.iterdir()) == []
+
+
 # Models of given words
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -57,10 +58,10 @@ def estimate(config: Config, rows: Iterable[Row], per_day: float, price: float) 
         price: of one machine for an hour, in any currency.
 
     Raises:
-        ConfigError: there are no lines of ``target``, or a number is not above 0.
+        ConfigError: there are no lines of ``target``, or a number is none that can be.
     """
-    require(per_day > 0, f"questions per day {per_day:g} is not above 0")
-    require(price >= 0, f"price per hour {price:g} is below 0")
+    require(0 < per_day < math.inf, f"questions per day {per_day:g} is no number above 0")
+    require(0 <= price < math.inf, f"price per hour {price:g} is no number from 0 on")
     table = by_strategy(config, rows)
     base = baseline(table)
     require(base is not None, "there are no lines of the strategy target", "run rsd bench with --strategy target beside the others")
@@ -102,16 +103,28 @@ def _worth(label: str, lines: Lines, base_label: str, base: Lines, parallel: int
 
 
 def _difference(base: float, own: float, price: float) -> str:
-    """What is saved against the target, or what is to be paid more."""
+    """What is saved against the target, or what is to be paid more; with as many digits as the difference needs."""
     word, more, less = ("saved", base, own) if own <= base else ("costs more", own, base)
+    digits = _digits(more - less)
+    more, less = round(more, digits), round(less, digits)
     return (
-        f"{word}: {more:,.2f} h − {less:,.2f} h = {more - less:,.2f} h a day; × {price:,.2f} an hour = "
-        f"{(more - less) * price:,.2f} a day, × 30 = {30 * (more - less) * price:,.2f} a month"
+        f"{word}: {more:,.{digits}f} h − {less:,.{digits}f} h = {more - less:,.{digits}f} h a day; × {_shown(price)} an hour = "
+        f"{_shown((more - less) * price)} a day, × 30 = {_shown(30 * (more - less) * price)} a month"
     )
 
 
 def _day(label: str, seconds: float, parallel: int, per_day: float, hours: float, price: float) -> str:
+    each = max(3, _digits(seconds / parallel))
     return (
-        f"{label}: {seconds:,.3f} s a question / {parallel} at once = {seconds / parallel:,.3f} s of the machine; "
-        f"× {per_day:,.0f} a day / 3,600 = {hours:,.2f} h a day; × {price:,.2f} an hour = {hours * price:,.2f} a day"
+        f"{label}: {seconds:,.{each}f} s a question / {parallel} at once = {seconds / parallel:,.{each}f} s of the machine; "
+        f"× {per_day:,.0f} a day / 3,600 = {_shown(hours)} h a day; × {_shown(price)} an hour = {_shown(hours * price)} a day"
     )
+
+
+def _shown(value: float) -> str:
+    return f"{value:,.{_digits(value)}f}"
+
+
+def _digits(value: float) -> int:
+    """Two digits behind the point, and more of a small number, so that three of its own are seen."""
+    return 2 if value >= 0.1 or value <= 0 else min(12, 2 - math.floor(math.log10(value)))

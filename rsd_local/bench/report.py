@@ -36,7 +36,7 @@ def write_report(folder: Path) -> tuple[Summary, list[Path]]:
     """
     installed = importlib.util.find_spec("matplotlib") is not None
     require(installed, "matplotlib is not installed", "pip install 'rsd-local[bench]'")
-    config, rows = read_config(folder), Results.read(folder)
+    config, rows = read_config(folder, "rsd bench or rsd serve --run-log"), Results.read(folder)
     summary = summarize(config, rows, read_runs(folder))
     try:
         plots = draw(summary, by_strategy(config, rows), folder)

@@ -84,10 +84,9 @@ def _known(key: str, spec: str) -> tuple[str, str, Callable[[str], Any]]:
     """Where a key belongs: its group, its field, and how its text is read."""
     known = _keys()
     if key not in known:
-        near = difflib.get_close_matches(key, known, 1)
-        raise ConfigError(
-            f"strategy {spec!r}: unknown key {key!r}", hint=f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-        )
+        near = [name for name in known if key and name.startswith(key)] or difflib.get_close_matches(key, known, 1)
+        meant = f"did you mean {near[0]!r}? " if near else ""
+        raise ConfigError(f"strategy {spec!r}: unknown key {key!r}", hint=f"{meant}known: {', '.join(known)}")
     return known[key]
 
 

@@ -47,7 +47,6 @@ def draw(sweep: Sweep, choice: Choice | None, file: Path) -> None:
     right.set_xlim(left=0)
     legend_below(right)
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(file, dpi=DPI, format="png", metadata={"Software": None})
     except OSError as error:
         raise ConfigError(f"{file} cannot be written: {error.strerror or error}") from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ import click
 from rsd_local.cli.flags import make_trio
 from rsd_local.cli.interrupts import on_interrupt
 from rsd_local.cli.options import StrictCommand, question_options, trio_options
-from rsd_local.cli.text import printable
+from rsd_local.cli.text import json_line, printable
 from rsd_local.config import sequences_needed
 
 if TYPE_CHECKING:
@@ -111,7 +110,7 @@ def show_summary(summary: Summary, as_json: bool, *, causes: bool = True) -> Non
     from rsd_local.bench import tables
 
     if as_json:
-        click.echo(json.dumps(dataclasses.asdict(summary)))
+        click.echo(json_line(dataclasses.asdict(summary)))
     else:
         remarks = tables.remarks(summary, causes=causes)
         click.echo(printable("\n".join([tables.strategy_table(summary), *([""] if remarks else []), *remarks])))

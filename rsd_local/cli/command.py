@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import click
+from click.core import ParameterSource
+
+from rsd_local.errors import ConfigError
 
 _OPTION = re.compile(r"--?[A-Za-z][\w-]*(?:=.*)?", re.ASCII | re.DOTALL)
 _NUMBER = re.compile(r"[0-9.]+")
@@ -127,6 +130,19 @@ class SharedOption(click.Option):
         super().__init__(*arguments, **settings)
         self.section = section
 
+    def process_value(self, ctx: click.Context, value: Any) -> Any:
+        """The value as the command takes it; a bad one of a variable is the variable's."""
+        try:
+            return super().process_value(ctx, value)
+        except click.BadParameter as error:
+            error.param_hint = self.variable(ctx) or error.param_hint
+            raise
+
+    def variable(self, ctx: click.Context) -> str | None:
+        """The variable that its value comes from, None where it does not come from one."""
+        assert self.name is not None
+        return str(self.envvar) if ctx.get_parameter_source(self.name) is ParameterSource.ENVIRONMENT else None
+
 
 class StrictCommand(click.Command):
     """A command for which a mistyped flag is an error, and a text that begins with a minus is none."""
@@ -150,6 +166,18 @@ class StrictCommand(click.Command):
             name, value = words.mistaken
             raise click.UsageError(f"{name} needs a value; where that is the text {value}, write {name}={value}", ctx)
         return super().parse_args(ctx, [*words.options, "--", *words.values])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; an error that names a flag whose value is a variable's names the variable."""
+        try:
+            return super().invoke(ctx)
+        except ConfigError as error:
+            message = str(error)
+            for option in self.get_params(ctx):
+                if isinstance(option, SharedOption) and (variable := option.variable(ctx)):
+                    message = re.sub(rf"(?<![\w-])({'|'.join(map(re.escape, option.opts))})(?![\w-])", variable, message)
+            error.args = (message,)
+            raise
 
     def get_help(self, ctx: click.Context) -> str:
         """The help as a text."""

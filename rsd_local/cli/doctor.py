@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import platform
 import time
 from contextlib import closing
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rsd_local.cli.options import StrictCommand
-from rsd_local.cli.text import printable
+from rsd_local.cli.text import json_line, printable
 from rsd_local.cli.words import gigabytes
 from rsd_local.errors import RSDError
 
@@ -68,7 +67,7 @@ def doctor(as_json: bool) -> int:
         "self_test": self_test(),
     }
     if as_json:
-        click.echo(json.dumps(report))
+        click.echo(json_line(report))
     else:
         click.echo(printable("\n".join(_lines(report, found))))
     return 0 if report["self_test"]["works"] else 1

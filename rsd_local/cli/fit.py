@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ import click
 
 from rsd_local.cli.flags import make_trio
 from rsd_local.cli.options import StrictCommand, trio_options
-from rsd_local.cli.text import printable, say
+from rsd_local.cli.text import json_line, printable, say
 from rsd_local.cli.words import gigabytes
 from rsd_local.config import RemoteRole, require
 from rsd_local.errors import RemoteError
@@ -81,7 +80,7 @@ def fit(name: str | None, parallel: int, measured: bool, as_json: bool, **flags:
     times = _measured(trio, missing, why) if measured and not lost else None
     if as_json:
         shown = _object(plan, bandwidth, speeds, gains) | _gaps(plan, missing, unknown) | {"servers": away}
-        click.echo(json.dumps(shown | ({"measured": times} if times is not None else {})))
+        click.echo(json_line(shown | ({"measured": times} if times is not None else {})))
     else:
         said = (f"{role:<8} {told.get('about') or told['error']}" for role, told in away.items())
         click.echo(printable("\n".join([*_table(plan, unknown), *said])))

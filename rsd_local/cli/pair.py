@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import platform
 import sys
@@ -14,7 +13,7 @@ import click
 
 from rsd_local.cli.options import StrictCommand
 from rsd_local.cli.pair_words import HEADING, NAME, as_object, pair_lines, shortened
-from rsd_local.cli.text import printable, quoted, say
+from rsd_local.cli.text import json_line, printable, quoted, say
 from rsd_local.cli.words import gigabytes
 from rsd_local.config import require
 from rsd_local.errors import ConfigError, ModelNotFound
@@ -70,7 +69,7 @@ def pair(folders: tuple[Path, ...], file: Path | None, number: int | None, force
     if file is not None:
         _write(file, number or 1, pairs, force=force)
     if as_json:
-        click.echo(json.dumps(as_object(found, pairs, left, free, str(file) if file else None)))
+        click.echo(json_line(as_object(found, pairs, left, free, str(file) if file else None)))
     else:
         _show(found, pairs, left, free, all_=all_)
         _say_next(folders, file, pairs)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
 from rsd_local.cli.options import StrictCommand
-from rsd_local.cli.text import printable
+from rsd_local.cli.text import json_line, printable
 
 
 @click.command(cls=StrictCommand)
-@click.argument("folder", metavar="DIR", type=Path)
+@click.argument("folder", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as one object.")
 def report(folder: Path, as_json: bool) -> None:
     """Write the report of a bench or a run log: tables, plots, a page.
@@ -33,7 +32,7 @@ def _run_log(folder: Path, as_json: bool) -> None:
     from rsd_local.run_log.report import as_object, text, write_report
 
     figures, files = write_report(folder)
-    click.echo(json.dumps(as_object(figures)) if as_json else printable(text(figures)))
+    click.echo(json_line(as_object(figures)) if as_json else printable(text(figures)))
     click.echo(printable("wrote " + ", ".join(map(str, files))), err=True)
 
 

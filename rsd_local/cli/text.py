@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shlex
 import shutil
@@ -65,6 +66,18 @@ def call(*words: str) -> str:
 
 
 def json_line(content: Any) -> str:
-    """An object in one line of JSON, in letters of ASCII where standard output has no others."""
-    text = json.dumps(content, ensure_ascii=not is_unicode(sys.stdout))
+    """An object in one line of JSON, in letters of ASCII where standard output has no others; NaN and infinity are null."""
+    text = json.dumps(_finite(content), ensure_ascii=not is_unicode(sys.stdout), allow_nan=False)
     return text.encode("utf-8", "backslashreplace").decode()  # a file's name may hold bytes that are no text
+
+
+def _finite(content: Any) -> Any:
+    """The same with None in place of numbers that JSON has not."""
+    match content:
+        case float() if not math.isfinite(content):
+            return None
+        case dict():
+            return {name: _finite(one) for name, one in content.items()}
+        case list() | tuple():
+            return [_finite(one) for one in content]
+    return content

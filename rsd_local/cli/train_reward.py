@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,7 +10,7 @@ import click
 
 from rsd_local.cli.flags import make_trio
 from rsd_local.cli.options import StrictCommand, question_options, trio_options
-from rsd_local.config import Limits, Params, Sampling, Search, require
+from rsd_local.config import Limits, Params, Sampling, Search, require, require_writable
 
 if TYPE_CHECKING:
     from rsd_local.calibration.gold import GoldSolution
@@ -85,9 +84,7 @@ def train_reward(data: str, out: Path, role: Literal["draft", "target"], held_ou
 def _check_files(out: Path, held_out: float) -> None:
     """Refuses what would only fail once the work is done."""
     require(0.0 < held_out < 1.0, f"--held-out {held_out} is outside 0 to 1")
-    require(not out.is_dir(), f"{out} is a directory", "name the file that --out is to be")
-    require(out.parent.is_dir(), f"{out.parent} is no directory", "make it first")
-    require(os.access(out if out.exists() else out.parent, os.W_OK), f"{out} cannot be written", "choose another --out")
+    require_writable(out, "--out")
 
 
 def _params(flags: dict[str, Any], labelling: Labelling, trio: Trio) -> Params:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from rsd_local.cli.interrupts import on_interrupt
-from rsd_local.cli.text import printable
+from rsd_local.cli.text import json_line, printable
 from rsd_local.config import Params, Trio, require
 from rsd_local.errors import Cancelled, ConfigError
 from rsd_local.evaluation.items import Item
@@ -155,16 +156,22 @@ class Training:
 def show(head: ReadOut, quality: Quality, as_json: bool) -> None:
     """Prints what the head is worth on standard output."""
     if as_json:
-        click.echo(json.dumps({"role": head.role, "features": head.parts, **head.about}))
+        click.echo(json_line({"role": head.role, "features": head.parts, **head.about}))
         return
     low, high = quality.auc_interval
+    more = f" ({low:.3f} to {high:.3f}); the draft's confidence {quality.confidence_auc:.3f}"
     lines = [
         f"read-out of the {head.role} ({head.model}), features {' + '.join(head.parts)}, penalty {head.about['penalty']:g}",
         f"fitted on {head.about['steps']} steps of {head.about['questions']} questions, {head.about['good']:.0%} of them labelled right",
-        f"  area under the curve, cross-validated over these questions, {head.about['cross_validated_auc']:.3f}",
+        f"  area under the curve, cross-validated over these questions, {_area(head.about['cross_validated_auc'])}",
         f"held out: {quality.steps} steps of {quality.questions} questions",
-        f"  area under the curve {quality.auc:.3f} ({low:.3f} to {high:.3f}); the draft's confidence {quality.confidence_auc:.3f}",
+        f"  area under the curve {_area(quality.auc, more)}",
         "  reward against label, in fifths of the steps:",
         *(f"    {mean:.2f} → {good:.2f}  ({count} steps)" for count, mean, good in quality.reliability),
     ]
     click.echo(printable("\n".join(lines)))
+
+
+def _area(area: float, more: str = "") -> str:
+    """An area under the curve and more about it, or why there is none."""
+    return "not known, for all these steps have one label" if math.isnan(area) else f"{area:.3f}{more}"

@@ -12,7 +12,7 @@ import click
 from rsd_local.cli.flags import make_trio
 from rsd_local.cli.interrupts import on_interrupt
 from rsd_local.cli.options import StrictCommand, question_options, trio_options
-from rsd_local.config import Params, require
+from rsd_local.config import Params, require, require_writable
 
 if TYPE_CHECKING:
     from rsd_local.calibration.bands import ChosenBands
@@ -66,7 +66,7 @@ _COMBINATION = (
 )
 @click.option("--all", "whole", is_flag=True, help="Show every threshold, and not only those around the chosen one.")
 @click.option("--plot", type=Path, metavar="FILE", help="Draw accuracy and target share against the threshold (PNG).")
-@click.option("--dry-run", is_flag=True, help="Show the table and the choice, and write nothing.")
+@click.option("--dry-run", is_flag=True, help="Show the table and the choice, and leave the trio's file as it is.")
 @question_options
 @trio_options
 def tune(
@@ -97,8 +97,9 @@ def tune(
         raise click.UsageError(f"{message}: put it into a trio's TOML file, or give --dry-run")
     require(2 <= flags["points"] <= 1000, f"--points {flags['points']} is outside 2 to 1000")
     require(margin is None or 0 < margin <= 100, f"--margin {margin} is outside 0 to 100, 0 left out", "it is in points: 2 is 2 %")
-    drawable = plot is None or importlib.util.find_spec("matplotlib") is not None
-    require(drawable, "matplotlib is not installed", "pip install 'rsd-local[bench]'")
+    if plot is not None:
+        require(importlib.util.find_spec("matplotlib") is not None, "matplotlib is not installed", "pip install 'rsd-local[bench]'")
+        require_writable(plot, "--plot")
 
     from rsd_local.calibration.choice import MARGIN, Wish
     from rsd_local.cli import tuned

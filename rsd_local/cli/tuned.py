@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from rsd_local.cli.text import printable
+from rsd_local.cli.text import json_line, printable
 from rsd_local.errors import RSDError
 
 if TYPE_CHECKING:
@@ -101,7 +100,7 @@ def show(found: Tuned, kept: Kept, *, as_json: bool, whole: bool, states_margin:
         states_margin: whether the margin counts for any wish, and not only for the one that names the target.
     """
     if as_json:
-        click.echo(json.dumps(_as_object(found, kept)))
+        click.echo(json_line(_as_object(found, kept)))
     else:
         _show_text(found, kept, whole, states_margin)
     if kept.drawn is not None:

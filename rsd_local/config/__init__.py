@@ -1,6 +1,6 @@
 """Settings: frozen dataclasses that validate themselves."""
 
-from rsd_local.config.checks import from_home, require, require_choice
+from rsd_local.config.checks import from_home, require, require_choice, require_writable
 from rsd_local.config.ollama import is_ollama
 from rsd_local.config.params import (
     Aggregate,
@@ -68,5 +68,6 @@ __all__ = [
     "is_url",
     "require",
     "require_choice",
+    "require_writable",
     "sequences_needed",
 ]

@@ -57,7 +57,7 @@ class Sampling:
         require(self.top_k >= 0, f"top_k {self.top_k} is negative")
         require(0.0 < self.top_p <= 1.0, f"top_p {self.top_p} is outside 0 to 1, 0 left out")
         require(0.0 <= self.min_p <= 1.0, f"min_p {self.min_p} is outside 0 to 1")
-        require(0 <= self.seed < 2**64, f"seed {self.seed} is outside 0 to 2^64")
+        require(0 <= self.seed < 2**64, f"seed {self.seed} is outside 0 to 2^64 - 1")
         require(
             0.01 <= self.repeat_penalty <= 100, f"repeat_penalty {self.repeat_penalty} is outside 0.01 to 100", "1 is none, 1.1 is usual"
         )
@@ -136,7 +136,7 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name in ("tokens", "steps", "step_tokens"):
-            require(getattr(self, name) >= 1, f"limit {name} {getattr(self, name)} is below 1")
+            require(getattr(self, name) >= 1, f"a limit of {getattr(self, name)} {name.replace('_', ' ')} is below 1")
         require(self.repeats == 0 or self.repeats >= 2, f"repeats {self.repeats} is neither 0 (never) nor 2 or more")
         object.__setattr__(self, "stop", tuple(self.stop))
         require_choice(self.stop_after, StopAfter, "stop_after")

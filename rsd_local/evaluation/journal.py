@@ -54,6 +54,7 @@ class Journal(Generic[R]):
         Raises:
             ConfigError: the folder is not empty and not to be resumed, is of another configuration, or is damaged.
         """
+        require(folder.is_dir() or not folder.exists(), f"{folder} is a file, and no folder", "give a folder")
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if cls._untouched(folder):
@@ -70,7 +71,7 @@ class Journal(Generic[R]):
             rows = cls._mend(folder / cls.file_name)
             file = (folder / cls.file_name).open("ab")
         except OSError as error:
-            raise ConfigError(f"{folder} cannot be used: {error}", hint="give another folder") from None
+            raise ConfigError(f"{folder} cannot be used: {error.strerror or error}", hint="give another folder") from None
         return cls(file, config, rows)
 
     @classmethod
@@ -232,8 +233,12 @@ def config_hash(config: Config) -> str:
     return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def read_config(folder: Path) -> Config:
+def read_config(folder: Path, writer: str = "such a run") -> Config:
     """The configuration of a folder.
+
+    Args:
+        folder: it.
+        writer: what writes such folders, for the hint.
 
     Raises:
         ConfigError: it has none that can be read.
@@ -241,7 +246,7 @@ def read_config(folder: Path) -> Config:
     try:
         return dict(json.loads((folder / CONFIG).read_text(encoding="utf-8"))["config"])
     except (OSError, ValueError, KeyError, TypeError):
-        raise ConfigError(f"{folder} has no {CONFIG} that can be read", hint="is it a folder that such a run wrote?") from None
+        raise ConfigError(f"{folder} has no {CONFIG} that can be read", hint=f"is it a folder that {writer} wrote?") from None
 
 
 def _is_of(folder: Path, config: Config) -> bool:

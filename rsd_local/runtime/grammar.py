@@ -9,7 +9,6 @@ from __future__ import annotations
 import codecs
 import ctypes
 import functools
-import re
 import threading
 import weakref
 from collections.abc import Sequence
@@ -21,6 +20,8 @@ import numpy.typing as npt
 from llama_cpp import llama_cpp as C
 
 from rsd_local.errors import ConfigError, DecodeFailed
+from rsd_local.runtime.gbnf import check_syntax
+from rsd_local.runtime.llama import clear_errors, last_errors
 from rsd_local.runtime.model import Model
 from rsd_local.runtime.sampler import Floats, Ids, Mask
 from rsd_local.steps import THOUGHT_END
@@ -29,8 +30,6 @@ _BLOCKS = (64, 1024, 8192)  # likeliest tokens that are looked at before all oth
 _NEGLIGIBLE = 1e-7  # of the weight of all that may come next
 _DATA = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])
 _KEPT = 16  # grammars of a model
-_MOST_NESTED = 500
-_LITERALS = re.compile(r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]|#[^\n]*', re.DOTALL)
 _STATES = 3  # of an answer
 
 
@@ -47,25 +46,15 @@ class Compiled:
 
     def __init__(self, model: Model, text: str) -> None:
         self.model, self.words = model, Words(model)
-        if _depth(text) > _MOST_NESTED:  # llama.cpp's parser would use up the stack
-            raise ConfigError(
-                f"the grammar has more than {_MOST_NESTED} parentheses within each other", hint="give them rules of their own"
-            )
+        check_syntax(text)
         with model.in_use():
+            clear_errors()
             made = C.llama_sampler_init_grammar(model.vocab, text.encode("utf-8", "replace"), b"root")
         if not made:
-            raise ConfigError("llama.cpp cannot use the grammar", hint="it needs a rule root, and no rule may begin with itself")
+            why = f"llama.cpp cannot use the grammar: {last_errors() or 'it does not say why'}"
+            raise ConfigError(why, hint="it needs a rule root, and no rule may begin with itself")
         self.sampler = made
         weakref.finalize(self, C.llama_sampler_free, made)
-
-
-def _depth(text: str) -> int:
-    """How many parentheses of a grammar stand within each other."""
-    level = deepest = 0
-    for sign in _LITERALS.sub("", text):
-        level += (sign == "(") - (sign == ")")
-        deepest = max(deepest, level)
-    return deepest
 
 
 class Words:

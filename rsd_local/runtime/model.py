@@ -131,11 +131,12 @@ class Model:
 
     @property
     def description(self) -> str:
-        """Architecture, size and quantization as llama.cpp names them."""
+        """Architecture, size and quantization as llama.cpp names them; it has no name for most sizes."""
         room = ctypes.create_string_buffer(256)
         with self.in_use() as handle:
             C.llama_model_desc(handle, room, 256)
-        return room.value.decode("utf-8", "replace")
+        size = f"{self.n_params / 1e9:.1f}B" if self.n_params >= 1e9 else f"{self.n_params / 1e6:.3g}M"
+        return room.value.decode("utf-8", "replace").replace("?B", size)
 
     def metadata(self, key: str) -> str | None:
         """The value of a metadata key as text, None where the file has none."""

@@ -399,3 +399,17 @@ def test_a_whole_solution_splits_into_the_steps_it_would_have_been_written_in(tm
     assert [token for step in steps for token in step.tokens] == [*tokens, 2]
     assert [step.ended for step in steps] == ["delimiter", "delimiter", "end"]
     model.close()
+
+
+@pytest.mark.parametrize("strategy", ["best-of-n", "majority"])
+def test_steps_of_a_chosen_solution_are_its_text_also_where_characters_are_cut(trio: Trio, strategy: Strategy) -> None:
+    """The limit on steps has no say in a solution that was written whole, so no step of it is the last one before its end."""
+    sampling = Sampling(temperature=1.2)
+    cut = 0
+    with Reasoner.open(replace(trio, delimiter="tokens:3", width=3)) as opened:
+        for seed in range(12):
+            params = Params(replace(sampling, seed=seed), limits=Limits(tokens=30, steps=4, repeats=0), search=Search(samples=2))
+            made = opened.solve(QUESTION, params, strategy=strategy)
+            assert "".join(step.text for step in made.steps) == made.text
+            cut += any(ord(sign) > 127 and sign != "\ufffd" for sign in made.text)
+    assert cut

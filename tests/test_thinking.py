@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tiny import chain, write_script
 
-from rsd_local import Params, Prompt, Reasoner, StepDone, TextWritten, Trio
+from rsd_local import Params, Prompt, Reasoner, Result, StepDone, TextWritten, Trio
 from rsd_local.config import Limits, RoleConfig, Search, Thinking, Weighting
 from rsd_local.errors import ConfigError
 from rsd_local.runtime import Model, opens_thought, prompt_tokens
@@ -36,6 +36,7 @@ WORDS = [
     "final",
     "go:",
 ]
+LETTERS = tuple("abcdefghijkl")
 THOUGHT = ("Hm", ". One?\n\n", " Two", ".\n\n", "So", " it is.")
 ANSWER = ("\n\nThat is", " \\boxed{4}.")
 TURNS = "{% for m in messages %}<s>{{ m.role }}: {{ m.content }}\n{% endfor %}go:"
@@ -155,6 +156,56 @@ def test_a_thought_ends_with_the_step_that_is_behind_its_budget(budget: int, kep
     assert result.thought == kept and result.answer == "4"
     assert result.text == ("\\boxed{4}." if budget < 99 else "That is \\boxed{4}.")
     assert [step.part for step in result.steps][-2:] == ["thought", "answer"]
+
+
+@pytest.fixture
+def endless(tmp_path: Path) -> Path:
+    """A model that thinks in one line without an end, in a thought that its prompt opens; behind it, it goes on from b."""
+    marks = MARKS["qwen"]
+    template = TURNS.replace("go:", "<think>\n{# </think> #}go:")
+    then = chain(*LETTERS) | {"go:": "a", LETTERS[-1]: "a", "</think>": "b", "<0x0A>": "b"}
+    return write_script(tmp_path / "endless.gguf", [*marks, *LETTERS, "go:"], then, template=template, control=marks)
+
+
+def endlessly(model: Path, params: Params, delimiter: str = "paragraph", strategy: str = "draft") -> Result:
+    role = RoleConfig(model, threads=1, trusted=True, flash_attention="off", cache_type="f32", ctx_size=512)
+    with Reasoner.open(Trio(role, role, reward_kind="confidence", delimiter=delimiter, width=3, reuse=False)) as reasoner:
+        return reasoner.solve("2+2", params, strategy=strategy)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("limits", "delimiter", "strategy"),
+    [
+        (Limits(tokens=30, step_tokens=3, repeats=0), "paragraph", "draft"),
+        (Limits(tokens=30, step_tokens=3, repeats=0), "paragraph", "target"),
+        (Limits(tokens=30, repeats=0), "tokens:3", "draft"),
+        (Limits(tokens=30, repeats=0), "tokens:3", "majority"),
+    ],
+)
+def test_a_thought_without_delimiters_has_a_budget_too(endless: Path, limits: Limits, delimiter: str, strategy: str) -> None:
+    """Its steps end by their length, or are counted by whoever writes a whole answer at once."""
+    made = endlessly(endless, Params(limits=limits, thinking=Thinking(budget=5), search=Search(samples=2)), delimiter, strategy)
+    assert made.thought == "abcdef" and made.text.startswith("bcdefghijkl")
+
+
+def test_a_stop_string_that_begins_in_what_closes_a_thought_takes_nothing_of_the_thought(endless: Path) -> None:
+    made = endlessly(endless, Params(limits=Limits(tokens=30, repeats=0, stop=("\n\nb",)), thinking=Thinking(budget=5)), "tokens:3")
+    assert (made.thought, made.text, made.finish_reason) == ("abcdef", "", "stop")
+
+
+def test_a_tag_in_the_middle_of_a_line_is_shown_as_it_counts(tmp_path: Path) -> None:
+    """At the beginning of a step, where it might begin a thought."""
+    marks, then = MARKS["qwen"], chain("a", "b", "<think>", "c", "d") | {"go:": "a"}
+    template = TURNS.replace("go:", "go:{# </think> #}")
+    model = write_script(tmp_path / "literal.gguf", [*marks, *LETTERS, "go:"], then, template=template, control=marks)
+    role = RoleConfig(model, threads=1, trusted=True, flash_attention="off", cache_type="f32", ctx_size=512)
+    with Reasoner.open(Trio(role, role, reward_kind="confidence", reuse=False)) as reasoner:
+        events = list(reasoner.stream("2+2", Params(limits=Limits(tokens=30, step_tokens=2, repeats=0)), strategy="draft"))
+        with reasoner.run("2+2", Params(limits=Limits(tokens=30, step_tokens=2, repeats=0)), strategy="draft") as run:
+            written = [event for event in run if isinstance(event, TextWritten)]
+    steps = [event for event in events if isinstance(event, StepDone)]
+    assert [step.text for step in steps] == ["ab", "<think>c", "d"] and {step.part for step in steps} == {"answer"}
+    assert "".join(event.text for event in written) == "ab<think>cd" and {event.part for event in written} == {"answer"}
 
 
 def test_a_budget_costs_the_tokens_of_a_tag_and_nothing_else(scripted: Scripted) -> None:

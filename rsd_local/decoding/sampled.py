@@ -70,6 +70,7 @@ def split(whole: Step, segmenter: Segmenter, pieces: list[bytes]) -> list[Step]:
 def chosen(steps: list[Step], scores: list[Score], solution: Solution) -> Iterator[StepDone]:
     """The events of a solution that was chosen; its steps are accepted by ``solution``, whose end is the sample's."""
     for index, (step, score) in enumerate(zip(steps, scores, strict=True)):
-        event = solution.accept(step, "draft", score)
-        solution.reason = None if index < len(steps) - 1 else _ENDS.get(step.ended, "length")
+        last = index == len(steps) - 1
+        event = solution.accept(step, "draft", score, last=last)
+        solution.reason = _ENDS.get(step.ended, "length") if last else None
         yield event

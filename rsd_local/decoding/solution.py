@@ -30,6 +30,7 @@ class Solution:
         self._limits = limits
         self._parts: dict[Part, bytearray] = {"thought": bytearray(), "answer": bytearray()}
         self._part: Part = "answer"  # of the last step
+        self._unshown = 0  # bytes at the end of that step which close its thought
         self._scan = segmenter.start()
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._last: list[bytes] = []  # the last steps, as far back as a repetition can be seen
@@ -70,11 +71,17 @@ class Solution:
         begun = raw.lstrip()
         if self.part == "answer" and len(begun) < len(THOUGHT_BEGIN) and THOUGHT_BEGIN.startswith(begun):
             return "answer", 0, 0
-        if self.part == "answer" and not begun.startswith(THOUGHT_BEGIN):
+        if self.part == "answer" and (not begun.startswith(THOUGHT_BEGIN) or self._part_with(raw) == "answer"):
             return "answer", 0, len(raw)
         first, last = inside_tags(raw)
         open_end = next((size for size in range(len(THOUGHT_END) - 1, 0, -1) if raw.endswith(THOUGHT_END[:size])), 0)
         return "thought", first, last - open_end if last == len(raw) else last
+
+    def _part_with(self, raw: bytes) -> Part:
+        """The next step's part, from its first bytes; a tag in the middle of a line or in code begins no thought."""
+        scan = self.scan()
+        scan.feed(raw)
+        return scan.part
 
     @property
     def answer(self) -> str | None:
@@ -85,6 +92,7 @@ class Solution:
         """A scanner at the beginning of the next step, for one try at it."""
         scan = self._scan.copy()
         scan.begin()
+        scan.most = self.room
         return scan
 
     def scan_after(self, step: Step) -> Scan:
@@ -92,6 +100,7 @@ class Solution:
         scan = self._scan.copy()
         _pass_over(scan, step)
         scan.begin()
+        scan.most = self.room_after(step)
         return scan
 
     def room_after(self, step: Step) -> int:
@@ -112,7 +121,7 @@ class Solution:
         decoder.setstate(self._decoder.getstate())
         return decoder.decode
 
-    def accept(self, step: Step, author: Author, score: Score = UNCHECKED, **rejected: object) -> StepDone:
+    def accept(self, step: Step, author: Author, score: Score = UNCHECKED, *, last: bool | None = None, **rejected: object) -> StepDone:
         """Take a step, set the reason where the solution ends with it, and return its event.
 
         A character that a limit cut in two belongs to the step that completes it.
@@ -121,11 +130,13 @@ class Solution:
             step: the step.
             author: who wrote it.
             score: of the draft's step at this place.
+            last: whether nothing comes behind it, so that a cut character is text; where nobody says so, the reason does.
             rejected: fields of the event that only some strategies have.
         """
         self.reason = self.reason_after(step)
         before = self._parts[self._part]
-        del before[max(0, len(before) - step.takes_back) :]  # of a thought, the tags are not kept
+        del before[max(0, len(before) - max(0, step.takes_back - self._unshown)) :]
+        self._unshown = len(step.raw) - inside_tags(step.raw)[1] if step.part == "thought" else 0
         self._parts[step.part] += step.shown
         self._part = step.part
         _pass_over(self._scan, step)
@@ -133,7 +144,7 @@ class Solution:
         self.tokens += len(step.tokens)
         self.target_tokens += len(step.tokens) if author == "target" else 0
         self._last = [*self._last[1 - _LONGEST_CYCLE * max(1, self._limits.repeats) :], step.raw.strip()]
-        text = self._decoder.decode(step.shown, final=self.reason is not None)
+        text = self._decoder.decode(step.shown, final=self.reason is not None if last is None else last)
         return StepDone(
             self.steps - 1, author, text, score.value, len(step.tokens), 0.0,
             part=step.part, reward_by=score.by, reward_failed=score.failed, **rejected,  # type: ignore[arg-type]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rsd_local.config import Params
 from rsd_local.decoding.ahead import Ahead
@@ -75,7 +75,7 @@ class TargetSteps:
             made = Checked(written)
             if self._params.search.retries and self._drafts:
                 made = yield from self._checked(written)
-            own = {"own_reward": made.score and made.score.value, "retries": made.tries}
+            own: dict[str, Any] = {"own_reward": made.score and made.score.value, "retries": made.tries}
             drafted, replaced = (score, rejected) if first else (UNCHECKED, None)
             yield solution.accept(made.step, "target", drafted, rejected=replaced, **own)
             self._target.begin()

@@ -158,11 +158,12 @@ class Scan:
         closed: whether the code block that ends the answer is closed.
         thinks: whether what comes next is inside a thought.
         thought_tokens: of the thought before this step.
-        overruns: whether a step of a thought ended with the last token, behind as many tokens as it may have.
+        overruns: whether a step of a thought ended with the last token, behind as many tokens as a thought may have.
+        most: tokens that the step may have; 0 where nobody says so.
     """
 
     __slots__ = ("_count", "_markup", "_matcher", "_rule", "_size", "_steps", "_tag_tail", "_tail",
-                 "_written", "closed", "overruns", "part", "stopped", "takes_back", "thinks", "thought_tokens")  # fmt: skip
+                 "_written", "closed", "most", "overruns", "part", "stopped", "takes_back", "thinks", "thought_tokens")  # fmt: skip
 
     def __init__(self, rule: _Rule, in_thought: bool, steps: bool) -> None:
         self._rule, self._steps, self.thinks, self.thought_tokens = rule, steps, in_thought, 0
@@ -206,7 +207,7 @@ class Scan:
         self.stopped: int | None = None
         self.takes_back = 0
         self.closed = False
-        self._size = self._count = 0  # bytes and tokens of the step
+        self._size = self._count = self.most = 0  # bytes and tokens of the step
         self._written = False  # whether something other than white space stands in it
         if self._matcher:
             self._matcher.begin()
@@ -222,7 +223,7 @@ class Scan:
         """Take the bytes of a token; say whether the step ends with it."""
         rule = self._rule
         self._count += 1
-        ended = self._count == rule.tokens
+        ended = rule.tokens > 0 and (self._count == rule.tokens if self._steps else self._count % rule.tokens == 0)
         if rule.stops:
             self._seek_stop(piece)
         if rule.tags:
@@ -230,7 +231,8 @@ class Scan:
         else:
             ended = self._take(piece) or ended
         self._size += len(piece)
-        self.overruns = ended and self.thinks and 0 < rule.budget <= self.thought_tokens + self._count
+        over = self.thinks and 0 < rule.budget <= self.thought_tokens + self._count
+        self.overruns = over and (ended or self._count == self.most)
         return (ended and self._steps) or self.stopped is not None or self.closed
 
     def _seek_stop(self, piece: bytes) -> None:

@@ -148,3 +148,17 @@ def test_the_answer_is_that_of_the_text_so_far() -> None:
     assert solution.answer is None
     solution.accept(step("2}\n\n"), "draft")
     assert solution.answer == "12" == solution.finished({}).answer
+
+
+def test_a_character_that_never_comes_whole_is_in_no_event_and_not_in_the_text() -> None:
+    """As where the context is full, or somebody cancels, behind a step that a limit cut; the next step would have had its rest."""
+    solution = Solution(OFF, Segmenter())
+    shown = "".join(
+        solution.accept(one, "draft").text for one in (step("né".encode()[:2], "length"), step("é!\u00e9".encode()[1:-1], "length"))
+    )
+    solution.reason = "context"
+    assert solution.text == shown == "né!"
+    ended = Solution(Limits(tokens=3, repeats=0), Segmenter())
+    assert ended.accept(step("né".encode()[:2], "length"), "draft").text == ended.text == "n\ufffd", (
+        "an end that a step brings is told with it"
+    )

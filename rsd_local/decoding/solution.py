@@ -49,13 +49,19 @@ class Solution:
     @property
     def text(self) -> str:
         """The solution so far, without its thought and the white space behind that."""
-        text = self._parts["answer"].decode("utf-8", "replace")
+        text = self._shown("answer")
         return text.lstrip() if self._parts["thought"] else text
 
     @property
     def thought(self) -> str:
         """What was thought so far."""
-        return self._parts["thought"].decode("utf-8", "replace")
+        return self._shown("thought")
+
+    def _shown(self, part: Part) -> str:
+        """A part as its steps' events have it: a character whose rest has not come is in none of them."""
+        raw = self._parts[part]
+        waiting = len(self._decoder.getstate()[0]) if part == self._part else 0
+        return raw[: len(raw) - waiting].decode("utf-8", "replace")
 
     @property
     def part(self) -> Part:

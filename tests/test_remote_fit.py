@@ -24,7 +24,7 @@ def server() -> Iterator[LlamaServer]:
 def test_fit_says_what_the_server_is_and_measures_it(server: LlamaServer, tmp_path: Path) -> None:
     file = trio_file(tmp_path, server.url)
     plain = rsd("fit", file)
-    assert plain.returncode == 0 and plain.stderr.endswith("fits\n"), plain.stderr
+    assert plain.returncode == 0 and plain.stdout.endswith("fits\n"), plain.stderr
     rows = {line.split()[0]: line for line in plain.stdout.splitlines() if line}
     assert {"draft", "reward", "target", "all", "free"} <= set(rows)
     assert re.search(

@@ -96,7 +96,7 @@ def fit(name: str | None, parallel: int, measured: bool, as_json: bool, **flags:
     if unknown:
         names = ", ".join(unknown.values())
         say(f"not counted: what the context and the batches of {names} take, which is unknown until the file is here", err=True)
-    say(f"does not fit: {why}" if why else _fits(unknown, lost, measured=measured), err=True)
+    say(f"does not fit: {why}" if why else _fits(unknown, lost, measured=measured), err=as_json or bool(why or lost))
     return 1 if why or lost else 0
 
 

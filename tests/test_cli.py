@@ -69,7 +69,8 @@ def test_the_answer_goes_to_standard_output_and_the_rest_to_standard_error(flags
     assert "…" not in done.stderr, "a heading or a figure is cut"
     assert "[1]" not in done.stdout
     quiet = rsd("solve", "What is it?", *flags, "--quiet")
-    assert quiet.stdout == done.stdout and quiet.stderr == ""
+    said = ["stopped at --max-tokens; the solution may be cut", "no \\boxed answer: here is the whole text"]
+    assert quiet.stdout == done.stdout and quiet.stderr.splitlines() == said, "what is wrong with the answer, and nothing else"
 
 
 def test_control_characters_never_reach_the_terminal(flags: list[object]) -> None:

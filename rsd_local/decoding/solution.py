@@ -77,17 +77,17 @@ class Solution:
         begun = raw.lstrip()
         if self.part == "answer" and len(begun) < len(THOUGHT_BEGIN) and THOUGHT_BEGIN.startswith(begun):
             return "answer", 0, 0
-        if self.part == "answer" and (not begun.startswith(THOUGHT_BEGIN) or self._part_with(raw) == "answer"):
+        if self.part == "answer" and not (begun.startswith(THOUGHT_BEGIN) and self._begins_thought(raw)):
             return "answer", 0, len(raw)
         first, last = inside_tags(raw)
         open_end = next((size for size in range(len(THOUGHT_END) - 1, 0, -1) if raw.endswith(THOUGHT_END[:size])), 0)
         return "thought", first, last - open_end if last == len(raw) else last
 
-    def _part_with(self, raw: bytes) -> Part:
-        """The next step's part, from its first bytes; a tag in the middle of a line or in code begins no thought."""
+    def _begins_thought(self, raw: bytes) -> bool:
+        """Whether the tag at the beginning of the next step's bytes counts; one in the middle of a line or in code does not."""
         scan = self.scan()
-        scan.feed(raw)
-        return scan.part
+        scan.feed(raw[: raw.index(THOUGHT_BEGIN) + len(THOUGHT_BEGIN)])
+        return scan.thinks
 
     @property
     def answer(self) -> str | None:
@@ -97,16 +97,14 @@ class Solution:
     def scan(self) -> Scan:
         """A scanner at the beginning of the next step, for one try at it."""
         scan = self._scan.copy()
-        scan.begin()
-        scan.most = self.room
+        scan.begin(self.room)
         return scan
 
     def scan_after(self, step: Step) -> Scan:
         """A scanner at the beginning of the step behind one that is not accepted yet."""
         scan = self._scan.copy()
         _pass_over(scan, step)
-        scan.begin()
-        scan.most = self.room_after(step)
+        scan.begin(self.room_after(step))
         return scan
 
     def room_after(self, step: Step) -> int:

@@ -159,11 +159,10 @@ class Scan:
         thinks: whether what comes next is inside a thought.
         thought_tokens: of the thought before this step.
         overruns: whether a step of a thought ended with the last token, behind as many tokens as a thought may have.
-        most: tokens that the step may have; 0 where nobody says so.
     """
 
-    __slots__ = ("_count", "_markup", "_matcher", "_rule", "_size", "_steps", "_tag_tail", "_tail",
-                 "_written", "closed", "most", "overruns", "part", "stopped", "takes_back", "thinks", "thought_tokens")  # fmt: skip
+    __slots__ = ("_count", "_markup", "_matcher", "_most", "_rule", "_size", "_steps", "_tag_tail", "_tail",
+                 "_written", "closed", "overruns", "part", "stopped", "takes_back", "thinks", "thought_tokens")  # fmt: skip
 
     def __init__(self, rule: _Rule, in_thought: bool, steps: bool) -> None:
         self._rule, self._steps, self.thinks, self.thought_tokens = rule, steps, in_thought, 0
@@ -200,14 +199,19 @@ class Scan:
         """Tokens behind which the step ends in any case, None where they are not counted."""
         return self._rule.tokens - self._count if self._rule.tokens and self._steps else None
 
-    def begin(self) -> None:
-        """Start a step here. What is open stays open: a code block, mathematics, a thought, a stop string half written."""
+    def begin(self, most: int = 0) -> None:
+        """Start a step here. What is open stays open: a code block, mathematics, a thought, a stop string half written.
+
+        Args:
+            most: tokens after which the step is cut; 0 where it is not.
+        """
+        self._most = most
         self.part = "thought" if self.thinks else "answer"
         self.overruns = False
         self.stopped: int | None = None
         self.takes_back = 0
         self.closed = False
-        self._size = self._count = self.most = 0  # bytes and tokens of the step
+        self._size = self._count = 0  # bytes and tokens of the step
         self._written = False  # whether something other than white space stands in it
         if self._matcher:
             self._matcher.begin()
@@ -232,7 +236,7 @@ class Scan:
             ended = self._take(piece) or ended
         self._size += len(piece)
         over = self.thinks and 0 < rule.budget <= self.thought_tokens + self._count
-        self.overruns = over and (ended or self._count == self.most)
+        self.overruns = over and (ended or self._count == self._most)
         return (ended and self._steps) or self.stopped is not None or self.closed
 
     def _seek_stop(self, piece: bytes) -> None:

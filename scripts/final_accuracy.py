@@ -31,6 +31,8 @@ from rsd_local.evaluation.questions import question_pool
 from rsd_local.evaluation.stats import discordant, wilson
 from rsd_local.events import Author, CancelToken
 from rsd_local.hashes import file_sha256
+from rsd_local.rewards import read_head
+from rsd_local.rewards.heads import ReadOut
 from rsd_local.sandbox import Sandbox
 
 ROUNDS = 7
@@ -96,15 +98,14 @@ class Setting:
         gold = read_gold(self.gold) if label == "gold" and self.gold is not None else []
         items = [solution.item for solution in gold] or self.train
         self.work.mkdir(parents=True, exist_ok=True)
-        made, quality = Training(trio, items, gold, params, labelling, self.role, self.work / label, self.sandbox).fit(0.2, 0)
-        area = "unknown, for those held out have one label" if math.isnan(quality.auc) else f"{quality.auc:.3f}"
-        print(f"{label}: area under the curve on its own labels, held out, {area}", flush=True)
+        made, _ = Training(trio, items, gold, params, labelling, self.role, self.work / label, self.sandbox).fit(0.2, 0)
         made.save(file)
         return file
 
     def measured(self, label: Label) -> tuple[float, list[Run]]:
         """The threshold of a label's read-out whose target share is the nearest to the wanted one, and the run of each question."""
         head = self.head(label)
+        print(f"{label}: {how_fitted(head)}", flush=True)
         config = {"head": file_sha256(head), "tokens": self.limits.tokens}
         trio, cancel = replace(self.trio, reward_kind="read-out", head=head, width=1), CancelToken()
         with (
@@ -128,6 +129,18 @@ class Setting:
         return threshold, runs
 
 
+def how_fitted(file: Path) -> str:
+    """What a read-out was fitted on, and how well it tells its own labels apart."""
+    head = read_head(file)
+    assert isinstance(head, ReadOut)
+    about = head.about
+    held_out = about["held_out"]
+    areas = {"cross-validated": about["cross_validated_auc"], f"on {held_out['questions']} questions held out": held_out["auc"]}
+    told = (f"{name} {'unknown, for these steps have one label' if math.isnan(area) else f'{area:.3f}'}" for name, area in areas.items())
+    steps = f"fitted on {about['steps']} steps of {about['questions']} questions, {about['good']:.1%} of them labelled right"
+    return f"{steps}; area under the curve on its own labels: {', '.join(told)}"
+
+
 @dataclass(frozen=True, slots=True)
 class _Asking:
     """Runs RSD where no run that is kept serves a threshold."""
@@ -139,8 +152,8 @@ class _Asking:
     cancel: CancelToken
 
     def rows(self, items: list[Item], threshold: float) -> list[RunRow]:
-        """The run of each question at a threshold."""
-        serving = {row["id"]: row for row in self.kept.rows if run_of(row).serves(threshold)}
+        """The run of each question at a threshold: the first that serves it, so that a second call finds the same, and at 0 the rewards."""
+        serving = {row["id"]: row for row in reversed(self.kept.rows) if run_of(row).serves(threshold)}
         waiting = [item for item in items if item.id not in serving]
         with question_pool(self.reasoner.config.parallel, self.cancel) as pool, counting(f"threshold {threshold:.4f}") as watch:
             for number, future in enumerate(as_completed([pool.submit(self._row, item, threshold) for item in waiting]), 1):

@@ -373,6 +373,10 @@ def test_kinds_of_labels_are_compared_at_one_share_of_the_target(tmp_path: Path,
     file = tmp_path / "work" / "gold-draft-runs" / "runs.jsonl"
     written = file.read_bytes()
     assert setting.measured("gold") == (threshold, runs) and file.read_bytes() == written, "a second call runs nothing"
+    rows = [row for line in written.decode().splitlines() if (row := json.loads(line))["rewards"]]
+    twins = [row | {"rewards": []} for row in rows if min(row["rewards"]) < threshold]
+    file.write_bytes(written + "".join(f"{json.dumps(row)}\n" for row in twins).encode())
+    assert twins and setting.measured("gold") == (threshold, runs), "what came later has no say in the thresholds"
     needed = questions_to_decide(8, 4, 100)
     assert needed is not None and needed > 100 and questions_to_decide(4, 4, 100) is None
     for count, decided in ((needed - 1, False), (needed, True)):
